@@ -1,1 +1,3 @@
-//! skeleton
+//! The broker and everything that talks to it, written against [`runtime::Runtime`].
+
+pub mod runtime;

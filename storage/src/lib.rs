@@ -1,1 +1,8 @@
-//! skeleton
+//! One partition's log on an abstract disk: segments, indexes, recovery, group commit.
+//!
+//! `wire` is below (batches are its business), `node` above (topics, replication and clients are its business).
+
+pub mod disk;
+pub mod probe;
+
+pub use disk::{DirEntry, Disk, DiskFile, Open};
