@@ -5,5 +5,6 @@
 //! picture of the cluster and `controller` to change it; `client` is the other end of the wire; `metrics` counts.
 
 pub mod config;
+pub mod replica;
 pub mod runtime;
 pub mod server;
