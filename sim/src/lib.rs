@@ -1,1 +1,3 @@
-//! skeleton
+//! A DejaQ cluster in one thread, from a seed.
+
+pub mod oracle;
