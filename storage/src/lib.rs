@@ -4,8 +4,11 @@
 
 pub mod batch;
 pub mod config;
+#[cfg(any(test, feature = "model"))]
+pub mod contract;
 pub mod disk;
 pub mod epochs;
+pub mod file_disk;
 pub mod layout;
 pub mod log;
 pub mod probe;
