@@ -6,6 +6,8 @@
 pub mod contract;
 pub mod disk;
 pub mod file_disk;
+#[cfg(any(test, feature = "model"))]
+pub mod model_disk;
 pub mod probe;
 
 pub use disk::{DirEntry, Disk, DiskFile, Open};
