@@ -62,7 +62,11 @@ impl Draft {
     #[must_use]
     pub fn into_image(self, end: Offset) -> Image {
         let records = i64::try_from(self.records.len()).expect("a draft is far smaller than 2^63 records");
-        assert!(end >= self.image.end().plus(records), "{records} records from {:?} to {end:?}", self.image.end());
+        assert!(
+            end >= self.image.end().plus(records),
+            "{records} records from {:?} to {end:?}",
+            self.image.end()
+        );
         self.image.after(&[], end).expect("no record is left to apply")
     }
 }

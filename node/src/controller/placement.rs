@@ -76,7 +76,10 @@ impl Loads {
             let best = free.min_by_key(|at| {
                 let load = &self.0[*at];
                 let same_rack = load.rack.is_some() && chosen.iter().any(|c| self.0[*c].rack == load.rack);
-                (same_rack, load.replicas, load.leaders, load.broker)
+                // The first of equals has the fewest leaders, so as to lead; those that only follow have the most, so
+                // that who must still lead stays free for the next partitions.
+                let leaders = if chosen.is_empty() { load.leaders } else { usize::MAX - load.leaders };
+                (same_rack, load.replicas, leaders, load.broker)
             });
             chosen.push(best.expect("there are more brokers than were chosen"));
         }

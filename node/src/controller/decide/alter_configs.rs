@@ -77,7 +77,9 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
         let value = match operation {
             Operation::Set(value) => Some(value.clone()),
             Operation::Delete => None,
-            Operation::Append(more) => Some(edited(&resource, name, draft, context, |list| append(list, more))?),
+            Operation::Append(more) => {
+                Some(edited(&resource, name, draft, context, |list| append(list, more))?)
+            }
             Operation::Subtract(less) => {
                 Some(edited(&resource, name, draft, context, |list| subtract(list, less))?)
             }
@@ -188,7 +190,12 @@ fn edited(
     Ok(list.join(","))
 }
 
-fn inherited(resource: &Resource, def: &'static TopicConfigDef, draft: &Draft, context: &Context<'_>) -> String {
+fn inherited(
+    resource: &Resource,
+    def: &'static TopicConfigDef,
+    draft: &Draft,
+    context: &Context<'_>,
+) -> String {
     let settings = context.settings;
     let brokers = draft.image().broker_defaults(settings.node, &settings.topic_defaults);
     let topic = match resource {

@@ -13,4 +13,4 @@ pub mod register_broker;
 mod replicas;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

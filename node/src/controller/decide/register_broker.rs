@@ -45,9 +45,10 @@ impl Decide for RegisterBroker {
             endpoints: self.endpoints,
             rack: self.rack,
         });
-        let leads = |leader| leader == self.broker;
         let mut partitions = draft.image().topics().flat_map(|topic| topic.partitions.iter());
-        if partitions.any(|partition| leads(partition.leader)) {
+        let leads = partitions.any(|partition| partition.leader == self.broker);
+        drop(partitions);
+        if leads {
             draft.push(LeadershipsRestarted { broker: self.broker, broker_epoch: epoch });
         }
         epoch

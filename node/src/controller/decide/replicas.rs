@@ -10,7 +10,13 @@ use crate::metadata::record::PartitionState;
 /// A partition that begins its life on these brokers, all in sync, the first leading.
 pub fn born(replicas: Vec<BrokerId>) -> PartitionState {
     let leader = *replicas.first().expect("a placement has at least one replica");
-    PartitionState { isr: replicas.clone(), replicas, leader, leader_epoch: LeaderEpoch(0), partition_epoch: 0 }
+    PartitionState {
+        isr: replicas.clone(),
+        replicas,
+        leader,
+        leader_epoch: LeaderEpoch(0),
+        partition_epoch: 0,
+    }
 }
 
 /// Checks one partition of a manual assignment.
@@ -53,6 +59,8 @@ pub fn check_room(image: &Image, more: usize, limit: usize) -> Result<(), Refusa
     if count.saturating_add(more) <= limit {
         return Ok(());
     }
-    let why = format!("{more} more partition(s) on top of {count} would exceed the limit of {limit} (max-partitions).");
+    let why = format!(
+        "{more} more partition(s) on top of {count} would exceed the limit of {limit} (max-partitions)."
+    );
     Err(Refusal::new(ErrorCode::POLICY_VIOLATION, why))
 }
