@@ -242,8 +242,9 @@ fn configs_of_a_new_topic_are_checked_and_stored_in_one_form() {
         bad,
         "compaction is not available",
     );
-    let created = desk.create(with(vec![config("preallocate", Some("TRUE"))])).expect("valid");
-    assert_eq!(created.configs.get("preallocate").map(String::as_str), Some("true"));
+    let created =
+        desk.create(with(vec![config("unclean.leader.election.enable", Some("TRUE"))])).expect("valid");
+    assert_eq!(created.configs.get("unclean.leader.election.enable").map(String::as_str), Some("true"));
     assert_eq!(*desk.topic("c").configs, created.configs);
 }
 
