@@ -1,0 +1,439 @@
+//! Decides when a write is safe and what readers may see: one leader's life in one epoch.
+//!
+//! Owns: the ends of the log as the leader counts them, the watermark, the in-sync set, the waiting producers.
+//! Promises: `log_start <= watermark <= local_end`, `flushed_end <= local_end`; the watermark never moves back; an
+//! acks=all promise is kept once, after the watermark passed the batch's end, and the effect says so; under
+//! `durable` the watermark never passes what is synced here and on every member; when the leader resigns every
+//! waiting producer is refused in one place.
+//! Leaves out: bytes, disks, clocks, sockets; which token is whose; choosing the in-sync set (see `isr`).
+//! Called by `partition` (SHELL) inside its turn, which carries out the effects in their order.
+//!
+//! ```text
+//!   Appended ─► local_end ──(durable: ask Flush)──► Flushed ─► flushed_end ─┐
+//!   FollowerAt ─► isr ──────────────────────────────────────────────────────┴─ min ─► Watermark ─► Ack, Ack, …
+//! ```
+
+use std::collections::BTreeSet;
+
+use dejaq_storage::{mark, mutant};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
+
+use super::acks::{self, Acks, Token};
+use super::isr::{Isr, Report};
+use super::policy::{Durability, Policy};
+
+/// What a producer demands before it takes a batch for written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// acks=0 and acks=1: the leader wrote it. Never waits for a sync, whatever the policy (documented).
+    Leader,
+    /// acks=all: the watermark passed it.
+    All,
+}
+
+/// Why a leader stops. It does not lead again; a new one is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resigned {
+    /// Another replica leads, or the epoch is over: the outcome of what waits is unknown to the producer.
+    Moved,
+    /// The topic is deleted.
+    Deleted,
+    /// The data directory failed: nothing may be promised any more.
+    Offline,
+    /// The broker stops.
+    Stopping,
+}
+
+/// Why an acks=all batch is not even appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Answer NOT_ENOUGH_REPLICAS; the producer retries later.
+    #[error("fewer replicas are in sync than min.insync.replicas")]
+    NotEnoughReplicas,
+    /// Too many batches wait already; the producer backs off.
+    #[error("{} batches wait already", acks::LIMIT)]
+    Overloaded,
+    /// This leader has stopped.
+    #[error("the leader has stopped: {0:?}")]
+    Resigned(Resigned),
+}
+
+/// Something happened to the replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// `bytes` were appended; the log ends at `end` now.
+    Appended {
+        /// The new end of the log.
+        end: Offset,
+        /// How many bytes that took.
+        bytes: u64,
+    },
+    /// A producer's batch ending at `end` is in the log (appended now, or long ago if this is a retry).
+    Promised {
+        /// Whose batch.
+        token: Token,
+        /// What that producer demands.
+        required: Required,
+        /// Where the batch ends.
+        end: Offset,
+    },
+    /// The shell starts a sync that covers everything appended so far.
+    FlushBegan,
+    /// A sync ended well: everything below `end` survives a power cut.
+    Flushed {
+        /// The new flushed end.
+        end: Offset,
+    },
+    /// The oldest unsynced bytes are older than the policy's interval.
+    FlushOverdue,
+    /// A follower fetched.
+    FollowerAt {
+        /// Which follower.
+        broker: BrokerId,
+        /// How far it is.
+        report: Report,
+    },
+    /// We ask the controller to add this follower.
+    Proposed {
+        /// Which follower.
+        broker: BrokerId,
+    },
+    /// The controller committed this in-sync set.
+    Committed {
+        /// Its members, us among them.
+        members: BTreeSet<BrokerId>,
+    },
+    /// Records below `start` are gone for good: retention or DeleteRecords.
+    StartMoved {
+        /// The new start, at most the watermark.
+        start: Offset,
+    },
+    /// The topic's configuration changed.
+    PolicyChanged(Policy),
+    /// Leadership ends here.
+    Resigned(Resigned),
+}
+
+/// What the shell must do, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Sync this partition soon. At most one is outstanding until `Flushed`.
+    Flush,
+    /// Readers may see everything below this offset.
+    Watermark(Offset),
+    /// Tell this producer yes.
+    Ack {
+        /// Which producer.
+        token: Token,
+        /// The condition: readers see everything below this offset by now.
+        after: Offset,
+    },
+    /// Tell this producer that the outcome is unknown.
+    Refuse {
+        /// Which producer.
+        token: Token,
+        /// Why.
+        why: Resigned,
+    },
+}
+
+/// What a leader starts from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Our own id.
+    pub me: BrokerId,
+    /// The epoch that we lead in: higher than any in the log.
+    pub epoch: LeaderEpoch,
+    /// First offset that readers may ask for.
+    pub log_start: Offset,
+    /// End of the log as it was found.
+    pub local_end: Offset,
+    /// Everything below is synced. `log_start <= flushed_end <= local_end`.
+    pub flushed_end: Offset,
+    /// The topic's policy.
+    pub policy: Policy,
+    /// Every replica, us among them.
+    pub replicas: BTreeSet<BrokerId>,
+    /// The committed in-sync set, us among them.
+    pub members: BTreeSet<BrokerId>,
+}
+
+/// The leader of one partition in one epoch.
+#[derive(Debug)]
+pub struct Leader {
+    epoch: LeaderEpoch,
+    /// `local_end` when this epoch began: below it lie other leaders' records.
+    epoch_start: Offset,
+    log_start: Offset,
+    local_end: Offset,
+    flushed_end: Offset,
+    watermark: Offset,
+    /// Where the watermark stood when the topic became `durable`: what was promised before under another policy.
+    barrier: Offset,
+    policy: Policy,
+    isr: Isr,
+    acks: Acks,
+    unsynced: Unsynced,
+    resigned: Option<Resigned>,
+}
+
+/// Bytes between the flushed end and the local end, for the policy and for the metrics.
+#[derive(Debug, Default)]
+struct Unsynced {
+    bytes: u64,
+    /// The part of `bytes` that the running sync covers.
+    covered: u64,
+    asked: bool,
+}
+
+impl Leader {
+    /// Starts a leader; the effects hold its first watermark.
+    pub fn start(start: Start, effects: &mut Vec<Effect>) -> Leader {
+        assert!(start.log_start <= start.flushed_end, "{:?} > {:?}", start.log_start, start.flushed_end);
+        assert!(start.flushed_end <= start.local_end, "{:?} > {:?}", start.flushed_end, start.local_end);
+        assert!(start.epoch.is_valid(), "nobody leads in {:?}", start.epoch);
+        let mut leader = Leader {
+            epoch: start.epoch,
+            epoch_start: start.local_end,
+            log_start: start.log_start,
+            local_end: start.local_end,
+            flushed_end: start.flushed_end,
+            watermark: start.log_start,
+            barrier: start.log_start,
+            policy: start.policy,
+            isr: Isr::new(start.me, start.epoch, start.replicas, start.members),
+            acks: Acks::default(),
+            unsynced: Unsynced::default(),
+            resigned: None,
+        };
+        effects.push(Effect::Watermark(leader.watermark));
+        leader.advance(effects);
+        leader.check();
+        leader
+    }
+
+    /// Whether a batch may be appended now.
+    ///
+    /// # Errors
+    /// [`Refused`]: nothing is appended, so this is a definite no.
+    pub fn admit(&self, required: Required) -> Result<(), Refused> {
+        if let Some(why) = self.resigned {
+            return Err(Refused::Resigned(why));
+        }
+        match required {
+            Required::Leader => Ok(()),
+            Required::All if !self.isr.is_enough(self.policy.min_insync) => Err(Refused::NotEnoughReplicas),
+            Required::All if self.acks.len() >= acks::LIMIT => Err(Refused::Overloaded),
+            Required::All => Ok(()),
+        }
+    }
+
+    /// Takes one event; what must follow is appended to `effects`.
+    pub fn step(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Appended { end, bytes } => self.appended(end, bytes),
+            Event::Promised { token, required, end } => self.promised(token, required, end, effects),
+            Event::FlushBegan => self.unsynced.covered = self.unsynced.bytes,
+            Event::Flushed { end } => self.flushed(end),
+            Event::FlushOverdue => self.ask_flush(effects),
+            Event::FollowerAt { broker, report } => {
+                assert!(report.fetched <= self.local_end, "{broker:?} is ahead of us: {report:?}");
+                if !self.isr.report(broker, report) {
+                    mark!("a follower's report of another epoch is not counted");
+                }
+            }
+            Event::Proposed { broker } => self.isr.propose(broker),
+            Event::Committed { members } => self.isr.commit(members),
+            Event::StartMoved { start } => {
+                assert!(
+                    start >= self.log_start,
+                    "the start moves back from {:?} to {start:?}",
+                    self.log_start
+                );
+                assert!(start <= self.watermark, "{start:?} is beyond the watermark {:?}", self.watermark);
+                self.log_start = start;
+            }
+            Event::PolicyChanged(policy) => self.policy_changed(policy),
+            Event::Resigned(why) => self.resign(why, effects),
+        }
+        self.advance(effects);
+        self.check();
+    }
+
+    /// Forgets waiting batches whose producers are gone. O(n): for when [`Leader::admit`] says `Overloaded`.
+    pub fn forget(&mut self, is_wanted: impl FnMut(Token) -> bool) {
+        mark!("waiting producers who gave up are forgotten");
+        self.acks.retain(is_wanted);
+        self.check();
+    }
+
+    /// First offset that readers may ask for.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// End of what readers may see.
+    #[must_use]
+    pub fn watermark(&self) -> Offset {
+        self.watermark
+    }
+
+    /// End of the log.
+    #[must_use]
+    pub fn local_end(&self) -> Offset {
+        self.local_end
+    }
+
+    /// End of what is synced here.
+    #[must_use]
+    pub fn flushed_end(&self) -> Offset {
+        self.flushed_end
+    }
+
+    /// The epoch that this leader leads in.
+    #[must_use]
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// Where this epoch began.
+    #[must_use]
+    pub fn epoch_start(&self) -> Offset {
+        self.epoch_start
+    }
+
+    /// Appended bytes that no finished sync covers.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced.bytes
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Why this leader stopped, if it did.
+    #[must_use]
+    pub fn resigned(&self) -> Option<Resigned> {
+        self.resigned
+    }
+
+    /// Number of batches that wait for the watermark.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.acks.len()
+    }
+
+    fn appended(&mut self, end: Offset, bytes: u64) {
+        assert!(self.resigned.is_none(), "appended up to {end:?} after {:?}", self.resigned);
+        assert!(end > self.local_end, "{end:?} is not beyond {:?}", self.local_end);
+        assert!(bytes > 0, "{end:?} was reached without a byte");
+        self.local_end = end;
+        self.unsynced.bytes = self.unsynced.bytes.saturating_add(bytes);
+    }
+
+    fn promised(&mut self, token: Token, required: Required, end: Offset, effects: &mut Vec<Effect>) {
+        assert!(end <= self.local_end, "{token:?} ends at {end:?}, the log at {:?}", self.local_end);
+        if let Some(why) = self.resigned {
+            effects.push(Effect::Refuse { token, why });
+            return;
+        }
+        match required {
+            Required::Leader => effects.push(Effect::Ack { token, after: self.watermark }),
+            // M01: acks=all is answered on the local append.
+            Required::All if mutant!(1) => effects.push(Effect::Ack { token, after: self.watermark }),
+            Required::All if end <= self.watermark => effects.push(Effect::Ack { token, after: end }),
+            Required::All => self.acks.hold(end, token),
+        }
+    }
+
+    fn flushed(&mut self, end: Offset) {
+        assert!(end >= self.flushed_end, "{end:?} is behind the flushed end {:?}", self.flushed_end);
+        assert!(end <= self.local_end, "{end:?} is beyond the local end {:?}", self.local_end);
+        assert!(self.unsynced.covered <= self.unsynced.bytes, "{:?}", self.unsynced);
+        self.flushed_end = end;
+        self.unsynced.bytes -= self.unsynced.covered;
+        self.unsynced.covered = 0;
+        self.unsynced.asked = false;
+        if end == self.local_end {
+            self.unsynced.bytes = 0;
+        }
+    }
+
+    fn policy_changed(&mut self, policy: Policy) {
+        let becomes_durable =
+            policy.durability == Durability::Durable && self.policy.durability != Durability::Durable;
+        if becomes_durable {
+            mark!("a topic becomes durable");
+            self.barrier = self.watermark;
+        }
+        self.policy = policy;
+    }
+
+    fn resign(&mut self, why: Resigned, effects: &mut Vec<Effect>) {
+        self.resigned.get_or_insert(why);
+        while let Some(token) = self.acks.abandon() {
+            effects.push(Effect::Refuse { token, why });
+        }
+        assert!(self.acks.is_empty(), "{} producers still wait after {why:?}", self.acks.len());
+    }
+
+    /// Moves everything that may move after an event: asks for a flush, raises the watermark, keeps promises.
+    fn advance(&mut self, effects: &mut Vec<Effect>) {
+        if self.resigned.is_some() {
+            return;
+        }
+        let overdue = match self.policy.durability {
+            Durability::Durable => true,
+            Durability::Replicated => self.unsynced.bytes >= self.policy.flush_bytes,
+            Durability::None => false,
+        };
+        if overdue {
+            self.ask_flush(effects);
+        }
+        let own = match self.policy.durability {
+            Durability::Durable => self.flushed_end,
+            Durability::Replicated | Durability::None => self.local_end,
+        };
+        let enough = self.isr.is_enough(self.policy.min_insync);
+        let common = self.isr.common_end(own, self.policy.durability).filter(|_| enough);
+        if let Some(end) = common.filter(|end| *end > self.watermark) {
+            assert!(end <= self.local_end, "{end:?} is beyond the log end {:?}", self.local_end);
+            self.watermark = end;
+            effects.push(Effect::Watermark(end));
+            while let Some(token) = self.acks.release(end) {
+                effects.push(Effect::Ack { token, after: end });
+            }
+        }
+    }
+
+    fn ask_flush(&mut self, effects: &mut Vec<Effect>) {
+        if self.flushed_end < self.local_end && !self.unsynced.asked && self.resigned.is_none() {
+            self.unsynced.asked = true;
+            effects.push(Effect::Flush);
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.log_start <= self.watermark, "{:?} > {:?}", self.log_start, self.watermark);
+        assert!(self.watermark <= self.local_end, "{:?} > {:?}", self.watermark, self.local_end);
+        assert!(self.flushed_end <= self.local_end, "{:?} > {:?}", self.flushed_end, self.local_end);
+        assert!(self.epoch_start <= self.local_end, "{:?} > {:?}", self.epoch_start, self.local_end);
+        if self.policy.durability == Durability::Durable {
+            let bound = self.flushed_end.max(self.barrier);
+            assert!(self.watermark <= bound, "{:?} is visible, {bound:?} is durable", self.watermark);
+        }
+        if let Some(end) = self.acks.next_end() {
+            assert!(end > self.watermark, "{end:?} waits though the watermark is {:?}", self.watermark);
+            assert!(self.resigned.is_none(), "{end:?} waits for a leader that stopped");
+        }
+        assert!(self.acks.len() <= acks::LIMIT, "{} batches wait", self.acks.len());
+    }
+}
+
+#[cfg(test)]
+#[path = "leader_tests.rs"]
+mod tests;

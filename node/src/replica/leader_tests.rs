@@ -1,0 +1,204 @@
+//! One claim a test: events in, effects out, as short text.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+const ME: BrokerId = BrokerId(1);
+const EPOCH: LeaderEpoch = LeaderEpoch(3);
+
+fn start_with(durability: Durability, brokers: &[i32]) -> Start {
+    let replicas: BTreeSet<BrokerId> = brokers.iter().map(|id| BrokerId(*id)).collect();
+    Start {
+        me: ME,
+        epoch: EPOCH,
+        log_start: Offset(0),
+        local_end: Offset(0),
+        flushed_end: Offset(0),
+        policy: Policy { durability, ..Policy::default() },
+        members: replicas.clone(),
+        replicas,
+    }
+}
+
+fn run(start: Start, events: Vec<Event>) -> String {
+    let mut effects = Vec::new();
+    let mut leader = Leader::start(start, &mut effects);
+    for event in events {
+        leader.step(event, &mut effects);
+    }
+    shown(&effects[1..])
+}
+
+fn shown(effects: &[Effect]) -> String {
+    let shown = effects.iter().map(|effect| match effect {
+        Effect::Flush => "Flush".to_owned(),
+        Effect::Watermark(end) => format!("Watermark({end:?})"),
+        Effect::Ack { token, after } => format!("Ack({token:?} after {after:?})"),
+        Effect::Refuse { token, why } => format!("Refuse({token:?} {why:?})"),
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// A batch of one producer that wants acks=all.
+fn batch(token: u64, end: i64) -> [Event; 2] {
+    [
+        Event::Appended { end: Offset(end), bytes: 100 },
+        Event::Promised { token: Token(token), required: Required::All, end: Offset(end) },
+    ]
+}
+
+fn flushed(end: i64) -> Event {
+    Event::Flushed { end: Offset(end) }
+}
+
+fn follower(broker: i32, fetched: i64, durable: i64) -> Event {
+    let report = Report { epoch: EPOCH, fetched: Offset(fetched), durable: Offset(durable) };
+    Event::FollowerAt { broker: BrokerId(broker), report }
+}
+
+macro_rules! check {
+    ($durability:ident $brokers:expr, $events:expr, @$shown:literal) => {
+        let events: Vec<Event> = $events.into_iter().flatten().collect();
+        insta::assert_snapshot!(run(start_with(Durability::$durability, &$brokers), events), @$shown);
+    };
+}
+
+#[test]
+fn a_durable_append_alone_acknowledges_nothing() {
+    check!(Durable [1], [batch(7, 3).to_vec()], @"Flush");
+}
+
+#[test]
+fn a_durable_batch_is_acknowledged_after_its_sync() {
+    check!(Durable [1], [batch(7, 3).to_vec(), vec![flushed(3)]], @"Flush Watermark(o3) Ack(t7 after o3)");
+}
+
+#[test]
+fn one_sync_acknowledges_all_that_it_covers_and_the_rest_asks_again() {
+    let events = [
+        batch(1, 3).to_vec(),
+        batch(2, 5).to_vec(),
+        vec![Event::FlushBegan],
+        batch(3, 9).to_vec(),
+        vec![flushed(5), flushed(9)],
+    ];
+    check!(Durable [1], events,
+        @"Flush Flush Watermark(o5) Ack(t1 after o5) Ack(t2 after o5) Watermark(o9) Ack(t3 after o9)");
+}
+
+#[test]
+fn acks_one_never_waits_for_a_sync() {
+    let event = Event::Promised { token: Token(7), required: Required::Leader, end: Offset(3) };
+    check!(Durable [1], [vec![Event::Appended { end: Offset(3), bytes: 9 }, event]], @"Flush Ack(t7 after o0)");
+}
+
+#[test]
+fn a_replicated_batch_is_acknowledged_at_the_append_when_alone() {
+    check!(Replicated [1], [batch(7, 3).to_vec()], @"Watermark(o3) Ack(t7 after o3)");
+}
+
+#[test]
+fn a_replicated_topic_flushes_when_overdue_and_once() {
+    let events = [batch(7, 3).to_vec(), vec![Event::FlushOverdue, Event::FlushOverdue, flushed(3)]];
+    check!(Replicated [1], events, @"Watermark(o3) Ack(t7 after o3) Flush");
+}
+
+#[test]
+fn a_topic_of_durability_none_asks_for_no_flush_by_itself() {
+    check!(None [1], [batch(7, 3).to_vec(), batch(8, 4).to_vec()],
+        @"Watermark(o3) Ack(t7 after o3) Watermark(o4) Ack(t8 after o4)");
+}
+
+#[test]
+fn ack_waits_for_the_slowest_in_sync_replica() {
+    let events = [batch(7, 10).to_vec(), vec![flushed(10), follower(2, 10, 6), follower(2, 10, 10)]];
+    check!(Durable [1, 2], events, @"Flush Watermark(o6) Watermark(o10) Ack(t7 after o10)");
+}
+
+#[test]
+fn the_leader_itself_counts_only_to_its_flushed_end() {
+    let events = [batch(7, 10).to_vec(), vec![follower(2, 10, 10), flushed(10)]];
+    check!(Durable [1, 2], events, @"Flush Watermark(o10) Ack(t7 after o10)");
+}
+
+#[test]
+fn a_shrunk_set_releases_those_who_waited_for_the_lost_member() {
+    let committed = Event::Committed { members: BTreeSet::from([ME]) };
+    check!(Durable [1, 2], [batch(7, 10).to_vec(), vec![flushed(10), committed]],
+        @"Flush Watermark(o10) Ack(t7 after o10)");
+}
+
+#[test]
+fn below_min_insync_nothing_moves_and_nothing_is_admitted() {
+    let mut start = start_with(Durability::Durable, &[1, 2]);
+    start.members = BTreeSet::from([ME]);
+    start.policy.min_insync = 2;
+    let mut effects = Vec::new();
+    let mut leader = Leader::start(start, &mut effects);
+    assert_eq!(leader.admit(Required::All), Err(Refused::NotEnoughReplicas));
+    assert_eq!(leader.admit(Required::Leader), Ok(()));
+    leader.step(Event::Appended { end: Offset(3), bytes: 9 }, &mut effects);
+    leader.step(flushed(3), &mut effects);
+    assert_eq!(leader.watermark(), Offset(0));
+}
+
+#[test]
+fn a_retry_of_a_visible_batch_is_acknowledged_at_once() {
+    let retry = Event::Promised { token: Token(8), required: Required::All, end: Offset(3) };
+    check!(Durable [1], [batch(7, 3).to_vec(), vec![flushed(3), retry]],
+        @"Flush Watermark(o3) Ack(t7 after o3) Ack(t8 after o3)");
+}
+
+#[test]
+fn a_retry_of_a_batch_that_is_not_durable_waits_like_the_original() {
+    let retry = Event::Promised { token: Token(8), required: Required::All, end: Offset(3) };
+    check!(Durable [1], [batch(7, 3).to_vec(), vec![retry, flushed(3)]],
+        @"Flush Watermark(o3) Ack(t7 after o3) Ack(t8 after o3)");
+}
+
+#[test]
+fn resigning_refuses_everyone_who_waits_and_everyone_after() {
+    let resign = Event::Resigned(Resigned::Offline);
+    let late = Event::Promised { token: Token(9), required: Required::Leader, end: Offset(3) };
+    check!(Durable [1], [batch(7, 3).to_vec(), vec![resign, late, flushed(3)]],
+        @"Flush Refuse(t7 Offline) Refuse(t9 Offline)");
+}
+
+#[test]
+fn becoming_durable_moves_nothing_back_and_syncs_what_was_promised() {
+    let durable = Event::PolicyChanged(Policy::default());
+    check!(Replicated [1], [batch(7, 3).to_vec(), vec![durable], batch(8, 5).to_vec(), vec![flushed(3), flushed(5)]],
+        @"Watermark(o3) Ack(t7 after o3) Flush Flush Watermark(o5) Ack(t8 after o5)");
+}
+
+#[test]
+fn a_new_leader_is_not_ready_until_its_watermark_reaches_its_epoch_start() {
+    let mut start = start_with(Durability::Durable, &[1]);
+    start.local_end = Offset(10);
+    start.flushed_end = Offset(6);
+    let mut effects = Vec::new();
+    let mut leader = Leader::start(start, &mut effects);
+    assert_eq!(shown(&effects), "Watermark(o0) Flush Watermark(o6)");
+    assert!(leader.watermark() < leader.epoch_start());
+    leader.step(flushed(10), &mut effects);
+    assert_eq!(leader.watermark(), leader.epoch_start());
+}
+
+#[test]
+fn unsynced_bytes_are_those_that_no_finished_sync_covers() {
+    let mut effects = Vec::new();
+    let mut leader = Leader::start(start_with(Durability::Replicated, &[1]), &mut effects);
+    leader.step(Event::Appended { end: Offset(1), bytes: 100 }, &mut effects);
+    leader.step(Event::FlushBegan, &mut effects);
+    leader.step(Event::Appended { end: Offset(2), bytes: 30 }, &mut effects);
+    leader.step(flushed(1), &mut effects);
+    assert_eq!(leader.unsynced_bytes(), 30);
+}
+
+#[test]
+#[should_panic(expected = "beyond the watermark")]
+fn the_start_never_passes_the_watermark() {
+    let events = vec![Event::Appended { end: Offset(3), bytes: 9 }, Event::StartMoved { start: Offset(2) }];
+    run(start_with(Durability::Durable, &[1]), events);
+}
