@@ -14,6 +14,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use dejaq_storage::{mark, mutant};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
@@ -84,7 +85,7 @@ pub enum Event {
         /// The new flushed end.
         end: Offset,
     },
-    /// The oldest unsynced bytes are older than the policy's interval.
+    /// The time of a [`Effect::FlushWithin`] is over.
     FlushOverdue,
     /// A follower fetched.
     FollowerAt {
@@ -119,6 +120,8 @@ pub enum Event {
 pub enum Effect {
     /// Sync this partition soon. At most one is outstanding until `Flushed`.
     Flush,
+    /// Say `FlushOverdue` after this time. At most one is outstanding until then.
+    FlushWithin(Duration),
     /// Readers may see everything below this offset.
     Watermark(Offset),
     /// Tell this producer yes.
@@ -183,7 +186,10 @@ struct Unsynced {
     bytes: u64,
     /// The part of `bytes` that the running sync covers.
     covered: u64,
+    /// A [`Effect::Flush`] is outstanding.
     asked: bool,
+    /// A [`Effect::FlushWithin`] is outstanding.
+    timed: bool,
 }
 
 impl Leader {
@@ -212,18 +218,18 @@ impl Leader {
         leader
     }
 
-    /// Whether a batch may be appended now.
+    /// Whether a batch may be appended now, when `ahead` batches of the same turn were admitted before it.
     ///
     /// # Errors
     /// [`Refused`]: nothing is appended, so this is a definite no.
-    pub fn admit(&self, required: Required) -> Result<(), Refused> {
+    pub fn admit(&self, required: Required, ahead: usize) -> Result<(), Refused> {
         if let Some(why) = self.resigned {
             return Err(Refused::Resigned(why));
         }
         match required {
             Required::Leader => Ok(()),
             Required::All if !self.isr.is_enough(self.policy.min_insync) => Err(Refused::NotEnoughReplicas),
-            Required::All if self.acks.len() >= acks::LIMIT => Err(Refused::Overloaded),
+            Required::All if self.acks.len() + ahead >= acks::LIMIT => Err(Refused::Overloaded),
             Required::All => Ok(()),
         }
     }
@@ -235,7 +241,10 @@ impl Leader {
             Event::Promised { token, required, end } => self.promised(token, required, end, effects),
             Event::FlushBegan => self.unsynced.covered = self.unsynced.bytes,
             Event::Flushed { end } => self.flushed(end),
-            Event::FlushOverdue => self.ask_flush(effects),
+            Event::FlushOverdue => {
+                self.unsynced.timed = false;
+                self.ask_flush(effects);
+            }
             Event::FollowerAt { broker, report } => {
                 assert!(report.fetched <= self.local_end, "{broker:?} is ahead of us: {report:?}");
                 if !self.isr.report(broker, report) {
@@ -386,14 +395,7 @@ impl Leader {
         if self.resigned.is_some() {
             return;
         }
-        let overdue = match self.policy.durability {
-            Durability::Durable => true,
-            Durability::Replicated => self.unsynced.bytes >= self.policy.flush_bytes,
-            Durability::None => false,
-        };
-        if overdue {
-            self.ask_flush(effects);
-        }
+        self.ask_flush_by_policy(effects);
         let own = match self.policy.durability {
             Durability::Durable => self.flushed_end,
             Durability::Replicated | Durability::None => self.local_end,
@@ -407,6 +409,26 @@ impl Leader {
             while let Some(token) = self.acks.release(end) {
                 effects.push(Effect::Ack { token, after: end });
             }
+        }
+    }
+
+    fn ask_flush_by_policy(&mut self, effects: &mut Vec<Effect>) {
+        let is_due = match self.policy.durability {
+            Durability::Durable => true,
+            Durability::Replicated | Durability::None => {
+                self.unsynced.bytes >= self.policy.flush_bytes
+                    || self.local_end.since(self.flushed_end) >= self.policy.flush_records
+            }
+        };
+        if is_due {
+            self.ask_flush(effects);
+        } else if let Some(interval) = self.policy.flush_interval
+            && self.flushed_end < self.local_end
+            && !self.unsynced.asked
+            && !self.unsynced.timed
+        {
+            self.unsynced.timed = true;
+            effects.push(Effect::FlushWithin(interval));
         }
     }
 
