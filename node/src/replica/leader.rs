@@ -153,6 +153,8 @@ pub struct Start {
     pub local_end: Offset,
     /// Everything below is synced. `log_start <= flushed_end <= local_end`.
     pub flushed_end: Offset,
+    /// Everything below was visible before: `log_start <= watermark <= local_end`.
+    pub watermark: Offset,
     /// The topic's policy.
     pub policy: Policy,
     /// Every replica, us among them.
@@ -171,7 +173,7 @@ pub struct Leader {
     local_end: Offset,
     flushed_end: Offset,
     watermark: Offset,
-    /// Where the watermark stood when the topic became `durable`: what was promised before under another policy.
+    /// Where the watermark stood when the leader started or the topic became `durable`: what was promised before.
     barrier: Offset,
     policy: Policy,
     isr: Isr,
@@ -197,6 +199,8 @@ impl Leader {
     pub fn start(start: Start, effects: &mut Vec<Effect>) -> Leader {
         assert!(start.log_start <= start.flushed_end, "{:?} > {:?}", start.log_start, start.flushed_end);
         assert!(start.flushed_end <= start.local_end, "{:?} > {:?}", start.flushed_end, start.local_end);
+        assert!(start.log_start <= start.watermark, "{:?} > {:?}", start.log_start, start.watermark);
+        assert!(start.watermark <= start.local_end, "{:?} > {:?}", start.watermark, start.local_end);
         assert!(start.epoch.is_valid(), "nobody leads in {:?}", start.epoch);
         let mut leader = Leader {
             epoch: start.epoch,
@@ -204,8 +208,8 @@ impl Leader {
             log_start: start.log_start,
             local_end: start.local_end,
             flushed_end: start.flushed_end,
-            watermark: start.log_start,
-            barrier: start.log_start,
+            watermark: start.watermark,
+            barrier: start.watermark,
             policy: start.policy,
             isr: Isr::new(start.me, start.epoch, start.replicas, start.members),
             acks: Acks::default(),

@@ -15,6 +15,7 @@ fn start_with(durability: Durability, brokers: &[i32]) -> Start {
         log_start: Offset(0),
         local_end: Offset(0),
         flushed_end: Offset(0),
+        watermark: Offset(0),
         policy: Policy {
             durability,
             flush_interval: (durability == Durability::Replicated).then_some(Duration::from_secs(1)),
