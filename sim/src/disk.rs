@@ -29,7 +29,11 @@ pub struct Speed {
 
 impl Default for Speed {
     fn default() -> Self {
-        Speed { sync_from: Duration::from_micros(200), sync_to: Duration::from_millis(4), stall: Duration::ZERO }
+        Speed {
+            sync_from: Duration::from_micros(200),
+            sync_to: Duration::from_millis(4),
+            stall: Duration::ZERO,
+        }
     }
 }
 

@@ -184,7 +184,8 @@ impl Net for SimNet {
 
     async fn connect(&self, address: &str) -> io::Result<(SimReader, SimWriter)> {
         let address = self.normal(address)?;
-        let unknown = || io::Error::new(io::ErrorKind::NotFound, format!("no machine is called like `{address}`"));
+        let unknown =
+            || io::Error::new(io::ErrorKind::NotFound, format!("no machine is called like `{address}`"));
         let to = node_of(&address).ok_or_else(unknown)?;
         let (round_trip, silent) = {
             let state = self.world.network().lock();
@@ -203,7 +204,8 @@ impl Net for SimNet {
 
 impl SimNet {
     fn established(&self, address: &str) -> io::Result<(SimReader, SimWriter)> {
-        let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody listens on {address}"));
+        let refused =
+            || io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody listens on {address}"));
         let mut guard = self.world.network().lock();
         let state = &mut *guard;
         let listening = state.listeners.get(address).ok_or_else(refused)?;
@@ -211,7 +213,8 @@ impl SimNet {
         let conn = Conn::new([self.who, listening.who]);
         let (near, far) = (conn.halves(&self.world, id, 0), conn.halves(&self.world, id, 1));
         let (near_who, far_who) = (self.who, listening.who);
-        let accepted = Accepted { reader: far.0, writer: far.1, peer: format!("n{}:{}", near_who.node, 50_000 + id) };
+        let accepted =
+            Accepted { reader: far.0, writer: far.1, peer: format!("n{}:{}", near_who.node, 50_000 + id) };
         // A try: the queue of a process that does not accept is bounded, as a kernel's is. The halves of a refused
         // connection are forgotten without a word, so the lock may be held while they are dropped.
         if let Err(error) = listening.queue.try_send(accepted) {

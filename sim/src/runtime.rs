@@ -68,7 +68,9 @@ impl Runtime for SimRuntime {
     }
 
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.world.event(self.0.who, "spawn", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
+        self.0
+            .world
+            .event(self.0.who, "spawn", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
         drop(self.0.node.spawn(task)); // dropping the handle detaches the task
     }
 

@@ -51,7 +51,10 @@ impl Trace {
     /// # Panics
     /// If the file cannot be created: then the run that was asked for cannot be shown.
     #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "the trace file is for the person outside of the simulated world")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the trace file is for the person outside of the simulated world"
+    )]
     pub fn new(file: Option<&Path>) -> Self {
         let lines = file.map(|path| {
             let file = File::create(path).unwrap_or_else(|error| panic!("trace {}: {error}", path.display()));
@@ -61,7 +64,14 @@ impl Trace {
     }
 
     /// Notes an event: its virtual time, whose it is, what kind, its numbers, and (for the lines only) its text.
-    pub fn event(&self, now_ns: u64, who: Who, kind: &'static str, words: &[u64], text: impl FnOnce() -> String) {
+    pub fn event(
+        &self,
+        now_ns: u64,
+        who: Who,
+        kind: &'static str,
+        words: &[u64],
+        text: impl FnOnce() -> String,
+    ) {
         let mut inner = self.0.lock().expect("no event panics while it is noted");
         inner.events += 1;
         inner.now_ns = now_ns;

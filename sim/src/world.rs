@@ -72,7 +72,8 @@ impl World {
         std::mem::forget(runtime);
         outcome.map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
+            let text =
+                text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
             let place = place.lock().map(|place| place.clone()).unwrap_or_default();
             if place.is_empty() { text.to_owned() } else { place }
         })
@@ -177,7 +178,8 @@ fn note_panics() -> Arc<Mutex<String>> {
             && kept.is_empty()
         {
             let words = info.payload().downcast_ref::<String>().cloned();
-            let words = words.or_else(|| info.payload().downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            let words =
+                words.or_else(|| info.payload().downcast_ref::<&str>().map(|text| (*text).to_owned()));
             let at = info.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
             *kept = words.unwrap_or_default() + &at;
         }

@@ -25,7 +25,6 @@ use super::flusher::Flusher;
 use super::health::Health;
 use super::open::{self, Job, NotStarted};
 use super::partition::{Leadership, Partition};
-use super::policy::Policy;
 use super::retention;
 use crate::metadata::topic_config::Overrides;
 use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
@@ -362,7 +361,7 @@ impl<R: Runtime> Directory<R> {
         if config == *entry.config {
             return;
         }
-        let (log, policy) = (log_config(&config), Policy::of(&config));
+        let (log, policy) = (log_config(&config), config.policy());
         for partition in entry.partitions() {
             partition.configure(log.clone(), policy);
         }

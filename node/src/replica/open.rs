@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 
 use super::directory::{Directory, Slot, log_config};
 use super::partition::{Leadership, Partition};
-use super::policy::Policy;
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
@@ -99,7 +98,7 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
         }
     };
     let (health, flusher) = (directory.health.clone(), directory.flusher.clone());
-    let policy = Policy::of(&job.config);
+    let policy = job.config.policy();
     match Partition::start(log, leadership, policy, directory.runtime.clone(), health, flusher) {
         Ok(partition) => Slot::Ready(partition),
         Err(error) => {

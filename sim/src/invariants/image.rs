@@ -65,7 +65,8 @@ fn batches(mut bytes: &[u8], to: &mut Vec<Batch>) {
         let base = i64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"));
         let (length, epoch, crc, delta) = (int(8), int(12), int(17) as u32, int(23));
         let end = usize::try_from(length).ok().and_then(|length| length.checked_add(12));
-        let Some(end) = end.filter(|end| (61..=bytes.len()).contains(end) && bytes[16] == 2 && delta >= 0) else {
+        let Some(end) = end.filter(|end| (61..=bytes.len()).contains(end) && bytes[16] == 2 && delta >= 0)
+        else {
             return;
         };
         let intact = crc32c(&bytes[21..end]) == crc;
@@ -82,7 +83,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A batch with nothing in it but what the checker reads.
@@ -114,7 +115,8 @@ pub mod tests {
             (PathBuf::from("elsewhere/00000000000000000000.log"), batch(1, 7, 1)),
         ];
         let logs = Logs::of(&files);
-        let spans: Vec<(i64, i64, bool)> = logs.0["ab-0"].iter().map(|b| (b.base, b.last, b.intact)).collect();
+        let spans: Vec<(i64, i64, bool)> =
+            logs.0["ab-0"].iter().map(|b| (b.base, b.last, b.intact)).collect();
         assert_eq!(spans, [(0, 6, true), (7, 8, true)]);
     }
 }

@@ -14,10 +14,14 @@ pub fn check(durable: &Logs, now: &Logs, spared: impl Fn(&str, &Batch) -> bool) 
         let Some(after) = now.0.get(folder) else { continue }; // the partition was deleted since
         let Some(start) = after.first().map(|batch| batch.base) else {
             let lost = before.iter().find(|batch| batch.intact && !spared(folder, batch));
-            broken.extend(lost.map(|batch| Broken { name: "LOG-3", evidence: format!("{folder}: {batch:?} is gone") }));
+            broken.extend(
+                lost.map(|batch| Broken { name: "LOG-3", evidence: format!("{folder}: {batch:?} is gone") }),
+            );
             continue;
         };
-        for batch in before.iter().filter(|batch| batch.intact && batch.base >= start && !spared(folder, batch)) {
+        for batch in
+            before.iter().filter(|batch| batch.intact && batch.base >= start && !spared(folder, batch))
+        {
             match after.binary_search_by_key(&batch.base, |batch| batch.base) {
                 Ok(at) if after[at] == *batch => {}
                 Ok(at) => {
@@ -26,7 +30,8 @@ pub fn check(durable: &Logs, now: &Logs, spared: impl Fn(&str, &Batch) -> bool) 
                 }
                 Err(_) => {
                     let end = after.last().map_or(0, |batch| batch.last + 1);
-                    let evidence = format!("{folder}: {batch:?} was durable and is gone, the log ends at {end}");
+                    let evidence =
+                        format!("{folder}: {batch:?} was durable and is gone, the log ends at {end}");
                     broken.push(Broken { name: "LOG-3", evidence });
                 }
             }

@@ -173,7 +173,9 @@ impl SimReader {
                     break;
                 }
                 Some((_, Packet::Frame(_))) => {
-                    let Some((_, Packet::Frame(frame))) = pipe.queue.pop_front() else { unreachable!("just seen") };
+                    let Some((_, Packet::Frame(frame))) = pipe.queue.pop_front() else {
+                        unreachable!("just seen")
+                    };
                     pipe.bytes -= frame.len();
                     frames.push(frame);
                 }
