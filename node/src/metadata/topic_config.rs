@@ -259,12 +259,17 @@ impl TopicConfig {
     #[must_use]
     pub fn policy(&self) -> Policy {
         let every = self.flush_messages == 1;
-        let flush_ms = self.durability_flush_ms.min(self.flush_ms.max(1));
+        let durability = if every { Durability::Durable } else { self.durability };
+        // Kafka's own flush.ms and flush.messages hold beside ours; i64::MAX is never.
+        let own_ms = if durability == Durability::Replicated { self.durability_flush_ms } else { i64::MAX };
+        let flush_ms = own_ms.min(self.flush_ms.max(1));
+        let interval = u64::try_from(flush_ms).ok().filter(|_| flush_ms < i64::MAX);
         Policy {
-            durability: if every { Durability::Durable } else { self.durability },
+            durability,
             min_insync: self.min_insync_replicas,
-            flush_bytes: self.durability_flush_bytes,
-            flush_interval: Duration::from_millis(u64::try_from(flush_ms).expect("positive by the table")),
+            flush_bytes: if durability == Durability::None { u64::MAX } else { self.durability_flush_bytes },
+            flush_records: self.flush_messages.max(1),
+            flush_interval: interval.map(Duration::from_millis),
         }
     }
 
