@@ -431,7 +431,7 @@ mod tests {
         assert_eq!(policy(&[]), Policy::default());
         let replicated = policy(&[("durability", "replicated"), ("flush.ms", "20")]);
         assert_eq!(replicated.durability, Durability::Replicated);
-        assert_eq!(replicated.flush_interval, Duration::from_millis(20));
+        assert_eq!(replicated.flush_interval, Some(Duration::from_millis(20)));
         let every = policy(&[("durability", "none"), ("flush.messages", "1")]);
         assert_eq!(every.durability, Durability::Durable);
     }
