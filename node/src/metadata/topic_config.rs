@@ -255,19 +255,19 @@ impl TopicConfig {
 
     /// When a record of the topic counts as safe.
     ///
-    /// `flush.messages=1` asks for a sync of every record, and that is what [`Durability::Durable`] is.
+    /// `flush.messages=1` asks for a sync of every record, and that is what [`Durability::Durable`] is. Otherwise
+    /// Kafka's own flush settings hold beside ours, under every durability that syncs in the background or never.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let every = self.flush_messages == 1;
-        let durability = if every { Durability::Durable } else { self.durability };
-        // Kafka's own flush.ms and flush.messages hold beside ours; i64::MAX is never.
-        let own_ms = if durability == Durability::Replicated { self.durability_flush_ms } else { i64::MAX };
-        let flush_ms = own_ms.min(self.flush_ms.max(1));
+        let durability = if self.flush_messages == 1 { Durability::Durable } else { self.durability };
+        let in_background = durability == Durability::Replicated;
+        let own_ms = if in_background { self.durability_flush_ms } else { i64::MAX };
+        let flush_ms = own_ms.min(self.flush_ms.max(1)); // i64::MAX is never
         let interval = u64::try_from(flush_ms).ok().filter(|_| flush_ms < i64::MAX);
         Policy {
             durability,
             min_insync: self.min_insync_replicas,
-            flush_bytes: if durability == Durability::None { u64::MAX } else { self.durability_flush_bytes },
+            flush_bytes: if in_background { self.durability_flush_bytes } else { u64::MAX },
             flush_records: self.flush_messages.max(1),
             flush_interval: interval.map(Duration::from_millis),
         }

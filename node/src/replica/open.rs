@@ -12,7 +12,7 @@ use dejaq_storage::{DataDir, Log, LogIdentity, OpenOptions, RecoveryReport, mark
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, PartitionId, TopicId};
 use tokio::sync::mpsc;
 
-use super::directory::{Directory, Slot, log_config};
+use super::directory::{Directory, Slot};
 use super::partition::{Leadership, Partition};
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
@@ -87,7 +87,7 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
     };
     let path = DataDir::<R::Disk>::partition_path(job.topic.id, job.index);
     let disk = directory.runtime.disk().clone();
-    let log = match Log::create(disk, path, identity, log_config(&job.config), options).await {
+    let log = match Log::create(disk, path, identity, job.config.log_config(), options).await {
         Ok((log, report)) => {
             tell(&name, &report);
             log

@@ -38,12 +38,9 @@ impl Default for Policy {
         Policy {
             durability: Durability::Durable,
             min_insync: 1,
-            flush_bytes: UNSYNCED_BYTES,
+            flush_bytes: u64::MAX,
             flush_records: i64::MAX,
             flush_interval: None,
         }
     }
 }
-
-/// Half a second at the speed of a disk of 128 MB/s: bounds the loss window and the length of the sync that ends it.
-const UNSYNCED_BYTES: u64 = 64 * 1024 * 1024;
