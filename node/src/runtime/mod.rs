@@ -6,8 +6,12 @@
 //! Implementations: `tokio.rs` here (production, the only user of tokio's net and time), `sim::runtime` (a seed).
 //! One conformance suite, [`conformance`], runs on both.
 
+mod buffers;
 pub mod memory;
 pub mod net;
+pub mod tokio;
+pub mod tokio_net;
+mod tokio_reader;
 
 use std::fmt;
 use std::future::Future;
@@ -89,7 +93,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         work: impl Future<Output = T> + Send,
     ) -> impl Future<Output = Option<T>> + Send {
         async move {
-            tokio::select! {
+            ::tokio::select! {
                 biased; // the work first: a result that is there is never thrown away
                 done = work => Some(done),
                 () = self.sleep_until(deadline) => None,
