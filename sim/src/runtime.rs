@@ -1,0 +1,88 @@
+//! A node's runtime in the simulated world.
+//!
+//! Owns: [`SimRuntime`], which is one incarnation of one node. Promises: the contract of `dejaq::runtime::Runtime`;
+//! entropy differs between incarnations and depends on the seed only. Leaves out: starting and killing (see `cluster`).
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use dejaq::runtime::{Mono, Runtime};
+use madsim::runtime::NodeHandle;
+
+use crate::clock::WallClock;
+use crate::disk::SimDisk;
+use crate::net::SimNet;
+use crate::rng::Dice;
+use crate::trace::Who;
+use crate::world::World;
+
+/// One incarnation of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct SimRuntime(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    who: Who,
+    node: NodeHandle,
+    clock: WallClock,
+    disk: SimDisk,
+    net: SimNet,
+    dice: Mutex<Dice>,
+}
+
+impl SimRuntime {
+    pub(crate) fn new(world: World, who: Who, node: NodeHandle, clock: WallClock, disk: SimDisk) -> Self {
+        let net = SimNet::new(world.clone(), who);
+        let number = u64::from(who.node) << 32 | u64::from(who.incarnation);
+        let dice = Mutex::new(world.streams().dice("entropy", number));
+        SimRuntime(Arc::new(Inner { world, who, node, clock, disk, net, dice }))
+    }
+
+    /// Which incarnation of which node this is.
+    #[must_use]
+    pub fn who(&self) -> Who {
+        self.0.who
+    }
+
+    /// The world it lives in.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.0.world
+    }
+}
+
+impl Runtime for SimRuntime {
+    type Disk = SimDisk;
+    type Net = SimNet;
+
+    fn now(&self) -> Mono {
+        Mono(self.0.world.now_ns())
+    }
+
+    fn unix_ms(&self) -> i64 {
+        self.0.clock.unix_ms(self.0.world.now_ns())
+    }
+
+    fn sleep_until(&self, at: Mono) -> impl Future<Output = ()> + Send {
+        self.0.world.sleep_until(at.0)
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0
+            .world
+            .event(self.0.who, "spawn", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
+        drop(self.0.node.spawn(task)); // dropping the handle detaches the task
+    }
+
+    fn random_u64(&self) -> u64 {
+        self.0.dice.lock().expect("nothing panics in here").any()
+    }
+
+    fn disk(&self) -> &SimDisk {
+        &self.0.disk
+    }
+
+    fn net(&self) -> &SimNet {
+        &self.0.net
+    }
+}
