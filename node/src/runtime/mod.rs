@@ -7,6 +7,8 @@
 //! One conformance suite, [`conformance`], runs on both.
 
 mod buffers;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod memory;
 pub mod net;
 pub mod tokio;
