@@ -16,10 +16,7 @@ use crate::replica::TopicEntry;
 use crate::runtime::Runtime;
 
 /// Answers one request.
-pub async fn answer<R: Runtime>(
-    data: &DataPlane<R>,
-    request: DescribeLogDirsRequest,
-) -> DescribeLogDirsResponse {
+pub fn answer<R: Runtime>(data: &DataPlane<R>, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
     let table = data.directory.table();
     let asked = request.topics.map(by_name);
     let topics = table.topics().filter_map(|topic| match &asked {

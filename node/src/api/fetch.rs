@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::TopicId;
 use dejaq_wire::kafka::Records;
 use dejaq_wire::kafka::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
-use dejaq_wire::ids::TopicId;
 use tokio::sync::Notify;
 
 use super::data_plane::DataPlane;
@@ -90,7 +91,8 @@ fn ask(version: i16, request: FetchRequest) -> Ask {
     let mut forgotten = Vec::new();
     for topic in request.forgotten_topics_data {
         let name = name(topic.topic, topic.topic_id);
-        forgotten.extend(topic.partitions.into_iter().map(|partition| Key { topic: name.clone(), partition }));
+        forgotten
+            .extend(topic.partitions.into_iter().map(|partition| Key { topic: name.clone(), partition }));
     }
     let epoch = if version >= FIRST_WITH_SESSIONS { request.session_epoch } else { -1 };
     Ask { id: request.session_id, epoch, wanted, forgotten }
@@ -102,11 +104,12 @@ async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> 
     // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
     let budget = most.min(terms.max_bytes).max(1);
     loop {
-        let claim = data.runtime.before(terms.deadline, data.answers.claim(budget)).await;
-        let room = claim.as_ref().map_or(0, |_| terms.max_bytes);
-        let wanted: &[_] = if claim.is_some() || room > 0 { &plan.wanted } else { &[] };
-        let pass = fetch_read::pass(data, wanted, room, terms.read_committed).await;
-        let claim = claim.map(|mut claim| claim.split(pass.bytes));
+        let Some(mut claim) = data.runtime.before(terms.deadline, data.answers.claim(budget)).await else {
+            mark!("the memory for answers was used up until the deadline of a fetch");
+            return (fetch_read::pass(data, &[], 0, terms.read_committed).await, None);
+        };
+        let pass = fetch_read::pass(data, &plan.wanted, terms.max_bytes, terms.read_committed).await;
+        let claim = Some(claim.split(pass.bytes));
         let is_enough = pass.bytes >= terms.min_bytes || pass.is_urgent || pass.seen.is_empty();
         if is_enough || !wait(data, &pass, terms.deadline).await {
             return (pass, claim);

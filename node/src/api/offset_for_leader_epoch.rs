@@ -15,7 +15,7 @@ use crate::replica::Table;
 use crate::runtime::Runtime;
 
 /// Answers one request.
-pub async fn answer<R: Runtime>(
+pub fn answer<R: Runtime>(
     data: &DataPlane<R>,
     request: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {

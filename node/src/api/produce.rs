@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use dejaq_storage::{AppendError, mark};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{CorrelationId, Offset, PartitionId, TopicId};
 use dejaq_wire::kafka::Request as _;
 use dejaq_wire::kafka::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest, ProduceResponse,
-    TopicProduceResponse,
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
 };
 use tokio::sync::oneshot;
 
@@ -47,20 +47,11 @@ pub fn start<R: Runtime>(data: &Arc<DataPlane<R>>, requests: Vec<Request>) -> Ve
     for (partition, writes) in writes.into_values() {
         partition.write(writes);
     }
-    answers
-        .into_iter()
-        .map(|answer| match answer {
-            Err(close) => Started::Done(close),
-            Ok(mut answer) if answer.take_outcomes() => Started::Done(answer.into_reply()),
-            Ok(mut answer) => {
-                let runtime = data.runtime.clone();
-                Started::Later(Box::pin(async move {
-                    answer.wait(&runtime).await;
-                    answer.into_reply()
-                }))
-            }
-        })
-        .collect()
+    let finish = |answer: Result<Answer, Reply>| match answer {
+        Err(close) => Started::Done(close),
+        Ok(answer) => answer.finish(data.runtime.clone()),
+    };
+    answers.into_iter().map(finish).collect()
 }
 
 /// Writes of one turn by partition, in the order of the requests.
@@ -78,7 +69,7 @@ struct Answer {
 #[derive(Clone, Copy)]
 struct About {
     version: i16,
-    correlation_id: i32,
+    correlation_id: CorrelationId,
 }
 
 struct TopicAnswer {
@@ -140,6 +131,17 @@ impl Answer {
         Ok(answer)
     }
 
+    /// Answers at once if every outcome is there.
+    fn finish<R: Runtime>(mut self, runtime: R) -> Started {
+        if self.take_outcomes() {
+            return Started::Done(self.into_reply());
+        }
+        Started::Later(Box::pin(async move {
+            self.wait(&runtime).await;
+            self.into_reply()
+        }))
+    }
+
     /// Takes the outcomes that are there; whether that is all of them.
     fn take_outcomes(&mut self) -> bool {
         let mut is_all = true;
@@ -148,7 +150,9 @@ impl Answer {
             match outcome.try_recv() {
                 Ok(outcome) => *state = State::Settled { outcome, append_time_ms: *append_time_ms },
                 // A dropped sender is the end of the node: the reply goes nowhere.
-                Err(oneshot::error::TryRecvError::Empty | oneshot::error::TryRecvError::Closed) => is_all = false,
+                Err(oneshot::error::TryRecvError::Empty | oneshot::error::TryRecvError::Closed) => {
+                    is_all = false
+                }
             }
         }
         is_all
@@ -195,7 +199,10 @@ fn required(acks: i16) -> Result<Required, BadBatch> {
     match acks {
         0 | 1 => Ok(Required::Leader),
         -1 => Ok(Required::All),
-        _ => Err(refused(Refusal::new(ErrorCode::INVALID_REQUIRED_ACKS, format!("acks={acks} is not -1, 0 or 1")))),
+        _ => Err(refused(Refusal::new(
+            ErrorCode::INVALID_REQUIRED_ACKS,
+            format!("acks={acks} is not -1, 0 or 1"),
+        ))),
     }
 }
 
@@ -236,7 +243,8 @@ fn refused(refusal: Refusal) -> BadBatch {
 impl TopicAnswer {
     fn into_response(self) -> TopicProduceResponse {
         let parts = self.partitions.into_iter();
-        let partition_responses = parts.map(|(index, state)| state.into_response(index, &self.topic)).collect();
+        let partition_responses =
+            parts.map(|(index, state)| state.into_response(index, &self.topic)).collect();
         let (name, topic_id) = match self.topic {
             TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
             TopicRef::Id(id) => (String::new(), id),
@@ -295,7 +303,9 @@ fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
             data_plane::stopped(*why, topic)
         }
         WriteError::Append(error) => match error {
-            AppendError::Sealed | AppendError::Io(_) | AppendError::DiskFull => ErrorCode::KAFKA_STORAGE_ERROR,
+            AppendError::Sealed | AppendError::Io(_) | AppendError::DiskFull => {
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
             AppendError::FencedEpoch { .. } | AppendError::Busy => ErrorCode::NOT_LEADER_OR_FOLLOWER,
             AppendError::StaleProducer { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
             AppendError::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,

@@ -64,7 +64,10 @@ pub fn admit(
     let batch =
         check_produced(&bytes, version).map_err(|error| BadBatch::new(error.code(), error.to_string()))?;
     if batch.header.is_transactional() {
-        return Err(BadBatch::new(ErrorCode::INVALID_TXN_STATE, "this broker does not serve transactions yet"));
+        return Err(BadBatch::new(
+            ErrorCode::INVALID_TXN_STATE,
+            "this broker does not serve transactions yet",
+        ));
     }
     let stamps = config.timestamp_type == TimestampType::LogAppendTime;
     if !stamps {
@@ -147,7 +150,10 @@ fn recompress(batch: &Batch, codec: Compression, config: &TopicConfig) -> Result
             .collect();
         let Ok(named) = named else {
             let message = "a header's name is not UTF-8";
-            return Err(BadBatch { record: Some(index), ..BadBatch::new(ErrorCode::INVALID_RECORD, message) });
+            return Err(BadBatch {
+                record: Some(index),
+                ..BadBatch::new(ErrorCode::INVALID_RECORD, message)
+            });
         };
         let timestamp_ms = record.timestamp_ms;
         builder.append(&NewRecord {

@@ -7,8 +7,8 @@ use dejaq_wire::kafka::{DecodeError, Response};
 use crate::server::service::Reply;
 
 /// The frame of an answer. One that cannot be encoded closes the connection, since its client waits for it.
-pub fn frame<A: Response>(version: i16, correlation_id: i32, answer: &A) -> Reply {
-    match encode_response(version, CorrelationId(correlation_id), answer) {
+pub fn frame<A: Response>(version: i16, correlation_id: CorrelationId, answer: &A) -> Reply {
+    match encode_response(version, correlation_id, answer) {
         Ok(frame) => Reply::Frame(frame),
         Err(error) => Reply::Close(format!("the answer to {} does not fit: {error}", A::API.name())),
     }
