@@ -1,1 +1,4 @@
-//! skeleton
+//! A DejaQ cluster in one thread, from a seed.
+
+pub mod oracle;
+pub mod runner;

@@ -120,6 +120,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
 }
 
 /// An open file. Cheap to clone; clones are the same file, also after it was renamed or removed.
+#[allow(
+    clippy::len_without_is_empty,
+    reason = "a length that can fail has no cheap `is_empty`, and nobody asks"
+)]
 pub trait DiskFile: Clone + Send + Sync + 'static {
     /// Length in bytes as this process sees it.
     ///

@@ -6,6 +6,7 @@
 //! Implementations: `tokio.rs` here (production, the only user of tokio's net and time), `sim::runtime` (a seed).
 //! One conformance suite, [`conformance`], runs on both.
 
+pub mod memory;
 pub mod net;
 
 use std::fmt;

@@ -11,6 +11,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::memory::MemoryBudget;
+
 /// A frame to send: chunks that are written one after the other, without the length prefix. Not copied by us.
 pub type Frame = Vec<Bytes>;
 
@@ -91,6 +93,18 @@ pub trait FrameReader: Send + 'static {
         max_frames: usize,
         max_frame_bytes: usize,
     ) -> impl Future<Output = Result<(), RecvError>> + Send;
+
+    /// From now on receive buffers are claimed from `memory` and released when the last frame in them is dropped;
+    /// while it has no room, [`FrameReader::recv`] waits and the peer feels it. A transport without receive buffers
+    /// of its own may ignore it.
+    fn set_memory(&mut self, memory: MemoryBudget) {
+        let _ = memory;
+    }
+
+    /// Whether a frame began to arrive and is not whole: how a peer that trickles is told from an idle one.
+    fn is_mid_frame(&self) -> bool {
+        false
+    }
 }
 
 /// The sending half of a connection. Dropping it closes the connection after what was sent.

@@ -1,0 +1,162 @@
+//! The table itself. A setting is added here and in `Config`; nothing else knows its name.
+
+/// What values a setting takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole number; names ending in `-bytes` also take `KiB`, `MiB`, `GiB`, those in `-ms` also `s`, `m`, `h`.
+    Number {
+        /// In the unit of the name.
+        default: u64,
+        /// Smallest allowed.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+        /// From where the simulator draws, both ends included.
+        drawn: (u64, u64),
+    },
+    /// `true` or `false`.
+    Switch {
+        /// What it is when nobody says.
+        default: bool,
+    },
+    /// One of a few words.
+    Choice {
+        /// What it is when nobody says.
+        default: &'static str,
+        /// All of them.
+        words: &'static [&'static str],
+    },
+    /// Text; `shape` names what it is in the help.
+    Text {
+        /// What it is when nobody says.
+        default: &'static str,
+        /// Such as `HOST:PORT`.
+        shape: &'static str,
+    },
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// As a flag without its dashes, and as a key of `dejaq.toml`; the unit comes last.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// What it does, in one line.
+    pub effect: &'static str,
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+const fn number(
+    name: &'static str,
+    default: u64,
+    (min, max): (u64, u64),
+    drawn: (u64, u64),
+    effect: &'static str,
+) -> Setting {
+    assert!(min <= default && default <= max, "the default is out of bounds");
+    assert!(min <= drawn.0 && drawn.0 <= drawn.1 && drawn.1 <= max, "the drawn range is out of bounds");
+    assert!(max <= i64::MAX as u64, "TOML has no larger numbers");
+    Setting { name, kind: Kind::Number { default, min, max, drawn }, effect }
+}
+
+const fn text(
+    name: &'static str,
+    default: &'static str,
+    shape: &'static str,
+    effect: &'static str,
+) -> Setting {
+    Setting { name, kind: Kind::Text { default, shape }, effect }
+}
+
+/// Every setting, in the order of the help.
+#[rustfmt::skip]
+pub const TABLE: &[Setting] = &[
+    text("data-dir", "./dejaq-data", "PATH", "where everything is kept; created if missing, locked while in use"),
+    text("listen", "127.0.0.1:9092", "HOST:PORT", "where clients connect; port 0 takes a free one"),
+    text("advertise", "", "HOST:PORT", "the address that clients are told to connect to; empty: as listen"),
+    number("node-id", 1, (0, i32::MAX as u64), (1, 1), "the number of this broker in its cluster"),
+    text("admin-listen", "127.0.0.1:9644", "HOST:PORT", "HTTP with /metrics, /health/live, /health/ready; empty: none"),
+
+    Setting { name: "auto-create-topics", kind: Kind::Switch { default: true },
+        effect: "a topic that a client asks for and that does not exist is created, if the client allows it" },
+    number("default-partitions", 1, (1, 10_000), (1, 4), "partitions of a topic that does not say how many"),
+    number("max-partitions", 100_000, (1, 1_000_000), (1_000, 1_000), "partitions in all topics together"),
+
+    number("max-connections", 10_000, (1, 1_000_000), (20, 200), "open connections; one more is closed at once"),
+    number("connection-inflight-requests", 256, (1, 10_000), (1, 64),
+        "unanswered requests of one connection, after which it is not read"),
+    number("connection-inflight-bytes", 64 * MIB, (KIB, GIB), (16 * KIB, 4 * MIB),
+        "bytes of unanswered requests of one connection, after which it is not read"),
+    number("memory-budget-bytes", 256 * MIB, (MIB, 64 * GIB), (4 * MIB, 32 * MIB),
+        "bytes of unanswered requests of all connections, after which none is read; in addition, every connection may hold 64 KiB"),
+    number("request-max-bytes", 100 * MIB, (KIB, GIB), (MIB, 4 * MIB),
+        "size of one request; the connection of a larger one is closed"),
+    number("idle-timeout-ms", 600_000, (1_000, 86_400_000), (60_000, 600_000),
+        "a connection without a request for this long is closed"),
+    number("frame-timeout-ms", 30_000, (100, 600_000), (10_000, 60_000),
+        "a request that began to arrive is whole within this time, or the connection is closed"),
+    number("send-timeout-ms", 60_000, (100, 600_000), (10_000, 60_000),
+        "a client takes its answer within this time, or the connection is closed"),
+    number("drain-timeout-ms", 10_000, (0, 600_000), (100, 10_000),
+        "how long a graceful stop waits for requests that are being answered"),
+
+    number("min-free-bytes", 256 * MIB, (0, 1024 * GIB), (0, 64 * KIB),
+        "below this much free disk, writes of clients are refused before the disk is full"),
+
+    Setting { name: "log-format", kind: Kind::Choice { default: "human", words: &["human", "json"] },
+        effect: "how log lines on standard error look" },
+    text("log-level", "info", "LEVEL|FILTER", "which log lines: error, warn, info, debug, trace, or a filter such as info,dejaq::server=debug"),
+    text("topic-defaults", "", "KEY=VALUE,...", "configs that new topics start with, by their Kafka names, such as retention.ms=3600000"),
+];
+
+/// The setting of this name.
+#[must_use]
+pub fn setting(name: &str) -> Option<&'static Setting> {
+    TABLE.iter().find(|setting| setting.name == name)
+}
+
+impl Setting {
+    /// The environment variable that sets it.
+    #[must_use]
+    pub fn env(&self) -> String {
+        format!("DEJAQ_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// Its default as a person would write it.
+    #[must_use]
+    pub fn default_text(&self) -> String {
+        match self.kind {
+            Kind::Number { default, .. } => super::parse::show(self.name, default),
+            Kind::Switch { default } => default.to_string(),
+            Kind::Choice { default, .. } | Kind::Text { default, .. } => default.to_owned(),
+        }
+    }
+
+    /// What its values look like, for the help.
+    #[must_use]
+    pub fn shape(&self) -> String {
+        match self.kind {
+            Kind::Number { .. } if self.name.ends_with("-bytes") => "BYTES".to_owned(),
+            Kind::Number { .. } if self.name.ends_with("-ms") => "MS".to_owned(),
+            Kind::Number { .. } => "N".to_owned(),
+            Kind::Switch { .. } => "true|false".to_owned(),
+            Kind::Choice { words, .. } => words.join("|"),
+            Kind::Text { shape, .. } => shape.to_owned(),
+        }
+    }
+
+    /// Its bounds, for the help; empty where there are none.
+    #[must_use]
+    pub fn bounds(&self) -> String {
+        match self.kind {
+            Kind::Number { min, max, .. } => {
+                format!("{}..{}", super::parse::show(self.name, min), super::parse::show(self.name, max))
+            }
+            Kind::Switch { .. } | Kind::Choice { .. } | Kind::Text { .. } => String::new(),
+        }
+    }
+}

@@ -1,0 +1,594 @@
+//! The one table of topic configs: what a user may set, and what it means when nobody did.
+//!
+//! Owns: names, types, bounds, defaults, documentation and the broker-level synonym of every topic config.
+//! Promises: a value that [`TopicConfigDef::check`] accepts is one that [`super::topic_config`] can read.
+//! Leaves out: who set what (the image), and what the values do (`storage`, `replica`).
+//! Called by `controller::decide` (validation), `topic_config` (resolution) and `api::describe_configs`.
+//!
+//! Names and bounds are those of Apache Kafka 4.x, so that tools and scripts written for it work; where we differ
+//! the entry says why. Configs of features that are not built are either refused with the reason or, where their
+//! default is the only truth, accepted with that value only.
+
+/// The type of a config, as DescribeConfigs tells it, with its bounds (both inclusive).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Bool,
+    /// 32 bits.
+    Int {
+        /// Smallest value.
+        min: i32,
+    },
+    /// 64 bits.
+    Long {
+        /// Smallest value.
+        min: i64,
+    },
+    /// A share from 0 to 1.
+    Ratio,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A comma-separated list of these words; any word if empty.
+    List(&'static [&'static str]),
+}
+
+impl Kind {
+    /// The number by which DescribeConfigs names the type.
+    #[must_use]
+    pub const fn wire_type(self) -> i8 {
+        match self {
+            Kind::Bool => 1,
+            Kind::Choice(_) => 2,
+            Kind::Int { .. } => 3,
+            Kind::Long { .. } => 5,
+            Kind::Ratio => 6,
+            Kind::List(_) => 7,
+        }
+    }
+
+    /// Whether APPEND and SUBTRACT make sense.
+    #[must_use]
+    pub const fn is_list(self) -> bool {
+        matches!(self, Kind::List(_))
+    }
+}
+
+/// A further rule on a value that its type allows: the refusal says the reason.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// Every value of the type.
+    Any,
+    /// Only this value, because of what the text says.
+    Only(&'static str, &'static str),
+    /// Not with this word, because of what the text says.
+    Never(&'static str, &'static str),
+}
+
+/// One topic config.
+#[derive(Debug, PartialEq)]
+pub struct TopicConfigDef {
+    /// Kafka's name, or ours.
+    pub name: &'static str,
+    /// Type and bounds.
+    pub kind: Kind,
+    /// The value when neither topic nor broker say anything.
+    pub default: &'static str,
+    /// The broker config whose value is the default of topics; `None` if there is no such config.
+    pub broker_name: Option<&'static str>,
+    /// A further rule.
+    pub rule: Rule,
+    /// Shown only when it is set (Kafka's internal configs, for tests).
+    pub internal: bool,
+    /// One line for people.
+    pub doc: &'static str,
+}
+
+/// Why a config was refused; answered as INVALID_CONFIG with this text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidConfig {
+    /// No such config.
+    #[error("Unknown topic config name: {name}{}", hint(.near))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// A known name that looks like it.
+        near: Option<&'static str>,
+    },
+    /// A null value where one is needed.
+    #[error("Null value not supported for topic configs: {name}")]
+    Null {
+        /// Which config.
+        name: String,
+    },
+    /// The value breaks type, bounds or rule.
+    #[error("Invalid value {value} for configuration {name}: {why}")]
+    Value {
+        /// Which config.
+        name: String,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+fn hint(near: &Option<&'static str>) -> String {
+    near.map(|name| format!(" (did you mean {name}?)")).unwrap_or_default()
+}
+
+const fn def(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    broker_name: &'static str,
+    doc: &'static str,
+) -> TopicConfigDef {
+    let broker_name = if broker_name.is_empty() { None } else { Some(broker_name) };
+    TopicConfigDef { name, kind, default, broker_name, rule: Rule::Any, internal: false, doc }
+}
+
+impl TopicConfigDef {
+    const fn rule(mut self, rule: Rule) -> TopicConfigDef {
+        self.rule = rule;
+        self
+    }
+
+    const fn internal(mut self) -> TopicConfigDef {
+        self.internal = true;
+        self
+    }
+}
+
+const MAX: &str = "9223372036854775807";
+const NO_TIERING: Rule = Rule::Only("false", "tiered storage is not available in this version");
+const NO_LOCAL: Rule = Rule::Only("-2", "tiered storage is not available in this version");
+const NO_THROTTLE: Rule = Rule::Only("", "replication throttles are not available in this version");
+
+/// Every topic config, sorted by name.
+pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
+    def(
+        "cleanup.policy",
+        Kind::List(&["delete", "compact"]),
+        "delete",
+        "log.cleanup.policy",
+        "What happens to old segments: \"delete\" removes them by retention.ms and retention.bytes.",
+    )
+    .rule(Rule::Never("compact", "log compaction is not available in this version; use delete")),
+    def(
+        "compression.gzip.level",
+        Kind::Int { min: -1 },
+        "-1",
+        "compression.gzip.level",
+        "Level at which the broker compresses if compression.type is gzip; -1 is the codec's default.",
+    )
+    .rule(Rule::Only("-1", "the broker compresses at the codec's default level only")),
+    def(
+        "compression.lz4.level",
+        Kind::Int { min: 1 },
+        "9",
+        "compression.lz4.level",
+        "Level at which the broker compresses if compression.type is lz4.",
+    )
+    .rule(Rule::Only("9", "the broker compresses at one level only")),
+    def(
+        "compression.type",
+        Kind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "producer",
+        "compression.type",
+        "Codec of stored batches; \"producer\" keeps each batch as its producer sent it.",
+    ),
+    def(
+        "compression.zstd.level",
+        Kind::Int { min: -131_072 },
+        "3",
+        "compression.zstd.level",
+        "Level at which the broker compresses if compression.type is zstd.",
+    )
+    .rule(Rule::Only("3", "the broker compresses at one level only")),
+    def(
+        "delete.retention.ms",
+        Kind::Long { min: 0 },
+        "86400000",
+        "log.cleaner.delete.retention.ms",
+        "How long delete markers of compacted topics are kept, in milliseconds; takes effect with compaction.",
+    ),
+    def(
+        "durability",
+        Kind::Choice(&["durable", "replicated", "none"]),
+        "durable",
+        "log.durability",
+        "When acks=all is answered. durable: the batch is synced to disk on every in-sync replica. replicated: it \
+         is in the memory of every in-sync replica and is synced in the background every durability.flush.ms. \
+         none: the operating system decides when to write it.",
+    ),
+    def(
+        "durability.flush.ms",
+        Kind::Long { min: 1 },
+        "1000",
+        "log.durability.flush.ms",
+        "For durability=replicated: longest time between two syncs of the partition, in milliseconds. It is the \
+         window of acknowledged data that a power cut of all in-sync replicas can take.",
+    ),
+    def(
+        "file.delete.delay.ms",
+        Kind::Long { min: 0 },
+        "60000",
+        "log.segment.delete.delay.ms",
+        "Time to wait before a deleted segment leaves the file system, in milliseconds.",
+    ),
+    def(
+        "flush.messages",
+        Kind::Long { min: 1 },
+        MAX,
+        "log.flush.interval.messages",
+        "Sync after this many records even if durability does not ask for it.",
+    ),
+    def(
+        "flush.ms",
+        Kind::Long { min: 0 },
+        MAX,
+        "log.flush.interval.ms",
+        "Sync after this many milliseconds even if durability does not ask for it.",
+    ),
+    def(
+        "follower.replication.throttled.replicas",
+        Kind::List(&[]),
+        "",
+        "",
+        "Replicas whose followers are throttled during a reassignment.",
+    )
+    .rule(NO_THROTTLE),
+    def(
+        "index.interval.bytes",
+        Kind::Int { min: 0 },
+        "4096",
+        "log.index.interval.bytes",
+        "An entry is added to the offset index after about this many bytes.",
+    ),
+    def(
+        "internal.segment.bytes",
+        Kind::Int { min: 1 },
+        "0",
+        "",
+        "Overrides segment.bytes below its minimum. For tests only.",
+    )
+    .internal(),
+    def(
+        "leader.replication.throttled.replicas",
+        Kind::List(&[]),
+        "",
+        "",
+        "Replicas whose leaders are throttled during a reassignment.",
+    )
+    .rule(NO_THROTTLE),
+    def(
+        "local.retention.bytes",
+        Kind::Long { min: -2 },
+        "-2",
+        "log.local.retention.bytes",
+        "Bytes kept on local disk by a tiered topic; -2 means retention.bytes.",
+    )
+    .rule(NO_LOCAL),
+    def(
+        "local.retention.ms",
+        Kind::Long { min: -2 },
+        "-2",
+        "log.local.retention.ms",
+        "Milliseconds kept on local disk by a tiered topic; -2 means retention.ms.",
+    )
+    .rule(NO_LOCAL),
+    def(
+        "max.compaction.lag.ms",
+        Kind::Long { min: 1 },
+        MAX,
+        "log.cleaner.max.compaction.lag.ms",
+        "Longest time a record stays uncompacted, in milliseconds; takes effect with compaction.",
+    ),
+    def(
+        "max.message.bytes",
+        Kind::Int { min: 0 },
+        "1048588",
+        "message.max.bytes",
+        "Largest record batch, after compression, in bytes.",
+    ),
+    def(
+        "message.timestamp.after.max.ms",
+        Kind::Long { min: 0 },
+        "3600000",
+        "log.message.timestamp.after.max.ms",
+        "How far a record's timestamp may lie after the broker's clock, in milliseconds (CreateTime only).",
+    ),
+    def(
+        "message.timestamp.before.max.ms",
+        Kind::Long { min: 0 },
+        MAX,
+        "log.message.timestamp.before.max.ms",
+        "How far a record's timestamp may lie before the broker's clock, in milliseconds (CreateTime only).",
+    ),
+    def(
+        "message.timestamp.type",
+        Kind::Choice(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "log.message.timestamp.type",
+        "Whose clock stamps records: the producer's or the broker's.",
+    ),
+    def(
+        "min.cleanable.dirty.ratio",
+        Kind::Ratio,
+        "0.5",
+        "log.cleaner.min.cleanable.ratio",
+        "Share of uncompacted bytes from which a log is compacted; takes effect with compaction.",
+    ),
+    def(
+        "min.compaction.lag.ms",
+        Kind::Long { min: 0 },
+        "0",
+        "log.cleaner.min.compaction.lag.ms",
+        "Shortest time a record stays uncompacted, in milliseconds; takes effect with compaction.",
+    ),
+    def(
+        "min.insync.replicas",
+        Kind::Int { min: 1 },
+        "1",
+        "min.insync.replicas",
+        "Fewest in-sync replicas with which acks=all is accepted.",
+    ),
+    def(
+        "preallocate",
+        Kind::Bool,
+        "false",
+        "log.preallocate",
+        "Whether the space of a new segment is reserved on disk when it is created.",
+    ),
+    def(
+        "remote.log.copy.disable",
+        Kind::Bool,
+        "false",
+        "",
+        "Whether a tiered topic stops copying to remote storage.",
+    )
+    .rule(NO_TIERING),
+    def(
+        "remote.log.delete.on.disable",
+        Kind::Bool,
+        "false",
+        "",
+        "Whether remote data is deleted when tiering is switched off.",
+    )
+    .rule(NO_TIERING),
+    def("remote.storage.enable", Kind::Bool, "false", "", "Whether old segments move to remote storage.")
+        .rule(NO_TIERING),
+    def(
+        "retention.bytes",
+        Kind::Long { min: -1 },
+        "-1",
+        "log.retention.bytes",
+        "Bytes that each partition keeps before old segments are deleted; -1 is no limit.",
+    ),
+    // Kafka's default is 7 days; ours is 14 (REQUIREMENTS).
+    def(
+        "retention.ms",
+        Kind::Long { min: -1 },
+        "1209600000",
+        "log.retention.ms",
+        "Milliseconds that a record is kept before its segment is deleted; -1 is for ever.",
+    ),
+    def(
+        "segment.bytes",
+        Kind::Int { min: 1_048_576 },
+        "1073741824",
+        "log.segment.bytes",
+        "Size at which a new segment is begun. Retention removes whole segments.",
+    ),
+    def(
+        "segment.index.bytes",
+        Kind::Int { min: 4 },
+        "10485760",
+        "log.index.size.max.bytes",
+        "Largest size of a segment's offset index; a new segment is begun when it is full.",
+    ),
+    def(
+        "segment.jitter.ms",
+        Kind::Long { min: 0 },
+        "0",
+        "log.roll.jitter.ms",
+        "Random time, up to this, that is taken off segment.ms so that logs do not roll at once.",
+    )
+    .rule(Rule::Only("0", "jitter of segment rolls is not available in this version")),
+    def(
+        "segment.ms",
+        Kind::Long { min: 1 },
+        "604800000",
+        "log.roll.ms",
+        "Age at which a new segment is begun even if the current one is not full, in milliseconds.",
+    ),
+    def(
+        "unclean.leader.election.enable",
+        Kind::Bool,
+        "false",
+        "unclean.leader.election.enable",
+        "Whether a replica that is not in sync may become leader as a last resort, losing data.",
+    ),
+];
+
+/// The config of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static TopicConfigDef> {
+    TOPIC_CONFIGS.binary_search_by(|def| def.name.cmp(name)).ok().map(|at| &TOPIC_CONFIGS[at])
+}
+
+/// The topic config whose broker-level default has this name.
+#[must_use]
+pub fn find_by_broker_name(broker_name: &str) -> Option<&'static TopicConfigDef> {
+    TOPIC_CONFIGS.iter().find(|def| def.broker_name == Some(broker_name))
+}
+
+/// The config of this name, or the refusal that names it and its nearest neighbour.
+///
+/// # Errors
+/// [`InvalidConfig::Unknown`].
+pub fn known(name: &str) -> Result<&'static TopicConfigDef, InvalidConfig> {
+    find(name).ok_or_else(|| InvalidConfig::Unknown { name: name.to_owned(), near: nearest(name) })
+}
+
+impl TopicConfigDef {
+    /// Checks a value and returns it as it is stored: trimmed, booleans in lower case, lists without blanks.
+    ///
+    /// # Errors
+    /// [`InvalidConfig::Value`] with what is wrong.
+    pub fn check(&self, value: &str) -> Result<String, InvalidConfig> {
+        let trimmed = value.trim();
+        let refuse = |why: String| InvalidConfig::Value { name: self.name.into(), value: value.into(), why };
+        let stored = self.typed(trimmed).map_err(refuse)?;
+        match self.rule {
+            Rule::Any => Ok(stored),
+            Rule::Only(only, _) if stored == only => Ok(stored),
+            Rule::Only(_, why) => Err(refuse(why.into())),
+            Rule::Never(word, why) if stored.split(',').any(|part| part == word) => Err(refuse(why.into())),
+            Rule::Never(..) => Ok(stored),
+        }
+    }
+
+    fn typed(&self, value: &str) -> Result<String, String> {
+        match self.kind {
+            Kind::Bool => match value.to_ascii_lowercase().as_str() {
+                word @ ("true" | "false") => Ok(word.into()),
+                _ => Err("Expected value to be either true or false".into()),
+            },
+            Kind::Int { min } => match value.parse::<i32>() {
+                Ok(number) if number >= min => Ok(number.to_string()),
+                Ok(_) => Err(format!("Value must be at least {min}")),
+                Err(_) => Err("Not a number of type INT".into()),
+            },
+            Kind::Long { min } => match value.parse::<i64>() {
+                Ok(number) if number >= min => Ok(number.to_string()),
+                Ok(_) => Err(format!("Value must be at least {min}")),
+                Err(_) => Err("Not a number of type LONG".into()),
+            },
+            Kind::Ratio => match value.parse::<f64>() {
+                Ok(number) if (0.0..=1.0).contains(&number) => Ok(value.into()),
+                Ok(_) => Err("Value must be between 0 and 1".into()),
+                Err(_) => Err("Not a number of type DOUBLE".into()),
+            },
+            Kind::Choice(words) if words.contains(&value) => Ok(value.into()),
+            Kind::Choice(words) => Err(format!("String must be one of: {}", words.join(", "))),
+            Kind::List(words) => typed_list(value, words),
+        }
+    }
+}
+
+/// The words of a list config, without blanks.
+pub fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+fn typed_list(value: &str, allowed: &[&str]) -> Result<String, String> {
+    let mut list: Vec<&str> = Vec::new();
+    for word in words(value) {
+        if !allowed.is_empty() && !allowed.contains(&word) {
+            return Err(format!("String must be one of: {}", allowed.join(", ")));
+        }
+        if !list.contains(&word) {
+            list.push(word);
+        }
+    }
+    if list.is_empty() && !allowed.is_empty() {
+        return Err(format!("at least one of these is needed: {}", allowed.join(", ")));
+    }
+    Ok(list.join(","))
+}
+
+/// A known name within a third of the length in edits of what was asked for.
+fn nearest(name: &str) -> Option<&'static str> {
+    const LONGEST: usize = 64; // the longest known name has 39 bytes; a longer guess is not worth the work
+    if name.is_empty() || name.len() > LONGEST {
+        return None;
+    }
+    let all = TOPIC_CONFIGS.iter().map(|def| (edits(name, def.name), def.name));
+    let (distance, near) = all.min().expect("the table is not empty");
+    (distance * 3 <= near.len().max(name.len())).then_some(near)
+}
+
+/// Edits (insert, delete, replace) that turn one name into the other.
+fn edits(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.bytes().enumerate() {
+            let replaced = diagonal + usize::from(!same(a, b));
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+/// Case and the kind of separator are no difference.
+fn same(a: u8, b: u8) -> bool {
+    a.eq_ignore_ascii_case(&b) || (is_gap(a) && is_gap(b))
+}
+
+fn is_gap(byte: u8) -> bool {
+    matches!(byte, b'.' | b'_' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_every_default_is_valid() {
+        assert!(TOPIC_CONFIGS.is_sorted_by(|a, b| a.name < b.name), "binary search needs order");
+        for def in TOPIC_CONFIGS.iter().filter(|def| !def.internal) {
+            assert_eq!(def.check(def.default).as_deref(), Ok(def.default), "{}", def.name);
+            assert!(!def.doc.is_empty(), "{}", def.name);
+            assert_eq!(find(def.name).map(|found| found.name), Some(def.name));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_its_neighbour() {
+        let refused = known("retention_ms").map(|def| def.name).expect_err("no such name");
+        assert_eq!(
+            refused.to_string(),
+            "Unknown topic config name: retention_ms (did you mean retention.ms?)"
+        );
+        let refused = known("colour").map(|def| def.name).expect_err("no such name");
+        assert_eq!(refused.to_string(), "Unknown topic config name: colour");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_the_reason() {
+        for (name, value, why) in [
+            ("retention.ms", "-2", "Value must be at least -1"),
+            ("retention.ms", "soon", "Not a number of type LONG"),
+            ("max.message.bytes", "3000000000", "Not a number of type INT"),
+            ("segment.bytes", "100", "Value must be at least 1048576"),
+            ("preallocate", "yes", "Expected value to be either true or false"),
+            ("message.timestamp.type", "Whenever", "String must be one of: CreateTime, LogAppendTime"),
+            ("cleanup.policy", "shred", "String must be one of: delete, compact"),
+            ("cleanup.policy", "", "at least one of these is needed: delete, compact"),
+            ("min.cleanable.dirty.ratio", "1.5", "Value must be between 0 and 1"),
+            ("remote.storage.enable", "true", "tiered storage is not available in this version"),
+        ] {
+            let refused = find(name).expect("known").check(value).expect_err(value);
+            assert_eq!(refused.to_string(), format!("Invalid value {value} for configuration {name}: {why}"));
+        }
+    }
+
+    #[test]
+    fn compaction_is_refused_in_every_spelling() {
+        for value in ["compact", "compact,delete", "delete, compact"] {
+            let refused = find("cleanup.policy").expect("known").check(value).expect_err(value);
+            assert!(refused.to_string().contains("log compaction is not available"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn values_are_stored_in_one_form() {
+        assert_eq!(find("preallocate").expect("known").check(" TRUE ").as_deref(), Ok("true"));
+        assert_eq!(find("cleanup.policy").expect("known").check("delete , delete").as_deref(), Ok("delete"));
+        assert_eq!(find("retention.ms").expect("known").check(" +60000").as_deref(), Ok("60000"));
+    }
+}

@@ -1,0 +1,269 @@
+//! The cluster at one metadata offset: an immutable picture that everyone may keep.
+//!
+//! Owns: [`Image`] and what it is made of, and the questions that one may ask it.
+//! Promises: a published image never changes; a new one shares everything that did not change with the old one
+//! (a topic that was not touched is the same `Arc`), so that keeping many and comparing two is cheap.
+//! Leaves out: how it changes (`replay`), what changed (`delta`).
+//! Called by every API, by `replica::Directory` and by `controller::decide`.
+//!
+//! ```text
+//!  Image ─► topics: id ─► Arc<Topic> ─► partitions, configs
+//!        ─► names: name ─► id            (all Arcs: one changed topic copies one map of pointers)
+//!        ─► brokers, broker configs, features, next producer id
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerId, TopicId};
+use dejaq_wire::topic_name::collision_key;
+
+pub use super::record::Endpoint;
+use super::topic_config::{BrokerDefaults, Overrides};
+
+/// One partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// Brokers that hold it, the preferred leader first; not empty, no broker twice.
+    pub replicas: Arc<[BrokerId]>,
+    /// ⊆ `replicas`, not empty.
+    pub isr: Arc<[BrokerId]>,
+    /// ∈ `isr`, or [`BrokerId::NONE`].
+    pub leader: BrokerId,
+    /// Never goes back; (offset, epoch) names one record for ever.
+    pub leader_epoch: LeaderEpoch,
+    /// Counts changes of this partition.
+    pub partition_epoch: i32,
+}
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    /// Id of this life of the topic.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its partitions by index; not empty.
+    pub partitions: Arc<Vec<Partition>>,
+    /// What was set on it.
+    pub configs: Arc<Overrides>,
+}
+
+impl Topic {
+    /// The partition of this index.
+    #[must_use]
+    pub fn partition(&self, index: PartitionId) -> Option<&Partition> {
+        usize::try_from(index.0).ok().and_then(|at| self.partitions.get(at))
+    }
+
+    /// Its partitions with their indexes.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
+        (0..).map(PartitionId).zip(self.partitions.iter())
+    }
+
+    /// Whether the broker itself made it for its own use. Clients may read such a topic, but not write or delete it.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        is_internal(&self.name)
+    }
+}
+
+/// Whether a name is reserved for a topic that the broker makes for itself.
+#[must_use]
+pub fn is_internal(name: &str) -> bool {
+    matches!(
+        name,
+        "__consumer_offsets" | "__transaction_state" | "__share_group_state" | "__cluster_metadata"
+    )
+}
+
+/// One broker that has registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broker {
+    /// Its number.
+    pub id: BrokerId,
+    /// Its current life.
+    pub epoch: BrokerEpoch,
+    /// Drawn by its process at the start.
+    pub incarnation: u128,
+    /// Where clients reach it.
+    pub endpoints: Vec<Endpoint>,
+    /// Where it stands.
+    pub rack: Option<String>,
+}
+
+/// The cluster at one metadata offset. Clones are cheap and equal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    pub(super) end: Offset,
+    pub(super) topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
+    pub(super) names: Arc<BTreeMap<Arc<str>, TopicId>>,
+    /// Names with a `.` or `_` by their collision key; two names never share one.
+    pub(super) collisions: Arc<BTreeMap<String, Arc<str>>>,
+    pub(super) partition_count: usize,
+    pub(super) brokers: Arc<BTreeMap<BrokerId, Arc<Broker>>>,
+    pub(super) broker_configs: Arc<BTreeMap<Option<BrokerId>, Overrides>>,
+    pub(super) features: Arc<BTreeMap<String, i16>>,
+    pub(super) next_producer_id: ProducerId,
+    pub(super) last_broker_epoch: BrokerEpoch,
+}
+
+impl Default for Image {
+    fn default() -> Image {
+        Image {
+            end: Offset::ZERO,
+            topics: Arc::default(),
+            names: Arc::default(),
+            collisions: Arc::default(),
+            partition_count: 0,
+            brokers: Arc::default(),
+            broker_configs: Arc::default(),
+            features: Arc::default(),
+            next_producer_id: ProducerId(0),
+            last_broker_epoch: BrokerEpoch(0),
+        }
+    }
+}
+
+impl Image {
+    /// The metadata offset after the last record that is in it.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// Every topic, by id.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+
+    /// Every topic, by name, in the order of the names.
+    pub fn topics_by_name(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.names.values().map(|id| self.topics.get(id).expect("every name leads to a topic"))
+    }
+
+    /// Every topic whose name is not before `start`, in the order of the names.
+    pub fn topics_from<'a>(&'a self, start: &str) -> impl Iterator<Item = &'a Arc<Topic>> {
+        let from = (std::ops::Bound::Included(start), std::ops::Bound::Unbounded);
+        let ids = self.names.range::<str, _>(from).map(|(_, id)| id);
+        ids.map(|id| self.topics.get(id).expect("every name leads to a topic"))
+    }
+
+    /// The topic of this id.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// The topic of this name.
+    #[must_use]
+    pub fn topic_named(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.names.get(name).map(|id| self.topics.get(id).expect("every name leads to a topic"))
+    }
+
+    /// The existing name with which a new name would collide (`a.b` and `a_b`), which may be the name itself.
+    #[must_use]
+    pub fn collides_with(&self, name: &str) -> Option<&str> {
+        if let Some((same, _)) = self.names.get_key_value(name) {
+            return Some(same);
+        }
+        if !may_collide(name) {
+            return None;
+        }
+        self.collisions.get(&collision_key(name)).map(|found| &**found)
+    }
+
+    /// Number of topics.
+    #[must_use]
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Number of partitions of all topics.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.partition_count
+    }
+
+    /// Every broker, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &Arc<Broker>> {
+        self.brokers.values()
+    }
+
+    /// The broker of this number.
+    #[must_use]
+    pub fn broker(&self, id: BrokerId) -> Option<&Arc<Broker>> {
+        self.brokers.get(&id)
+    }
+
+    /// What was set at run time for one broker (`Some`) or for all of them (`None`).
+    #[must_use]
+    pub fn broker_configs(&self, broker: Option<BrokerId>) -> Option<&Overrides> {
+        self.broker_configs.get(&broker)
+    }
+
+    /// What topics get from brokers: `settings` of the broker that asks, and what was set at run time.
+    #[must_use]
+    pub fn broker_defaults(&self, broker: BrokerId, settings: &Overrides) -> BrokerDefaults {
+        let of = |key| self.broker_configs.get(&key).cloned().unwrap_or_default();
+        BrokerDefaults { broker: of(Some(broker)), all_brokers: of(None), settings: settings.clone() }
+    }
+
+    /// Every feature that is on, with its level.
+    pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
+        self.features.iter().map(|(name, level)| (name.as_str(), *level))
+    }
+
+    /// First producer id that no block holds yet.
+    #[must_use]
+    pub fn next_producer_id(&self) -> ProducerId {
+        self.next_producer_id
+    }
+
+    /// The largest broker epoch that was handed out.
+    #[must_use]
+    pub fn last_broker_epoch(&self) -> BrokerEpoch {
+        self.last_broker_epoch
+    }
+
+    /// What must be true of every image; O(everything), for tests and the simulator.
+    pub fn check_deep(&self) {
+        assert_eq!(self.names.len(), self.topics.len(), "one name a topic");
+        let mut partitions = 0;
+        for topic in self.topics.values() {
+            assert_eq!(self.names.get(&topic.name), Some(&topic.id), "{}", topic.name);
+            assert!(!topic.partitions.is_empty(), "{} has no partitions", topic.name);
+            topic.partitions.iter().for_each(Partition::check);
+            partitions += topic.partitions.len();
+        }
+        assert_eq!(self.partition_count, partitions, "the count is kept along");
+        let colliding = self.names.keys().filter(|name| may_collide(name)).count();
+        assert_eq!(self.collisions.len(), colliding, "no two names share a collision key");
+        let newest = self.brokers.values().map(|broker| broker.epoch).max();
+        assert!(newest <= Some(self.last_broker_epoch), "{newest:?} > {:?}", self.last_broker_epoch);
+    }
+}
+
+impl Partition {
+    /// What must be true of every partition.
+    pub fn check(&self) {
+        assert!(!self.replicas.is_empty(), "a partition without replicas");
+        assert!(!self.isr.is_empty(), "{:?} without an in-sync replica", self.replicas);
+        for (at, replica) in self.replicas.iter().enumerate() {
+            assert!(replica.is_valid(), "{replica:?} is no broker");
+            assert!(!self.replicas[..at].contains(replica), "{replica:?} twice in {:?}", self.replicas);
+        }
+        for (at, member) in self.isr.iter().enumerate() {
+            assert!(self.replicas.contains(member), "{member:?} is not in {:?}", self.replicas);
+            assert!(!self.isr[..at].contains(member), "{member:?} twice in {:?}", self.isr);
+        }
+        let led = self.leader == BrokerId::NONE || self.isr.contains(&self.leader);
+        assert!(led, "{:?} leads but is not in {:?}", self.leader, self.isr);
+        assert!(self.leader_epoch.is_valid(), "{:?}", self.leader_epoch);
+        assert!(self.partition_epoch >= 0, "{}", self.partition_epoch);
+    }
+}
+
+pub(super) fn may_collide(name: &str) -> bool {
+    name.contains(['.', '_'])
+}

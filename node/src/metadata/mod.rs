@@ -1,0 +1,21 @@
+//! The cluster's metadata: what topics, partitions, brokers and configs there are.
+//!
+//! The tour, in the order in which a change travels: `controller` decides [`record`]s and makes them durable;
+//! [`replay`] applies them to an [`image`]; [`published`] hands the new image to everyone; [`delta`] tells what
+//! changed between two images. [`config_table`] and [`topic_config`] say what a topic config is and means.
+//!
+//! Everything here is pure but for `published`, which is a lock and a notice.
+
+pub mod config_table;
+pub mod delta;
+pub mod image;
+pub mod published;
+pub mod record;
+pub mod replay;
+pub mod topic_config;
+
+pub use delta::Delta;
+pub use image::{Broker, Endpoint, Image, Partition, Topic};
+pub use published::Published;
+pub use record::Record;
+pub use topic_config::{BrokerDefaults, TopicConfig};

@@ -1,0 +1,91 @@
+//! One budget for the bytes that requests hold, so that many clients together cannot exhaust memory.
+//!
+//! Owns: [`MemoryBudget`] and the [`Claim`] on a part of it. Promises: the sum of claims never exceeds the budget;
+//! who asks first is served first, so a large claim is not starved by small ones.
+//! Leaves out: what is counted. A reader claims each receive buffer before it hands out frames of it, or before it
+//! grows beyond 64 KiB, and always all at once while it holds nothing: so nobody waits holding a part. The claim is
+//! released when the last slice of that buffer is dropped, which is when the last request in it was answered.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes that may be claimed. Cheap to clone; clones share the budget.
+#[derive(Debug, Clone)]
+pub struct MemoryBudget {
+    free: Arc<Semaphore>,
+    total: usize,
+}
+
+/// A part of the budget, returned when dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl MemoryBudget {
+    /// A budget of `total` bytes, at least 1 and at most 2^60.
+    #[must_use]
+    pub fn new(total: usize) -> MemoryBudget {
+        assert!((1..=1 << 60).contains(&total), "a budget of {total} bytes");
+        MemoryBudget { free: Arc::new(Semaphore::new(total)), total }
+    }
+
+    /// Waits in line until `bytes` are free. More than the whole budget is taken as the whole budget. Cancel safe.
+    pub async fn claim(&self, bytes: usize) -> Claim {
+        let permit = Arc::clone(&self.free).acquire_many_owned(self.permits(bytes)).await;
+        Claim { _permit: permit.expect("the semaphore is never closed") }
+    }
+
+    /// `bytes`, if they are free now and nobody waits.
+    #[must_use]
+    pub fn try_claim(&self, bytes: usize) -> Option<Claim> {
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(self.permits(bytes)).ok()?;
+        Some(Claim { _permit: permit })
+    }
+
+    /// Bytes that are claimed now.
+    #[must_use]
+    pub fn claimed(&self) -> usize {
+        self.total - self.free.available_permits()
+    }
+
+    /// The whole budget.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    fn permits(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.min(self.total)).expect("a frame is at most 2 GiB by its prefix")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    #[test]
+    fn a_large_claim_in_line_is_not_overtaken_by_a_small_one() {
+        let budget = MemoryBudget::new(100);
+        let first = budget.try_claim(60).expect("free");
+        let mut context = Context::from_waker(Waker::noop());
+        let mut large = pin!(budget.claim(80));
+        assert!(large.as_mut().poll(&mut context).is_pending(), "only 40 are free");
+        assert!(budget.try_claim(10).is_none(), "the large one is first in line");
+        drop(first);
+        let Poll::Ready(held) = large.as_mut().poll(&mut context) else { panic!("100 were free") };
+        assert_eq!(budget.claimed(), 80);
+        drop(held);
+        assert_eq!(budget.claimed(), 0);
+    }
+
+    #[test]
+    fn a_claim_above_the_budget_takes_all_of_it_instead_of_waiting_for_ever() {
+        let budget = MemoryBudget::new(100);
+        assert!(budget.try_claim(1_000).is_some());
+    }
+}

@@ -1,0 +1,197 @@
+//! What clients saw: the only evidence that the oracle accepts.
+//!
+//! Owns: the operation model of CORRECTNESS.md 2.1 and its JSON-lines form, so that one judge sits in both worlds
+//! (simulated clients, and real clients against real processes). Promises: nothing of a node's inside is in here.
+//! Leaves out: judging (see the sibling modules). Written by `workload` and by `ci`; read by [`super::judge`].
+//! Times are nanoseconds of one clock that no fault touches.
+
+use serde::{Deserialize, Serialize};
+
+/// A partition by its number in [`History::partitions`].
+pub type Part = usize;
+
+/// Which acknowledgement a send asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Acks {
+    /// No reply at all.
+    None,
+    /// The leader's append.
+    Leader,
+    /// Everything the topic's durability promises.
+    All,
+}
+
+/// What became of a send, over all its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Acknowledged. The offset is missing where the protocol gives none (acks=0, DUPLICATE_SEQUENCE_NUMBER).
+    Ok {
+        /// The record's offset as the reply told it.
+        offset: Option<i64>,
+    },
+    /// Every attempt ended with an error that proves that nothing was appended.
+    Fail,
+    /// Anything else: it may have happened, or may still happen.
+    Info,
+}
+
+/// One record that a consumer was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Its offset.
+    pub offset: i64,
+    /// The unique number that the workload put into its value.
+    pub value: u64,
+    /// A checksum over key, value, headers and (when the client set it) timestamp.
+    pub digest: u32,
+}
+
+/// One event of a history, in the order of `done` (or of `begun` for what never ended).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// A record was sent.
+    Send(SendOp),
+    /// A consumer asked for records by assignment, from a position that it held.
+    Poll(PollOp),
+    /// A consumer moved its position by its own will.
+    Seek {
+        /// The consumer.
+        process: u32,
+        /// Where.
+        part: Part,
+        /// The new position.
+        offset: i64,
+    },
+    /// ListOffsets(latest) answered.
+    EndOffset {
+        /// Where.
+        part: Part,
+        /// The answer.
+        offset: i64,
+        /// When it was asked.
+        begun: u64,
+    },
+    /// The log start was moved by will (DeleteRecords, or retention that the workload drove): below it, silence is no loss.
+    Trimmed {
+        /// Where.
+        part: Part,
+        /// The highest start that may have come into force.
+        to: i64,
+    },
+    /// Memory was lost on every copy of everything at this moment. What was not promised durable may be gone.
+    PowerCut {
+        /// When.
+        at: u64,
+    },
+    /// The final read: every record in `[start, end)` was asked for by a fresh consumer after all faults.
+    Drained {
+        /// Where.
+        part: Part,
+        /// The earliest offset then.
+        start: i64,
+        /// The end then.
+        end: i64,
+        /// What was there.
+        records: Vec<Seen>,
+    },
+}
+
+/// A send, from the call to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendOp {
+    /// The producer session: one producer id and epoch. A restarted producer is another process.
+    pub process: u32,
+    /// Where.
+    pub part: Part,
+    /// The unique number in its value.
+    pub value: u64,
+    /// See [`Seen::digest`].
+    pub digest: u32,
+    /// What acknowledgement was asked for.
+    pub acks: Acks,
+    /// Whether the session promises no duplicate and no reordering (an idempotent producer).
+    pub idempotent: bool,
+    /// How often the client sent it.
+    pub attempts: u32,
+    /// When it was called.
+    pub begun: u64,
+    /// When the outcome was known.
+    pub done: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// A poll of one partition by a consumer with an assigned position.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollOp {
+    /// The consumer.
+    pub process: u32,
+    /// Where.
+    pub part: Part,
+    /// The position it asked from.
+    pub from: i64,
+    /// What it was given.
+    pub records: Vec<Seen>,
+    /// The position that it holds afterwards.
+    pub next: i64,
+    /// Whether the broker said that `from` is out of range.
+    pub out_of_range: bool,
+    /// When it was called.
+    pub begun: u64,
+    /// When it returned.
+    pub done: u64,
+}
+
+/// What is known of a partition beside the events.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartInfo {
+    /// For messages: `topic-index`.
+    pub name: String,
+    /// Whether an acks=all reply promises to survive a power cut (`durability=durable`).
+    pub durable: bool,
+}
+
+/// A whole history.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct History {
+    /// The partitions, by [`Part`].
+    pub partitions: Vec<PartInfo>,
+    /// The events.
+    pub events: Vec<Event>,
+}
+
+/// Why a history file cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {cause}")]
+pub struct BadHistory {
+    line: usize,
+    cause: serde_json::Error,
+}
+
+impl History {
+    /// One JSON object a line: first the list of partitions, then the events.
+    #[must_use]
+    pub fn to_json_lines(&self) -> String {
+        let line = |json: Result<String, serde_json::Error>| json.expect("plain data has a JSON form") + "\n";
+        let mut text = line(serde_json::to_string(&self.partitions));
+        self.events.iter().for_each(|event| text += &line(serde_json::to_string(event)));
+        text
+    }
+
+    /// Reads what [`History::to_json_lines`] wrote.
+    ///
+    /// # Errors
+    /// The first line that is not of the form, with its number.
+    pub fn from_json_lines(text: &str) -> Result<History, BadHistory> {
+        let mut history = History::default();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let bad = |cause| BadHistory { line: number + 1, cause };
+            if number == 0 {
+                history.partitions = serde_json::from_str(line).map_err(bad)?;
+            } else {
+                history.events.push(serde_json::from_str(line).map_err(bad)?);
+            }
+        }
+        Ok(history)
+    }
+}

@@ -1,0 +1,168 @@
+//! The history, sorted for the checks: who sent which value, and what was seen at which offset.
+//!
+//! Owns: one pass over the events. Promises: sends keep their order of call within a partition.
+//! Leaves out: judging. Called by [`super::judge`].
+
+use std::collections::BTreeMap;
+
+use super::{Acks, Event, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp, Verdict};
+
+/// The final read of one partition.
+#[derive(Debug)]
+pub struct Drain<'h> {
+    pub start: i64,
+    pub end: i64,
+    pub records: &'h [Seen],
+}
+
+/// A step of one consumer in one partition, in its order.
+#[derive(Debug)]
+pub enum Step<'h> {
+    Poll(&'h PollOp),
+    Seek(i64),
+}
+
+/// Everything about one partition.
+#[derive(Debug)]
+pub struct PartIndex<'h> {
+    pub info: &'h PartInfo,
+    /// In order of call.
+    pub sends: Vec<&'h SendOp>,
+    /// Every value that anybody saw at an offset, drain included, in order of offset; duplicates removed.
+    pub seen: BTreeMap<i64, Vec<Seen>>,
+    /// The steps of each consumer.
+    pub consumers: BTreeMap<u32, Vec<Step<'h>>>,
+    /// Answers to "what is the end", as (asked at, answer).
+    pub ends: Vec<(u64, i64)>,
+    /// The highest start that may have been asked for.
+    pub trimmed: i64,
+    pub drain: Option<Drain<'h>>,
+    /// Value to offset in the final log (the first, if there are several).
+    pub final_offset: BTreeMap<u64, i64>,
+}
+
+/// The whole history, indexed.
+#[derive(Debug)]
+pub struct Index<'h> {
+    pub parts: Vec<PartIndex<'h>>,
+    /// Which send wrote a value.
+    pub writer: BTreeMap<u64, &'h SendOp>,
+    /// When memory was lost, ascending.
+    pub power_cuts: Vec<u64>,
+}
+
+impl<'h> Index<'h> {
+    pub fn of(history: &'h History, verdict: &mut Verdict) -> Index<'h> {
+        let mut index = Index {
+            parts: history.partitions.iter().map(PartIndex::new).collect(),
+            writer: BTreeMap::new(),
+            power_cuts: Vec::new(),
+        };
+        for event in &history.events {
+            index.add(event, verdict);
+        }
+        for part in &mut index.parts {
+            part.sends.sort_by_key(|send| send.begun);
+            part.close(verdict);
+        }
+        index.power_cuts.sort_unstable();
+        index
+    }
+
+    fn add(&mut self, event: &'h Event, verdict: &mut Verdict) {
+        match event {
+            Event::Send(send) => {
+                match send.outcome {
+                    Outcome::Ok { .. } => verdict.counts.acked += 1,
+                    Outcome::Fail => verdict.counts.failed += 1,
+                    Outcome::Info => verdict.counts.unknown += 1,
+                }
+                let before = self.writer.insert(send.value, send);
+                assert!(before.is_none(), "the workload sent value {} twice", send.value);
+                self.parts[send.part].sends.push(send);
+            }
+            Event::Poll(poll) => {
+                verdict.counts.polled += poll.records.len();
+                let part = &mut self.parts[poll.part];
+                poll.records.iter().for_each(|seen| part.saw(*seen));
+                part.consumers.entry(poll.process).or_default().push(Step::Poll(poll));
+            }
+            Event::Seek { process, part, offset } => {
+                self.parts[*part].consumers.entry(*process).or_default().push(Step::Seek(*offset));
+            }
+            Event::EndOffset { part, offset, begun } => self.parts[*part].ends.push((*begun, *offset)),
+            Event::Trimmed { part, to } => {
+                let part = &mut self.parts[*part];
+                part.trimmed = part.trimmed.max(*to);
+            }
+            Event::PowerCut { at } => self.power_cuts.push(*at),
+            Event::Drained { part, start, end, records } => {
+                verdict.counts.drained += records.len();
+                let part = &mut self.parts[*part];
+                assert!(part.drain.is_none(), "{} was drained twice", part.info.name);
+                for seen in records {
+                    part.saw(*seen);
+                    part.final_offset.entry(seen.value).or_insert(seen.offset);
+                }
+                part.drain = Some(Drain { start: *start, end: *end, records });
+            }
+        }
+    }
+
+    /// Whether the reply to this send promised that no power cut can undo it.
+    pub fn promised(&self, send: &SendOp) -> bool {
+        send.acks == Acks::All && self.parts[send.part].info.durable
+    }
+
+    /// The first power cut at or after a moment. A cut at the very moment of the reply came after it.
+    pub fn cut_after(&self, moment: u64) -> Option<u64> {
+        self.power_cuts.iter().copied().find(|cut| *cut >= moment)
+    }
+
+    /// Whether offsets of this partition may legitimately be used again: it promises less than durability, and
+    /// memory was lost.
+    pub fn may_rewind(&self, part: Part) -> bool {
+        let part = &self.parts[part];
+        !self.power_cuts.is_empty()
+            && (!part.info.durable || part.sends.iter().any(|send| send.acks != Acks::All))
+    }
+}
+
+impl<'h> PartIndex<'h> {
+    fn new(info: &'h PartInfo) -> Self {
+        PartIndex {
+            info,
+            sends: Vec::new(),
+            seen: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            ends: Vec::new(),
+            trimmed: 0,
+            drain: None,
+            final_offset: BTreeMap::new(),
+        }
+    }
+
+    fn saw(&mut self, seen: Seen) {
+        let at = self.seen.entry(seen.offset).or_default();
+        if !at.contains(&seen) {
+            at.push(seen);
+        }
+    }
+
+    fn close(&self, verdict: &mut Verdict) {
+        let acked = self.sends.iter().any(|send| matches!(send.outcome, Outcome::Ok { .. }));
+        if acked && self.drain.is_none() {
+            verdict.undecided.push(format!("{}: acknowledged records, but no final read", self.info.name));
+        }
+    }
+
+    /// Where a send's record stands, as far as anybody knows: by its reply, or by the final log.
+    pub fn offset_of(&self, send: &SendOp) -> Option<i64> {
+        match send.outcome {
+            Outcome::Ok { offset: Some(offset) } => Some(offset),
+            Outcome::Ok { offset: None } | Outcome::Fail | Outcome::Info => {
+                self.final_offset.get(&send.value).copied()
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The judge of client histories: what was acknowledged is there, once, in order, unchanged, and nothing else is.
+//!
+//! Owns: the anomalies of CORRECTNESS.md 2.2 that concern sends and polls (groups and transactions add theirs).
+//! Promises: pure; sees only what clients saw; "unknown" is never "passed": a history without a final read of a
+//! partition is [`Verdict::undecided`]. Leaves out: node internals (see `invariants`).
+//!
+//! ```text
+//! History ─► index (who wrote what, which value stands at which offset)
+//!              ├─► presence: lost, phantom, changed, duplicate, inconsistent, offset mismatch
+//!              ├─► order:    nonmonotonic send, realtime append, stale end offset
+//!              └─► reading:  poll skip, poll going back, false out-of-range
+//! ```
+//!
+//! The excuses are counted, not hidden: a record that was never promised to survive a power cut may be missing after
+//! one, but only together with everything behind it ([`Verdict::excused`]).
+
+mod history;
+mod index;
+mod order;
+mod presence;
+mod reading;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use history::{Acks, BadHistory, Event, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp};
+
+/// What is wrong with a history. Names follow Jepsen's Kafka tests where those have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Anomaly {
+    /// An acknowledged record is not in the final log.
+    LostWrite,
+    /// A record that nobody sent, or that was sent elsewhere.
+    Phantom,
+    /// A record whose every attempt was refused for certain, and which is there all the same.
+    FailedWriteVisible,
+    /// Key, value or headers differ from what was sent.
+    Changed,
+    /// One value at two offsets although the session or the attempts exclude it.
+    Duplicate,
+    /// One offset had two values.
+    InconsistentOffsets,
+    /// The reply named one offset, a reader found the record at another.
+    OffsetMismatch,
+    /// A producer's records stand in another order than it sent them.
+    NonmonotonicSend,
+    /// A record that was acknowledged before another was sent stands behind it.
+    RealtimeAppend,
+    /// An end offset that was asked for after an acknowledgement does not cover it.
+    StaleEndOffset,
+    /// A consumer's position passed a record without giving it.
+    PollSkip,
+    /// A consumer was given records out of order, or from before its position.
+    NonmonotonicPoll,
+    /// A position inside the log was called out of range.
+    FalseOutOfRange,
+    /// What survived a power cut is not a prefix of what was there.
+    HoleAfterPowerCut,
+}
+
+/// One anomaly at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// What.
+    pub anomaly: Anomaly,
+    /// Where: the partition's name.
+    pub part: String,
+    /// The evidence, for a person.
+    pub evidence: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} in {}: {}", self.anomaly, self.part, self.evidence)
+    }
+}
+
+/// How much the judgement rests on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sends that were acknowledged.
+    pub acked: usize,
+    /// Sends whose outcome is unknown.
+    pub unknown: usize,
+    /// Sends that failed for certain.
+    pub failed: usize,
+    /// Records that consumers were given, before the final read.
+    pub polled: usize,
+    /// Records of the final read.
+    pub drained: usize,
+    /// Acknowledged records that are gone and were not promised to survive.
+    pub excused: usize,
+}
+
+/// What the judge says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Every anomaly found; the run is good only if there is none.
+    pub violations: Vec<Violation>,
+    /// Why the history cannot be judged whole; counts as a failure of liveness.
+    pub undecided: Vec<String>,
+    /// What it rests on.
+    pub counts: Counts,
+}
+
+impl Verdict {
+    /// Whether nothing is wrong and nothing is unknown.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.violations.is_empty() && self.undecided.is_empty()
+    }
+
+    fn report(&mut self, anomaly: Anomaly, part: &str, evidence: String) {
+        self.violations.push(Violation { anomaly, part: part.to_owned(), evidence });
+    }
+}
+
+/// Judges a history. O(n log n) in its records.
+#[must_use]
+pub fn judge(history: &History) -> Verdict {
+    let mut verdict = Verdict::default();
+    let index = index::Index::of(history, &mut verdict);
+    presence::check(&index, &mut verdict);
+    order::check(&index, &mut verdict);
+    reading::check(&index, &mut verdict);
+    verdict
+}

@@ -1,0 +1,83 @@
+//! Do the records stand in the order that clients may rely on?
+//!
+//! Owns: order within a producer, order in real time, end offsets that cover what was acknowledged.
+//! Source: CORRECTNESS.md 2.2, 2.3 step 4 (offsets give the order, so nothing is searched). Called by [`super::judge`].
+
+use super::index::{Index, PartIndex};
+use super::{Anomaly, Outcome, SendOp, Verdict};
+
+pub fn check(index: &Index<'_>, verdict: &mut Verdict) {
+    for (number, part) in index.parts.iter().enumerate() {
+        // Offsets are used again after a loss that was not promised against: then only spans between cuts are ordered.
+        let cuts: &[u64] = if index.may_rewind(number) { &index.power_cuts } else { &[] };
+        per_producer(part, cuts, verdict);
+        realtime(part, cuts, verdict);
+        end_offsets(part, cuts, verdict);
+    }
+}
+
+/// In which span between power cuts a moment lies.
+fn span(cuts: &[u64], moment: u64) -> usize {
+    cuts.partition_point(|cut| *cut < moment)
+}
+
+/// An idempotent session's records stand in the order of its calls.
+fn per_producer(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
+    let mut last: std::collections::BTreeMap<u32, (i64, &SendOp)> = std::collections::BTreeMap::new();
+    for send in part.sends.iter().filter(|send| send.idempotent) {
+        let Some(offset) = part.offset_of(send) else { continue };
+        if let Some((before, earlier)) = last.get(&send.process)
+            && offset <= *before
+            && span(cuts, earlier.done) == span(cuts, send.done)
+        {
+            let text = format!(
+                "producer {}: value {} at {before}, then value {} at {offset}",
+                send.process, earlier.value, send.value
+            );
+            verdict.report(Anomaly::NonmonotonicSend, &part.info.name, text);
+        }
+        last.insert(send.process, (offset, send));
+    }
+}
+
+/// What was acknowledged before another call began stands in front of it.
+fn realtime(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
+    let acked = |send: &&&SendOp| matches!(send.outcome, Outcome::Ok { offset: Some(_) });
+    let mut by_end: Vec<&SendOp> = part.sends.iter().filter(acked).copied().collect();
+    by_end.sort_by_key(|send| send.done);
+    let mut ended = by_end.iter().peekable();
+    let mut highest: Option<(i64, &SendOp)> = None;
+    for send in part.sends.iter().filter(acked) {
+        while let Some(done) = ended.next_if(|done| done.done < send.begun) {
+            let Some(offset) = part.offset_of(done) else { continue };
+            let newer_span = highest.is_none_or(|(_, top)| span(cuts, top.done) < span(cuts, done.done));
+            if newer_span || highest.is_some_and(|(top, _)| offset > top) {
+                highest = Some((offset, done));
+            }
+        }
+        let (Some((top, earlier)), Some(offset)) = (highest, part.offset_of(send)) else { continue };
+        if offset <= top && span(cuts, earlier.done) == span(cuts, send.begun) {
+            let text = format!(
+                "value {} was acknowledged at {top} before value {} was sent, which stands at {offset}",
+                earlier.value, send.value
+            );
+            verdict.report(Anomaly::RealtimeAppend, &part.info.name, text);
+        }
+    }
+}
+
+/// An end offset that was asked for after a reply lies behind the record of that reply.
+fn end_offsets(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
+    for (asked, end) in &part.ends {
+        let missed = part.sends.iter().find(|send| {
+            send.done < *asked
+                && send.acks == super::Acks::All
+                && span(cuts, send.done) == span(cuts, *asked)
+                && matches!(send.outcome, Outcome::Ok { offset: Some(offset) } if offset >= *end)
+        });
+        if let Some(send) = missed {
+            let text = format!("value {} was acknowledged, then the end was said to be {end}", send.value);
+            verdict.report(Anomaly::StaleEndOffset, &part.info.name, text);
+        }
+    }
+}

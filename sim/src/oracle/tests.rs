@@ -1,0 +1,222 @@
+//! One bad history for each anomaly: a checker that cannot fail proves nothing.
+
+use super::*;
+
+struct Story {
+    history: History,
+    clock: u64,
+}
+
+impl Story {
+    fn new(durable: bool) -> Self {
+        let info = PartInfo { name: "t-0".into(), durable };
+        Story { history: History { partitions: vec![info], events: vec![] }, clock: 0 }
+    }
+
+    fn send(mut self, value: u64, outcome: Outcome) -> Self {
+        self = self.send_as(value, outcome, Acks::All, 1);
+        self
+    }
+
+    fn send_as(mut self, value: u64, outcome: Outcome, acks: Acks, attempts: u32) -> Self {
+        self.clock += 10;
+        let (begun, done) = (self.clock, self.clock + 5);
+        let idempotent = acks == Acks::All && attempts < 3;
+        self.history.events.push(Event::Send(SendOp {
+            process: 1,
+            part: 0,
+            value,
+            digest: value as u32,
+            acks,
+            idempotent,
+            attempts,
+            begun,
+            done,
+            outcome,
+        }));
+        self
+    }
+
+    fn ok(self, value: u64, offset: i64) -> Self {
+        self.send(value, Outcome::Ok { offset: Some(offset) })
+    }
+
+    fn event(mut self, event: Event) -> Self {
+        self.clock += 10;
+        self.history.events.push(event);
+        self
+    }
+
+    fn poll(self, from: i64, records: &[(i64, u64)], next: i64) -> Self {
+        let begun = self.clock;
+        let records = seen(records);
+        let poll =
+            PollOp { process: 9, part: 0, from, records, next, out_of_range: false, begun, done: begun };
+        self.event(Event::Poll(poll))
+    }
+
+    fn drain(self, start: i64, end: i64, records: &[(i64, u64)]) -> Self {
+        let records = seen(records);
+        self.event(Event::Drained { part: 0, start, end, records })
+    }
+
+    fn cut(self) -> Self {
+        let at = self.clock + 9;
+        self.event(Event::PowerCut { at })
+    }
+
+    #[track_caller]
+    fn is(self, expected: &[Anomaly]) -> Verdict {
+        let text = self.history.to_json_lines();
+        assert_eq!(History::from_json_lines(&text).expect("it was just written"), self.history);
+        let verdict = judge(&self.history);
+        let found: Vec<Anomaly> = verdict.violations.iter().map(|violation| violation.anomaly).collect();
+        assert_eq!(found, expected, "{:#?}", verdict.violations);
+        verdict
+    }
+}
+
+fn seen(records: &[(i64, u64)]) -> Vec<Seen> {
+    records.iter().map(|&(offset, value)| Seen { offset, value, digest: value as u32 }).collect()
+}
+
+#[test]
+fn a_good_history_is_good() {
+    let story = Story::new(true).ok(1, 0).ok(2, 1).send(3, Outcome::Info).send(4, Outcome::Fail);
+    let verdict = story.poll(0, &[(0, 1), (1, 2)], 2).drain(0, 3, &[(0, 1), (1, 2), (2, 3)]).is(&[]);
+    assert!(verdict.is_good());
+    assert_eq!(verdict.counts.acked, 2);
+}
+
+#[test]
+fn an_acknowledged_record_that_is_gone_is_lost() {
+    Story::new(true).ok(1, 0).ok(2, 1).drain(0, 1, &[(0, 1)]).is(&[Anomaly::LostWrite]);
+    Story::new(true).ok(1, 0).ok(2, 1).drain(1, 2, &[(1, 2)]).is(&[Anomaly::LostWrite]);
+}
+
+#[test]
+fn a_trimmed_prefix_is_no_loss() {
+    Story::new(true)
+        .ok(1, 0)
+        .ok(2, 1)
+        .event(Event::Trimmed { part: 0, to: 1 })
+        .drain(1, 2, &[(1, 2)])
+        .is(&[]);
+}
+
+#[test]
+fn without_a_final_read_nothing_is_decided() {
+    let verdict = Story::new(true).ok(1, 0).is(&[]);
+    assert!(!verdict.is_good());
+    assert_eq!(verdict.undecided.len(), 1);
+}
+
+#[test]
+fn a_durable_record_has_no_excuse_after_a_power_cut() {
+    Story::new(true).ok(1, 0).cut().drain(0, 0, &[]).is(&[Anomaly::LostWrite]);
+}
+
+#[test]
+fn a_record_that_was_not_promised_may_go_with_a_power_cut_only() {
+    let verdict = Story::new(false).ok(1, 0).cut().drain(0, 0, &[]).is(&[]);
+    assert_eq!(verdict.counts.excused, 1);
+    Story::new(false).ok(1, 0).drain(0, 0, &[]).is(&[Anomaly::LostWrite]);
+    Story::new(false).cut().ok(1, 0).drain(0, 0, &[]).is(&[Anomaly::LostWrite]);
+}
+
+#[test]
+fn a_power_cut_leaves_no_hole() {
+    Story::new(false).ok(1, 0).ok(2, 1).cut().drain(0, 2, &[(1, 2)]).is(&[Anomaly::HoleAfterPowerCut]);
+}
+
+#[test]
+fn a_record_that_nobody_sent_is_a_phantom() {
+    Story::new(true).drain(0, 1, &[(0, 7)]).is(&[Anomaly::Phantom]);
+}
+
+#[test]
+fn a_refused_record_must_not_be_there() {
+    Story::new(true).send(1, Outcome::Fail).drain(0, 1, &[(0, 1)]).is(&[Anomaly::FailedWriteVisible]);
+}
+
+#[test]
+fn a_changed_record_is_found() {
+    let mut story = Story::new(true).ok(1, 0).drain(0, 1, &[(0, 1)]);
+    if let Some(Event::Drained { records, .. }) = story.history.events.last_mut() {
+        records[0].digest ^= 1;
+    }
+    story.is(&[Anomaly::Changed]);
+}
+
+#[test]
+fn a_value_at_two_offsets_is_a_duplicate_unless_a_plain_retry_explains_it() {
+    let info = || Story::new(true).send(1, Outcome::Info);
+    info().drain(0, 2, &[(0, 1), (1, 1)]).is(&[Anomaly::Duplicate]);
+    let retried = Story::new(true).send_as(1, Outcome::Info, Acks::All, 3);
+    retried.drain(0, 2, &[(0, 1), (1, 1)]).is(&[]);
+}
+
+#[test]
+fn two_values_at_one_offset_are_inconsistent() {
+    let story = Story::new(true).send(1, Outcome::Info).send(2, Outcome::Info);
+    story.poll(0, &[(0, 2)], 1).drain(0, 1, &[(0, 1)]).is(&[Anomaly::InconsistentOffsets]);
+}
+
+#[test]
+fn a_reply_with_the_wrong_offset_is_found() {
+    Story::new(true).ok(1, 5).drain(0, 1, &[(0, 1)]).is(&[Anomaly::OffsetMismatch]);
+}
+
+#[test]
+fn a_producer_that_is_reordered_is_found() {
+    let story = Story::new(true).send(1, Outcome::Info).ok(2, 0);
+    story.drain(0, 2, &[(0, 2), (1, 1)]).is(&[Anomaly::NonmonotonicSend]);
+}
+
+#[test]
+fn an_append_before_an_earlier_acknowledged_one_is_found() {
+    let story = Story::new(true).ok(1, 1).send_as(2, Outcome::Ok { offset: Some(0) }, Acks::All, 4);
+    story.drain(0, 2, &[(0, 2), (1, 1)]).is(&[Anomaly::RealtimeAppend]);
+}
+
+#[test]
+fn an_end_offset_that_forgets_an_acknowledged_record_is_found() {
+    let mut story = Story::new(true).ok(1, 0);
+    let begun = story.clock + 6;
+    story = story.event(Event::EndOffset { part: 0, offset: 0, begun });
+    story.drain(0, 1, &[(0, 1)]).is(&[Anomaly::StaleEndOffset]);
+}
+
+#[test]
+fn a_consumer_that_passes_a_record_has_skipped_it() {
+    let story = || Story::new(true).ok(1, 0).ok(2, 1).ok(3, 2);
+    let all = [(0, 1), (1, 2), (2, 3)];
+    story().poll(0, &[(0, 1), (2, 3)], 3).drain(0, 3, &all).is(&[Anomaly::PollSkip]);
+    story().poll(0, &[(0, 1)], 1).poll(2, &[(2, 3)], 3).drain(0, 3, &all).is(&[Anomaly::PollSkip]);
+}
+
+#[test]
+fn a_consumer_that_goes_back_is_found() {
+    let story = || Story::new(true).ok(1, 0).ok(2, 1);
+    let all = [(0, 1), (1, 2)];
+    story().poll(0, &[(1, 2), (0, 1)], 2).drain(0, 2, &all).is(&[Anomaly::NonmonotonicPoll]);
+    story().poll(0, &all, 2).poll(1, &[(1, 2)], 2).drain(0, 2, &all).is(&[Anomaly::NonmonotonicPoll]);
+    let sought = story().poll(0, &all, 2).event(Event::Seek { process: 9, part: 0, offset: 1 });
+    sought.poll(1, &[(1, 2)], 2).drain(0, 2, &all).is(&[]);
+}
+
+#[test]
+fn a_position_inside_the_log_is_never_out_of_range() {
+    let poll = PollOp {
+        process: 9,
+        part: 0,
+        from: 1,
+        records: vec![],
+        next: 1,
+        out_of_range: true,
+        begun: 1,
+        done: 2,
+    };
+    let story = Story::new(true).ok(1, 0).ok(2, 1).event(Event::Poll(poll));
+    story.drain(0, 2, &[(0, 1), (1, 2)]).is(&[Anomaly::FalseOutOfRange]);
+}

@@ -1,0 +1,92 @@
+//! Runs scenarios from seeds, one process a seed, and says what came out in one line that can be pasted back.
+//!
+//! Owns: the command line of `dejaq-sim`, child processes, the verdict line, the twice check, hunting and mutants.
+//! Promises: a seed that failed in a batch fails alone, since every seed had its own process.
+//! Leaves out: what a scenario does (see `scenarios`), and anything simulated: this is the only part of `sim` that
+//! may use real time, processes and files. Called by the binary in `scenarios` with its tables.
+
+mod batch;
+mod cli;
+mod hunt;
+mod mutants;
+mod twice;
+mod verdict;
+
+use std::path::PathBuf;
+
+pub use cli::main;
+pub use verdict::{Replay, RunReport, Status};
+
+/// What a scenario needs to know of its run.
+#[derive(Debug, Clone, Default)]
+pub struct RunParams {
+    /// Fixes everything.
+    pub seed: u64,
+    /// Writes one line per event here.
+    pub trace: Option<PathBuf>,
+    /// Writes the client history here, in the oracle's JSON lines.
+    pub history: Option<PathBuf>,
+    /// A mutant of the tester itself (1 = T1, a power cut keeps the page cache), or 0.
+    pub tester: u32,
+}
+
+/// One simulated story.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// What it is called on the command line: words joined by `_`.
+    pub name: &'static str,
+    /// One sentence: what happens, and what must hold.
+    pub about: &'static str,
+    /// Runs it. Panics and violations both end in the verdict line.
+    pub run: fn(&RunParams) -> RunReport,
+    /// Whether `hunt` and the smoke seeds of CI draw it (directed stories with one timeline are not worth a second seed).
+    pub random: bool,
+}
+
+/// A planted bug and who must find it.
+#[derive(Debug, Clone, Copy)]
+pub struct Mutant {
+    /// The number of `mutant!(…)`, as in CORRECTNESS.md 4.
+    pub number: u32,
+    /// What is broken.
+    pub about: &'static str,
+    /// The scenario that must find it.
+    pub scenario: &'static str,
+    /// The checkers of which one must fire (an anomaly's name, or an invariant's like `LOG-3`).
+    pub checkers: &'static [&'static str],
+    /// Seeds within which it must die.
+    pub budget: u64,
+}
+
+/// A mutant of the tester: with it, these product mutants must survive, or their death proved nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct TesterMutant {
+    /// 1 for T1, and so on.
+    pub number: u32,
+    /// What is taken from the tester.
+    pub about: &'static str,
+    /// The product mutants that must survive it.
+    pub survivors: &'static [u32],
+    /// Over how many seeds.
+    pub seeds: u64,
+}
+
+/// Everything the binary offers.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    /// The scenarios.
+    pub scenarios: &'static [Scenario],
+    /// The planted bugs.
+    pub mutants: &'static [Mutant],
+    /// The tester's own.
+    pub testers: &'static [TesterMutant],
+}
+
+impl Tables {
+    fn scenario(&self, name: &str) -> anyhow::Result<&'static Scenario> {
+        self.scenarios.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.scenarios.iter().map(|scenario| scenario.name).collect();
+            anyhow::anyhow!("there is no scenario `{name}`; there are: {}", names.join(", "))
+        })
+    }
+}

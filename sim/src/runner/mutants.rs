@@ -1,0 +1,125 @@
+//! Proves that the checkers can see: every planted bug must die by its named checker within its budget of seeds.
+//!
+//! Owns: the mutation table and its score. Promises: seeds-to-kill is printed for each; a kill by another checker
+//! than the named one is told as such and does not count. The tester's own mutants must make their partners survive,
+//! else a death proved nothing about the fault that was meant to cause it. Source: CORRECTNESS.md 4.
+
+use super::batch::{self, Job};
+use super::verdict::{Replay, RunReport, Status};
+use super::{Mutant, Tables, TesterMutant};
+
+/// How one mutant ended.
+enum Fate {
+    Killed { seeds: u64, checker: String },
+    WrongChecker { checker: String, message: String },
+    Survived,
+}
+
+/// Runs the table; returns what went wrong, a line each.
+pub fn run(tables: &Tables, width: usize, only: Option<u32>, commit: &str) -> anyhow::Result<Vec<String>> {
+    anyhow::ensure!(
+        cfg!(feature = "mutants"),
+        "this binary has no mutants in it: run `cargo run --release -p dejaq-scenarios --features mutants --bin dejaq-sim -- mutants`"
+    );
+    let mut bad = Vec::new();
+    println!("{:<6} {:<11} {:<26} {:>6}  what is broken", "mutant", "fate", "checker", "seeds");
+    for mutant in tables.mutants.iter().filter(|mutant| only.is_none_or(|number| number == mutant.number)) {
+        let fate = hunt_one(mutant, width, 0, mutant.budget, commit)?;
+        println!("{}", row(mutant, &fate));
+        match fate {
+            Fate::Killed { .. } => {}
+            Fate::WrongChecker { checker, message } => bad.push(format!(
+                "M{:02} was found by {checker}, not by {:?}: {message}",
+                mutant.number, mutant.checkers
+            )),
+            Fate::Survived => {
+                bad.push(format!(
+                    "M{:02} survived {} seeds of {}",
+                    mutant.number, mutant.budget, mutant.scenario
+                ));
+            }
+        }
+    }
+    if only.is_none() {
+        for tester in tables.testers {
+            blind(tables, tester, width, commit, &mut bad)?;
+        }
+    }
+    Ok(bad)
+}
+
+fn row(mutant: &Mutant, fate: &Fate) -> String {
+    let (fate, checker, seeds) = match fate {
+        Fate::Killed { seeds, checker } => ("killed", checker.as_str(), *seeds),
+        Fate::WrongChecker { checker, .. } => ("WRONG", checker.as_str(), 0),
+        Fate::Survived => ("SURVIVED", "-", mutant.budget),
+    };
+    format!(
+        "M{:<5} {fate:<11} {checker:<26} {seeds:>6}  {} ({})",
+        mutant.number, mutant.about, mutant.scenario
+    )
+}
+
+fn hunt_one(mutant: &Mutant, width: usize, tester: u32, budget: u64, commit: &str) -> anyhow::Result<Fate> {
+    let (mut seed, mut lowest) = (0, None::<(u64, RunReport)>);
+    batch::run(
+        width,
+        || {
+            seed += 1;
+            (seed <= budget).then(|| {
+                Job::new(Replay {
+                    commit: commit.into(),
+                    scenario: mutant.scenario.into(),
+                    seed: seed - 1,
+                    mutant: mutant.number,
+                    tester,
+                })
+            })
+        },
+        |job, report| {
+            let named = mutant.checkers.contains(&report.checker.as_str());
+            if report.status != Status::Pass && (named || lowest.is_none()) {
+                lowest = Some((job.replay.seed, report));
+            }
+            !named || lowest.is_none()
+        },
+    )?;
+    Ok(match lowest {
+        None => Fate::Survived,
+        Some((seed, report)) if mutant.checkers.contains(&report.checker.as_str()) => {
+            Fate::Killed { seeds: seed + 1, checker: report.checker }
+        }
+        Some((_, report)) => Fate::WrongChecker { checker: report.checker, message: report.message },
+    })
+}
+
+fn blind(
+    tables: &Tables,
+    tester: &TesterMutant,
+    width: usize,
+    commit: &str,
+    bad: &mut Vec<String>,
+) -> anyhow::Result<()> {
+    for number in tester.survivors {
+        let mutant = tables.mutants.iter().find(|mutant| mutant.number == *number);
+        let mutant = mutant
+            .ok_or_else(|| anyhow::anyhow!("T{} names M{number}, which is not planted", tester.number))?;
+        let fate = hunt_one(mutant, width, tester.number, tester.seeds, commit)?;
+        let survived = matches!(fate, Fate::Survived);
+        println!(
+            "T{:<5} {:<11} {:<26} {:>6}  M{number} under it: {}",
+            tester.number,
+            if survived { "blind, good" } else { "NOT BLIND" },
+            "-",
+            tester.seeds,
+            tester.about
+        );
+        if !survived {
+            bad.push(format!(
+                "T{}: M{number} still dies, so the fault that should kill it does not",
+                tester.number
+            ));
+        }
+    }
+    Ok(())
+}
