@@ -2,10 +2,27 @@
 //!
 //! `wire` is below (batches are its business), `node` above (topics, replication and clients are its business).
 
+pub mod batch;
+pub mod config;
 #[cfg(any(test, feature = "model"))]
 pub mod contract;
 pub mod disk;
+pub mod epochs;
 pub mod file_disk;
+pub mod layout;
+pub mod log;
 pub mod probe;
+pub mod reader;
 
+pub use batch::{BatchError, BatchHeader, VerifiedBatch};
+pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
 pub use disk::{DirEntry, Disk, DiskFile, Open};
+pub use epochs::{EpochEnd, EpochStart};
+pub use layout::{DataDir, DirMeta, Expect, LayoutError, PartitionDir};
+pub use log::append::{AppendError, Appended};
+pub use log::flush::{Flush, FlushError, sync_flushes};
+pub use log::open::{CloseError, Cut, OpenError, RecoveryReport};
+pub use log::start::{Removal, StartError, StartWrite, StartWritten};
+pub use log::truncate::{TruncateError, Truncated, Truncation};
+pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};
+pub use reader::{LogReader, Read, ReadAsk, ReadError, TimestampOffset};

@@ -11,7 +11,7 @@ type Outcome = Result<(usize, Bytes), String>;
 
 const VALUES_PER_VERSION: u64 = 40;
 
-/// Requests that the judge's newest version lacks and Kafka 4.1 has them.
+/// Requests of Kafka 4.1 that the judge does not know.
 const JUDGE_LACKS: &[(ApiKey, i16)] = &[(ApiKey::OffsetCommit, 10), (ApiKey::OffsetFetch, 10)];
 
 fn random<T: Wire>(seed: u64, flexible: bool, version: i16) -> T {
