@@ -15,19 +15,27 @@ pub fn cure_of(code: ErrorCode) -> &'static str {
         ErrorCode::INVALID_TOPIC_EXCEPTION => {
             "use letters, digits, '.', '_' and '-', at most 249; names that differ only in '.' and '_' collide"
         }
-        ErrorCode::INVALID_PARTITIONS => "ask for at least one partition, and for more than there are when growing",
+        ErrorCode::INVALID_PARTITIONS => {
+            "ask for at least one partition, and for more than there are when growing"
+        }
         ErrorCode::INVALID_REPLICATION_FACTOR => "ask for at most as many replicas as there are brokers",
         ErrorCode::INVALID_CONFIG => "see the names and values: dejaq topic describe TOPIC --configs",
-        ErrorCode::OFFSET_OUT_OF_RANGE => "start from beginning or end; the partition no longer, or not yet, holds it",
+        ErrorCode::OFFSET_OUT_OF_RANGE => {
+            "start from beginning or end; the partition no longer, or not yet, holds it"
+        }
         ErrorCode::MESSAGE_TOO_LARGE | ErrorCode::RECORD_LIST_TOO_LARGE => {
             "send smaller records or batches (--batch-bytes), or raise max.message.bytes of the topic"
         }
         ErrorCode::NOT_ENOUGH_REPLICAS | ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND => {
             "bring back brokers that are down, or lower min.insync.replicas of the topic"
         }
-        ErrorCode::KAFKA_STORAGE_ERROR => "look at the broker's log and disk; it takes no writes until it restarts",
+        ErrorCode::KAFKA_STORAGE_ERROR => {
+            "look at the broker's log and disk; it takes no writes until it restarts"
+        }
         ErrorCode::CORRUPT_MESSAGE => "look for damage: dejaq log verify DATA_DIR on the broker's machine",
-        ErrorCode::INVALID_TIMESTAMP => "give timestamps near the present, or change message.timestamp.*.max.ms",
+        ErrorCode::INVALID_TIMESTAMP => {
+            "give timestamps near the present, or change message.timestamp.*.max.ms"
+        }
         ErrorCode::UNSUPPORTED_VERSION => "use a client and a broker of closer versions",
         ErrorCode::UNSUPPORTED_COMPRESSION_TYPE => "choose another --compression",
         ErrorCode::TOPIC_AUTHORIZATION_FAILED

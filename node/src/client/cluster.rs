@@ -124,7 +124,8 @@ impl ClusterError {
     pub fn cure(&self) -> String {
         match self {
             ClusterError::Unreachable { .. } => {
-                "check that the broker runs and that --bootstrap (or DEJAQ_BOOTSTRAP) names its address".into()
+                "check that the broker runs and that --bootstrap (or DEJAQ_BOOTSTRAP) names its address"
+                    .into()
             }
             ClusterError::Request(RequestError::Unsupported(_)) => {
                 "use a client and a broker of closer versions".into()
@@ -324,7 +325,8 @@ impl<R: Runtime> Cluster<R> {
         if generation > seen {
             return Ok(());
         }
-        let topic = |name: &Arc<str>| MetadataRequestTopic { name: Some(name.to_string()), ..Default::default() };
+        let topic =
+            |name: &Arc<str>| MetadataRequestTopic { name: Some(name.to_string()), ..Default::default() };
         let request = MetadataRequest {
             topics: Some(names.iter().map(topic).collect()),
             allow_auto_topic_creation: self.0.config.allow_auto_create,
@@ -344,7 +346,11 @@ impl<R: Runtime> Cluster<R> {
     ///
     /// # Errors
     /// [`ClusterError::Unreachable`], or [`ClusterError::Request`] for what no repetition cures.
-    pub async fn ask_any<Q: Request>(&self, request: &Q, deadline: Mono) -> Result<Q::Response, ClusterError> {
+    pub async fn ask_any<Q: Request>(
+        &self,
+        request: &Q,
+        deadline: Mono,
+    ) -> Result<Q::Response, ClusterError> {
         let mut rounds = 0;
         loop {
             let connection = self.any(deadline).await?;
@@ -432,7 +438,8 @@ impl<R: Runtime> Cluster<R> {
 
     /// Every address that may answer: known brokers, then the bootstrap list, each begun at a random place.
     fn candidates(&self) -> Vec<Arc<str>> {
-        let mut known: Vec<_> = self.with_routes(|routes| routes.brokers().map(|b| b.address.clone()).collect());
+        let mut known: Vec<_> =
+            self.with_routes(|routes| routes.brokers().map(|b| b.address.clone()).collect());
         let mut bootstrap: Vec<Arc<str>> =
             self.0.config.bootstrap.iter().map(|address| address.as_str().into()).collect();
         for list in [&mut known, &mut bootstrap] {
@@ -469,8 +476,7 @@ impl<R: Runtime> Cluster<R> {
         }
         runtime.sleep_until(not_before).await;
         let give_up = runtime.now().plus(self.0.config.connect_timeout).min(deadline);
-        let opened =
-            Connection::open(runtime.clone(), address, &self.0.config.connection, give_up).await;
+        let opened = Connection::open(runtime.clone(), address, &self.0.config.connection, give_up).await;
         let mut state = lock(&dial.state);
         match &opened {
             Ok(connection) => {

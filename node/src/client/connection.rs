@@ -388,7 +388,9 @@ impl<R: Runtime> Connection<R> {
         let old = ErrorCode(code) == ErrorCode::UNSUPPORTED_VERSION;
         let answered = if old { 0 } else { version };
         let answer: ApiVersionsResponse = decode_response::<ApiVersionsRequest>(answered, frame)
-            .map_err(|error| unreadable(format!("{} does not speak Kafka's protocol: {error}", self.address)))?
+            .map_err(|error| {
+                unreadable(format!("{} does not speak Kafka's protocol: {error}", self.address))
+            })?
             .1;
         if answer.error_code.is_error() && !old {
             return Err(unreadable(format!("{} refuses ApiVersions: {}", self.address, answer.error_code)));
@@ -490,7 +492,11 @@ async fn until_closed(shared: &Shared) {
 }
 
 /// Hands each answer to the oldest request; ends with the connection.
-async fn read_answers<R: Runtime>(shared: Arc<Shared>, mut reader: <R::Net as Net>::Reader, max_bytes: usize) {
+async fn read_answers<R: Runtime>(
+    shared: Arc<Shared>,
+    mut reader: <R::Net as Net>::Reader,
+    max_bytes: usize,
+) {
     let mut frames = Vec::new();
     loop {
         let received = tokio::select! {
@@ -512,7 +518,8 @@ async fn read_answers<R: Runtime>(shared: Arc<Shared>, mut reader: <R::Net as Ne
 }
 
 fn answer(shared: &Shared, frame: Bytes) -> Result<(), String> {
-    let correlation = peek_correlation_id(&frame).map_err(|error| format!("an answer without a header: {error}"))?;
+    let correlation =
+        peek_correlation_id(&frame).map_err(|error| format!("an answer without a header: {error}"))?;
     let request = {
         let mut state = shared.state();
         // An answer to something that was not even taken by the writer answers nothing.

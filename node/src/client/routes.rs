@@ -111,7 +111,8 @@ impl Routes {
             self.topics.insert(name, Err(ErrorCode::LEADER_NOT_AVAILABLE));
             return;
         };
-        let known = self.topics.get(&name).and_then(|known| known.as_ref().ok()).filter(|k| k.id == answer.topic_id);
+        let known =
+            self.topics.get(&name).and_then(|known| known.as_ref().ok()).filter(|k| k.id == answer.topic_id);
         let partitions = match known {
             None => fresh,
             Some(known) => fresh
@@ -225,12 +226,13 @@ mod tests {
     const TOPIC: &str = "orders";
 
     fn answer(id: u8, leaders: &[(i32, i32)]) -> MetadataResponse {
-        let partitions = leaders.iter().enumerate().map(|(index, (leader, epoch))| MetadataResponsePartition {
-            partition_index: PartitionId(index as i32),
-            leader_id: BrokerId(*leader),
-            leader_epoch: LeaderEpoch(*epoch),
-            ..Default::default()
-        });
+        let partitions =
+            leaders.iter().enumerate().map(|(index, (leader, epoch))| MetadataResponsePartition {
+                partition_index: PartitionId(index as i32),
+                leader_id: BrokerId(*leader),
+                leader_epoch: LeaderEpoch(*epoch),
+                ..Default::default()
+            });
         let broker = |id| MetadataResponseBroker {
             node_id: BrokerId(id),
             host: "::1".into(),
