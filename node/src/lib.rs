@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod config;
+pub mod controller;
 pub mod metadata;
 pub mod replica;
 pub mod runtime;

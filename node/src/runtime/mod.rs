@@ -6,8 +6,11 @@
 //! Implementations: `tokio.rs` here (production, the only user of tokio's net and time), `sim::runtime` (a seed).
 //! One conformance suite, [`conformance`], runs on both.
 
+mod buffers;
 pub mod memory;
 pub mod net;
+pub mod tokio_net;
+mod tokio_reader;
 
 use std::fmt;
 use std::future::Future;
