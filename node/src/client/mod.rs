@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod connection;
 pub mod outcome;
 pub mod partitioner;
+pub mod producer;
 pub mod retry;
 pub mod routes;
 pub mod sequence;

@@ -1,0 +1,2 @@
+//! Sends records.
+pub mod core;
