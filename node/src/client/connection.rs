@@ -324,24 +324,21 @@ impl<R: Runtime> Connection<R> {
         })
     }
 
-    /// Sends a request that has no answer (acks=0) and waits until the transport has taken it.
+    /// Sends a request that has no answer (acks=0) now; the order of these calls is the order on the wire.
     ///
     /// # Errors
-    /// [`RequestError::Lost`] once it may have left in part; nothing tells whether the broker acted on it.
-    pub async fn send_unanswered<Q: Request>(
+    /// As [`Connection::start_with`].
+    pub fn start_unanswered<Q: Request>(
         &self,
         request: &Q,
         version: i16,
         slot: Slot,
-    ) -> Result<(), RequestError> {
+    ) -> Result<Unanswered, RequestError> {
         let (done, taken) = oneshot::channel();
         self.enqueue(request, version, |state, _, frame| {
             state.outgoing.push_back(Outgoing { frame, taken: Some((done, slot.0)) });
         })?;
-        match taken.await {
-            Ok(answer) => answer.map(|_| ()),
-            Err(_dropped) => Err(RequestError::Lost("the connection ended".into())),
-        }
+        Ok(Unanswered(taken))
     }
 
     fn enqueue<Q: Request>(
@@ -402,6 +399,23 @@ impl<R: Runtime> Connection<R> {
 /// The right to send one request; given back when it is answered, or when this is dropped unused.
 #[derive(Debug)]
 pub struct Slot(OwnedSemaphorePermit);
+
+/// A request that was sent and that nobody answers.
+#[must_use = "a failure to send it comes through this"]
+pub struct Unanswered(oneshot::Receiver<Answer>);
+
+impl Unanswered {
+    /// Waits until the transport has taken the request.
+    ///
+    /// # Errors
+    /// [`RequestError::Lost`] once it may have left in part; nothing tells whether the broker acted on it.
+    pub async fn wait(self) -> Result<(), RequestError> {
+        match self.0.await {
+            Ok(answer) => answer.map(|_| ()),
+            Err(_dropped) => Err(RequestError::Lost("the connection ended".into())),
+        }
+    }
+}
 
 /// A request that was sent.
 #[must_use = "the answer comes through this"]
