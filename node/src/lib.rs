@@ -4,6 +4,7 @@
 //! [`server`] accepts connections and hands requests to `api`; that asks `replica` for partitions, `metadata` for the
 //! picture of the cluster and `controller` to change it; `client` is the other end of the wire; `metrics` counts.
 
+pub mod api;
 pub mod client;
 pub mod config;
 pub mod controller;

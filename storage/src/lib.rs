@@ -11,6 +11,8 @@ pub mod epochs;
 pub mod file_disk;
 pub mod layout;
 pub mod log;
+#[cfg(any(test, feature = "model"))]
+pub mod model_disk;
 pub mod probe;
 pub mod reader;
 

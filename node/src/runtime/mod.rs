@@ -9,6 +9,7 @@
 mod buffers;
 pub mod memory;
 pub mod net;
+pub mod tokio;
 pub mod tokio_net;
 mod tokio_reader;
 
@@ -92,7 +93,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         work: impl Future<Output = T> + Send,
     ) -> impl Future<Output = Option<T>> + Send {
         async move {
-            tokio::select! {
+            ::tokio::select! {
                 biased; // the work first: a result that is there is never thrown away
                 done = work => Some(done),
                 () = self.sleep_until(deadline) => None,

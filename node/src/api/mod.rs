@@ -1,0 +1,3 @@
+//! One file per API.
+
+pub mod fetch_session;
