@@ -255,16 +255,21 @@ impl TopicConfig {
 
     /// When a record of the topic counts as safe.
     ///
-    /// `flush.messages=1` asks for a sync of every record, and that is what [`Durability::Durable`] is.
+    /// `flush.messages=1` asks for a sync of every record, and that is what [`Durability::Durable`] is. Otherwise
+    /// Kafka's own flush settings hold beside ours, under every durability that syncs in the background or never.
     #[must_use]
     pub fn policy(&self) -> Policy {
-        let every = self.flush_messages == 1;
-        let flush_ms = self.durability_flush_ms.min(self.flush_ms.max(1));
+        let durability = if self.flush_messages == 1 { Durability::Durable } else { self.durability };
+        let in_background = durability == Durability::Replicated;
+        let own_ms = if in_background { self.durability_flush_ms } else { i64::MAX };
+        let flush_ms = own_ms.min(self.flush_ms.max(1)); // i64::MAX is never
+        let interval = u64::try_from(flush_ms).ok().filter(|_| flush_ms < i64::MAX);
         Policy {
-            durability: if every { Durability::Durable } else { self.durability },
+            durability,
             min_insync: self.min_insync_replicas,
-            flush_bytes: self.durability_flush_bytes,
-            flush_interval: Duration::from_millis(u64::try_from(flush_ms).expect("positive by the table")),
+            flush_bytes: if in_background { self.durability_flush_bytes } else { u64::MAX },
+            flush_records: self.flush_messages.max(1),
+            flush_interval: interval.map(Duration::from_millis),
         }
     }
 
@@ -426,7 +431,7 @@ mod tests {
         assert_eq!(policy(&[]), Policy::default());
         let replicated = policy(&[("durability", "replicated"), ("flush.ms", "20")]);
         assert_eq!(replicated.durability, Durability::Replicated);
-        assert_eq!(replicated.flush_interval, Duration::from_millis(20));
+        assert_eq!(replicated.flush_interval, Some(Duration::from_millis(20)));
         let every = policy(&[("durability", "none"), ("flush.messages", "1")]);
         assert_eq!(every.durability, Durability::Durable);
     }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use dejaq_storage::{CloseError, DataDir, LogConfig, SpaceGuard};
+use dejaq_storage::{CloseError, DataDir, SpaceGuard};
 use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
 use tokio::sync::Notify;
 
@@ -25,7 +25,6 @@ use super::flusher::Flusher;
 use super::health::Health;
 use super::open::{self, Job, NotStarted};
 use super::partition::{Leadership, Partition};
-use super::policy::Policy;
 use super::retention;
 use crate::metadata::topic_config::Overrides;
 use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
@@ -362,7 +361,7 @@ impl<R: Runtime> Directory<R> {
         if config == *entry.config {
             return;
         }
-        let (log, policy) = (log_config(&config), Policy::of(&config));
+        let (log, policy) = (config.log_config(), config.policy());
         for partition in entry.partitions() {
             partition.configure(log.clone(), policy);
         }
@@ -445,16 +444,4 @@ fn leadership(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Leaders
     let partition = topic.partition(index).filter(|partition| partition.leader == me)?;
     let (replicas, isr) = (partition.replicas.to_vec(), partition.isr.to_vec());
     Some(Leadership { me, epoch: partition.leader_epoch, replicas, isr })
-}
-
-/// The part of a topic's configuration that its logs are cut and kept by.
-pub(super) fn log_config(config: &TopicConfig) -> LogConfig {
-    LogConfig {
-        segment_bytes: config.segment_bytes.clamp(1, dejaq_storage::config::MAX_SEGMENT_BYTES),
-        segment_ms: config.segment_ms.max(1),
-        index_interval_bytes: config.index_interval_bytes,
-        retention_ms: config.retention_ms.filter(|_| config.delete),
-        retention_bytes: config.retention_bytes.filter(|_| config.delete),
-        ..LogConfig::default()
-    }
 }

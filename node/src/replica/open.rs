@@ -12,9 +12,8 @@ use dejaq_storage::{DataDir, Log, LogIdentity, OpenOptions, RecoveryReport, mark
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, PartitionId, TopicId};
 use tokio::sync::mpsc;
 
-use super::directory::{Directory, Slot, log_config};
+use super::directory::{Directory, Slot};
 use super::partition::{Leadership, Partition};
-use super::policy::Policy;
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
@@ -88,7 +87,7 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
     };
     let path = DataDir::<R::Disk>::partition_path(job.topic.id, job.index);
     let disk = directory.runtime.disk().clone();
-    let log = match Log::create(disk, path, identity, log_config(&job.config), options).await {
+    let log = match Log::create(disk, path, identity, job.config.log_config(), options).await {
         Ok((log, report)) => {
             tell(&name, &report);
             log
@@ -99,7 +98,7 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
         }
     };
     let (health, flusher) = (directory.health.clone(), directory.flusher.clone());
-    let policy = Policy::of(&job.config);
+    let policy = job.config.policy();
     match Partition::start(log, leadership, policy, directory.runtime.clone(), health, flusher) {
         Ok(partition) => Slot::Ready(partition),
         Err(error) => {

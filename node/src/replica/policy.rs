@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use crate::metadata::topic_config::{self, TopicConfig};
-
 /// What a replica must have done with a record before it counts (`durability` of the topic).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
@@ -40,35 +38,9 @@ impl Default for Policy {
         Policy {
             durability: Durability::Durable,
             min_insync: 1,
-            flush_bytes: UNSYNCED_BYTES,
+            flush_bytes: u64::MAX,
             flush_records: i64::MAX,
             flush_interval: None,
-        }
-    }
-}
-
-/// Half a second at the speed of a disk of 128 MB/s: bounds the loss window and the length of the sync that ends it.
-const UNSYNCED_BYTES: u64 = 64 * 1024 * 1024;
-
-impl Policy {
-    /// What a topic's configuration asks for.
-    #[must_use]
-    pub fn of(config: &TopicConfig) -> Policy {
-        let durability = match config.durability {
-            topic_config::Durability::Durable => Durability::Durable,
-            topic_config::Durability::Replicated => Durability::Replicated,
-            topic_config::Durability::None => Durability::None,
-        };
-        // Kafka's own flush.ms and flush.messages hold beside ours; i64::MAX is never.
-        let own_ms = if durability == Durability::Replicated { config.durability_flush_ms } else { i64::MAX };
-        let flush_ms = own_ms.min(config.flush_ms);
-        let interval = u64::try_from(flush_ms).ok().filter(|_| flush_ms < i64::MAX);
-        Policy {
-            durability,
-            min_insync: config.min_insync_replicas,
-            flush_bytes: if durability == Durability::None { u64::MAX } else { UNSYNCED_BYTES },
-            flush_records: config.flush_messages.max(1),
-            flush_interval: interval.map(Duration::from_millis),
         }
     }
 }
