@@ -9,6 +9,8 @@ pub mod advice;
 pub mod batching;
 pub mod cluster;
 pub mod connection;
+pub mod consumer;
+pub mod offsets;
 pub mod outcome;
 pub mod partitioner;
 pub mod producer;
@@ -16,3 +18,6 @@ pub mod retry;
 pub mod routes;
 pub mod sequence;
 pub mod versions;
+
+#[cfg(test)]
+mod testing;
