@@ -61,8 +61,11 @@ pub struct Partition {
     pub batches: Vec<Batch>,
     /// First offset that a fetch may ask for.
     pub start: i64,
-    producers: BTreeMap<ProducerId, (ProducerEpoch, VecDeque<(Sequence, i64)>, Sequence)>,
+    producers: BTreeMap<ProducerId, Remembered>,
 }
+
+/// The epoch of a producer, its last five batches with their offsets, and the sequence that comes next.
+type Remembered = (ProducerEpoch, VecDeque<(Sequence, i64)>, Sequence);
 
 impl Partition {
     /// The offset behind the last record.

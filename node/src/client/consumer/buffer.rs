@@ -111,7 +111,7 @@ impl Buffer {
     ///
     /// # Errors
     /// [`Damage`], again and again until the partition is sought elsewhere.
-    pub fn next(&mut self) -> Result<Option<(Record, LeaderEpoch)>, Damage> {
+    pub fn take(&mut self) -> Result<Option<(Record, LeaderEpoch)>, Damage> {
         loop {
             let Some(open) = &mut self.open else {
                 match self.batches.pop_front() {
@@ -188,7 +188,7 @@ mod tests {
 
     fn drain(buffer: &mut Buffer) -> Vec<i64> {
         let mut out = Vec::new();
-        while let Ok(Some((record, epoch))) = buffer.next() {
+        while let Ok(Some((record, epoch))) = buffer.take() {
             assert_eq!(record.value.as_deref(), Some(record.offset.0.to_string().as_bytes()));
             assert_eq!(epoch, LeaderEpoch(3));
             out.push(record.offset.0);
@@ -222,16 +222,16 @@ mod tests {
         let mut buffer = Buffer::at(Offset(0), 1 << 20);
         buffer.fill(bytes.freeze());
         assert_eq!(drain(&mut buffer), [0, 1]);
-        let damage = buffer.next().expect_err("the checksum fails");
+        let damage = buffer.take().expect_err("the checksum fails");
         assert_eq!(damage.offset, Offset(2));
-        assert_eq!(buffer.next(), Err(damage), "and it stays so");
+        assert_eq!(buffer.take(), Err(damage), "and it stays so");
     }
 
     #[test]
     fn a_batch_that_decompresses_beyond_the_limit_is_damage_with_a_way_around() {
         let mut buffer = Buffer::at(Offset(0), 100);
         buffer.fill(run(&[batch(0, 500, Compression::Gzip)]));
-        let damage = buffer.next().expect_err("too large");
+        let damage = buffer.take().expect_err("too large");
         assert_eq!((damage.offset, damage.next), (Offset(0), Some(Offset(500))));
     }
 
@@ -240,7 +240,7 @@ mod tests {
         let mut buffer = Buffer::at(Offset(5), 1 << 20);
         buffer.fill(run(&[batch(0, 5, Compression::None)]));
         assert!(buffer.is_empty(), "nothing of it is wanted");
-        assert_eq!(buffer.next(), Ok(None));
+        assert_eq!(buffer.take(), Ok(None));
     }
 
     proptest! {
@@ -249,7 +249,7 @@ mod tests {
             let mut buffer = Buffer::at(Offset(position), 1 << 16);
             buffer.fill(bytes.into());
             for _ in 0..1000 {
-                match buffer.next() {
+                match buffer.take() {
                     Ok(Some((record, _))) => prop_assert!(record.offset.0 >= position),
                     Ok(None) | Err(_) => break,
                 }
@@ -263,7 +263,7 @@ mod tests {
             bytes[at] ^= 1 << bit;
             let mut buffer = Buffer::at(Offset(0), 1 << 16);
             buffer.fill(bytes.freeze());
-            while let Ok(Some((record, _))) = buffer.next() {
+            while let Ok(Some((record, _))) = buffer.take() {
                 // Base offset and epoch lie outside of the batch's checksum, so only what it covers is judged here.
                 let n: i64 = String::from_utf8(record.value.expect("has one").to_vec()).expect("digits").parse().expect("digits");
                 prop_assert!((0..6).contains(&n));

@@ -410,7 +410,7 @@ impl<R: Runtime> Consumer<R> {
                 && partition.error.is_none()
                 && records.len() < self.config.max_poll_records
             {
-                match partition.buffer.next() {
+                match partition.buffer.take() {
                     Ok(Some((record, leader_epoch))) => records.push(ConsumedRecord {
                         at: at.clone(),
                         offset: record.offset,
@@ -581,7 +581,10 @@ impl<R: Runtime> Consumer<R> {
         if !good {
             // A lost session is asked for anew at once; anything else is the broker's trouble.
             let lost = answer.error_code.is_retriable() || answer.error_code.is_none();
-            return if lost { () } else { self.fail_all(&asks, None) };
+            if !lost {
+                self.fail_all(&asks, None);
+            }
+            return;
         }
         let mut moved = false;
         for topic in answer.responses {
