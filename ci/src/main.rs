@@ -1,2 +1,74 @@
-//! skeleton
-fn main() {}
+//! What CI runs, as a program with verbs, so that a laptop runs the same: `cargo ci <verb>`.
+//!
+//! Owns: the order of the steps, what they install, how long they may take, what counts as green.
+//! Promises: a step that cannot run here is reported as skipped with its reason; a step that
+//! misbehaves fails; every child process has a deadline and is gone when the verb returns.
+//! Leaves out: the checks of the simulation itself (`cargo sim`), which are only called from here.
+//!
+//!   test ─► fmt · clippy · tidy · cargo test · symbols · clients · differential · kill9 …
+//!   clients ─► install ─► (dejaq | oracle) ─► ci/clients/<client>/ prints `ok NAME` per check
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "ci is a tool around the product: it starts processes, reads files and measures wall time"
+)]
+
+mod clients;
+mod corpus;
+mod install;
+mod kill9;
+mod oracle;
+mod process;
+mod raw;
+mod report;
+mod server;
+mod symbols;
+mod tidy;
+mod work;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "cargo ci", bin_name = "cargo ci", about = "What CI runs; a laptop runs the same")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Stock Kafka clients against the release broker: files, codecs, seeks, admin.
+    Clients(clients::Args),
+    /// Kill the release broker with SIGKILL under an acks=all load; nothing acked may be lost.
+    Kill9(kill9::Args),
+    /// Prove that the `dejaq` binary carries no libc function of madsim's.
+    Symbols,
+    /// Guard sizes, arrows, determinism bans, headers and stubs over the sources.
+    Tidy(tidy::Args),
+    /// Run a real Apache Kafka on loopback until Enter or the end of input.
+    Oracle(oracle::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs one verb; `Ok(false)` is a red result that the verb has already explained.
+fn run(verb: Verb) -> Result<bool> {
+    match verb {
+        Verb::Clients(args) => clients::run(&args),
+        Verb::Kill9(args) => kill9::run(&args),
+        Verb::Symbols => symbols::run(),
+        Verb::Tidy(args) => tidy::run(&args),
+        Verb::Oracle(args) => oracle::run(&args),
+    }
+}

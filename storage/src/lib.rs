@@ -13,6 +13,8 @@ pub mod file_disk;
 mod index;
 pub mod layout;
 pub mod log;
+#[cfg(any(test, feature = "model"))]
+pub mod model_disk;
 pub mod probe;
 mod producers;
 pub mod reader;

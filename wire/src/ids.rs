@@ -168,87 +168,108 @@ impl Sequence {
     }
 }
 
-/// Random id of one life of a topic; a topic created again under its old name has another.
-///
-/// Shown as Kafka shows it: 22 letters of url-safe base64 without padding.
-#[derive(
-    Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-pub struct TopicId(pub [u8; 16]);
-
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+macro_rules! uuid {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        ///
+        /// Shown as Kafka shows it: 22 letters of url-safe base64 without padding.
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        pub struct $name(pub [u8; 16]);
+
+        impl $name {
+            /// Stands for "no id".
+            pub const ZERO: $name = $name([0; 16]);
+
+            /// Whether this is no real id.
+            pub fn is_zero(self) -> bool {
+                self == $name::ZERO
+            }
+
+            /// Makes a version 4 UUID from 128 random bits, or `None` for bits that Kafka would not use.
+            ///
+            /// Kafka avoids texts that begin with `-`, which command lines take for an option; draw
+            /// again on `None`. The version bits keep clear of Kafka's reserved ids.
+            pub fn from_random(high: u64, low: u64) -> Option<$name> {
+                random_uuid(high, low).map($name)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = InvalidUuid;
+
+            fn from_str(text: &str) -> Result<$name, InvalidUuid> {
+                parse_uuid(text).map($name)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(std::str::from_utf8(&uuid_text(self.0)).expect("base64 is ASCII"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+uuid! {
+    /// Random id of one life of a topic; a topic created again under its old name has another.
+    TopicId
+}
+uuid! {
+    /// Random id of a log directory; a wiped disk comes back with another.
+    DirectoryId
+}
+
 impl TopicId {
-    /// Stands for "no id": the topic is named by its name.
-    pub const ZERO: TopicId = TopicId([0; 16]);
     /// Kafka's reserved id of the metadata topic.
     pub const METADATA: TopicId = TopicId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-
-    /// Whether this is no real id.
-    pub fn is_zero(self) -> bool {
-        self == TopicId::ZERO
-    }
-
-    /// Makes a version 4 UUID from 128 random bits, or `None` for bits that Kafka would not use.
-    ///
-    /// Kafka reserves the smallest ids and avoids texts that begin with `-`, which command lines
-    /// take for an option; draw again on `None`.
-    pub fn from_random(high: u64, low: u64) -> Option<TopicId> {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&high.to_be_bytes());
-        bytes[8..].copy_from_slice(&low.to_be_bytes());
-        bytes[6] = (bytes[6] & 0x0f) | 0x40;
-        bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let id = TopicId(bytes);
-        if id.text().starts_with(b"-") { None } else { Some(id) }
-    }
-
-    fn text(self) -> [u8; 22] {
-        let bits = u128::from_be_bytes(self.0);
-        let mut text = [0; 22];
-        for (at, letter) in text[..21].iter_mut().enumerate() {
-            *letter = BASE64_URL[(bits >> (122 - 6 * at)) as usize & 63];
-        }
-        text[21] = BASE64_URL[(bits << 4) as usize & 63];
-        text
-    }
 }
 
 /// The text is not 22 letters of url-safe base64 that stand for 16 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a topic id is 22 letters of url-safe base64")]
-pub struct InvalidTopicId;
+#[error("an id is 22 letters of url-safe base64")]
+pub struct InvalidUuid;
 
-impl std::str::FromStr for TopicId {
-    type Err = InvalidTopicId;
+fn random_uuid(high: u64, low: u64) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high.to_be_bytes());
+    bytes[8..].copy_from_slice(&low.to_be_bytes());
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    if uuid_text(bytes).starts_with(b"-") { None } else { Some(bytes) }
+}
 
-    fn from_str(text: &str) -> Result<TopicId, InvalidTopicId> {
-        let letters: &[u8; 22] = text.as_bytes().try_into().map_err(|_| InvalidTopicId)?;
-        let mut bits = 0u128;
-        for (at, letter) in letters.iter().enumerate() {
-            let six = BASE64_URL.iter().position(|known| known == letter).ok_or(InvalidTopicId)? as u128;
-            if at < 21 {
-                bits = (bits << 6) | six;
-            } else if six & 15 == 0 {
-                bits = (bits << 2) | (six >> 4); // the last letter carries the last two bits
-            } else {
-                return Err(InvalidTopicId);
-            }
+fn uuid_text(bytes: [u8; 16]) -> [u8; 22] {
+    let bits = u128::from_be_bytes(bytes);
+    let mut text = [0; 22];
+    for (at, letter) in text[..21].iter_mut().enumerate() {
+        *letter = BASE64_URL[(bits >> (122 - 6 * at)) as usize & 63];
+    }
+    text[21] = BASE64_URL[(bits << 4) as usize & 63];
+    text
+}
+
+fn parse_uuid(text: &str) -> Result<[u8; 16], InvalidUuid> {
+    let letters: &[u8; 22] = text.as_bytes().try_into().map_err(|_| InvalidUuid)?;
+    let mut bits = 0u128;
+    for (at, letter) in letters.iter().enumerate() {
+        let six = BASE64_URL.iter().position(|known| known == letter).ok_or(InvalidUuid)? as u128;
+        if at < 21 {
+            bits = (bits << 6) | six;
+        } else if six & 15 == 0 {
+            bits = (bits << 2) | (six >> 4); // the last letter carries the last two bits
+        } else {
+            return Err(InvalidUuid);
         }
-        Ok(TopicId(bits.to_be_bytes()))
     }
-}
-
-impl fmt::Display for TopicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(std::str::from_utf8(&self.text()).expect("base64 is ASCII"))
-    }
-}
-
-impl fmt::Debug for TopicId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+    Ok(bits.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -306,7 +327,7 @@ mod tests {
             "ASNFZ4mrze_-3LqYdlQyEB",
             "ASNFZ4mrze+-3LqYdlQyEA",
         ] {
-            assert_eq!(text.parse::<TopicId>(), Err(InvalidTopicId), "{text}");
+            assert_eq!(text.parse::<TopicId>(), Err(InvalidUuid), "{text}");
         }
     }
 

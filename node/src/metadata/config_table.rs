@@ -202,9 +202,16 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
          none: the operating system decides when to write it.",
     ),
     def(
+        "durability.flush.bytes",
+        Kind::Long { min: 1 },
+        "67108864",
+        "log.durability.flush.bytes",
+        "For durability=replicated: bytes of the partition that are not synced before a sync is asked for.",
+    ),
+    def(
         "durability.flush.ms",
         Kind::Long { min: 1 },
-        "1000",
+        "500",
         "log.durability.flush.ms",
         "For durability=replicated: longest time between two syncs of the partition, in milliseconds. It is the \
          window of acknowledged data that a power cut of all in-sync replicas can take.",
@@ -214,21 +221,21 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::Long { min: 0 },
         "60000",
         "log.segment.delete.delay.ms",
-        "Time to wait before a deleted segment leaves the file system, in milliseconds.",
+        "Accepted for compatibility: a deleted segment leaves at once, and who reads it keeps reading.",
     ),
     def(
         "flush.messages",
         Kind::Long { min: 1 },
         MAX,
         "log.flush.interval.messages",
-        "Sync after this many records even if durability does not ask for it.",
+        "1 syncs every record before it is acknowledged, as durability=durable does; other values change nothing.",
     ),
     def(
         "flush.ms",
         Kind::Long { min: 0 },
         MAX,
         "log.flush.interval.ms",
-        "Sync after this many milliseconds even if durability does not ask for it.",
+        "For durability=replicated: lowers durability.flush.ms.",
     ),
     def(
         "follower.replication.throttled.replicas",
@@ -339,7 +346,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "false",
         "log.preallocate",
         "Whether the space of a new segment is reserved on disk when it is created.",
-    ),
+    )
+    .rule(Rule::Only("false", "space is not reserved ahead in this version")),
     def(
         "remote.log.copy.disable",
         Kind::Bool,
@@ -385,7 +393,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::Int { min: 4 },
         "10485760",
         "log.index.size.max.bytes",
-        "Largest size of a segment's offset index; a new segment is begun when it is full.",
+        "Accepted for compatibility: the offset index bounds itself by thinning out.",
     ),
     def(
         "segment.jitter.ms",
@@ -587,7 +595,7 @@ mod tests {
 
     #[test]
     fn values_are_stored_in_one_form() {
-        assert_eq!(find("preallocate").expect("known").check(" TRUE ").as_deref(), Ok("true"));
+        assert_eq!(find("preallocate").expect("known").check(" FALSE ").as_deref(), Ok("false"));
         assert_eq!(find("cleanup.policy").expect("known").check("delete , delete").as_deref(), Ok("delete"));
         assert_eq!(find("retention.ms").expect("known").check(" +60000").as_deref(), Ok("60000"));
     }

@@ -12,8 +12,12 @@
 //! A stored value that this version refuses (its bounds were narrowed since) counts as not set.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dejaq_storage::LogConfig;
 
 use super::config_table::{InvalidConfig, TOPIC_CONFIGS, TopicConfigDef, find, known, words};
+use crate::replica::policy::{Durability, Policy};
 use dejaq_storage::mark;
 
 /// Names and values as they were set.
@@ -131,17 +135,6 @@ pub fn candidates(
     found
 }
 
-/// When acks=all may be answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// After a sync on every in-sync replica.
-    Durable,
-    /// After every in-sync replica has it in memory; synced in the background.
-    Replicated,
-    /// As `Replicated`, and never synced by us.
-    None,
-}
-
 /// Which clock stamps records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampType {
@@ -179,14 +172,8 @@ pub struct TopicConfig {
     pub segment_bytes: u32,
     /// Age at which a segment is rolled.
     pub segment_ms: i64,
-    /// Largest offset index of a segment.
-    pub segment_index_bytes: u32,
     /// Distance between two index entries.
     pub index_interval_bytes: u32,
-    /// Whether a new segment reserves its room.
-    pub preallocate: bool,
-    /// Time between deleting a segment and unlinking it.
-    pub file_delete_delay_ms: i64,
     /// Whether retention deletes old segments.
     pub delete: bool,
     /// Codec of stored batches.
@@ -207,6 +194,8 @@ pub struct TopicConfig {
     pub durability: Durability,
     /// For [`Durability::Replicated`]: longest time between two syncs.
     pub durability_flush_ms: i64,
+    /// For [`Durability::Replicated`]: most bytes that are not synced.
+    pub durability_flush_bytes: u64,
     /// Sync after this many records; `i64::MAX` is never.
     pub flush_messages: i64,
     /// Sync after this time; `i64::MAX` is never.
@@ -229,10 +218,7 @@ impl TopicConfig {
             retention_bytes: u64::try_from(retention_bytes).ok(),
             segment_bytes,
             segment_ms: values.long("segment.ms"),
-            segment_index_bytes: values.int("segment.index.bytes"),
             index_interval_bytes: values.int("index.interval.bytes"),
-            preallocate: values.bool("preallocate"),
-            file_delete_delay_ms: values.long("file.delete.delay.ms"),
             delete: words(&values.text("cleanup.policy")).any(|word| word == "delete"),
             compression: compression(&values.text("compression.type")),
             max_message_bytes: values.int("max.message.bytes"),
@@ -243,11 +229,48 @@ impl TopicConfig {
             unclean_leader_election: values.bool("unclean.leader.election.enable"),
             durability: durability(&values.text("durability")),
             durability_flush_ms: values.long("durability.flush.ms"),
+            durability_flush_bytes: u64::try_from(values.long("durability.flush.bytes"))
+                .expect("the table allows 1 and more"),
             flush_messages: values.long("flush.messages"),
             flush_ms: values.long("flush.ms"),
         };
         config.check();
         config
+    }
+
+    /// How the log of each partition is cut and what it keeps.
+    #[must_use]
+    pub fn log_config(&self) -> LogConfig {
+        let config = LogConfig {
+            segment_bytes: self.segment_bytes,
+            segment_ms: self.segment_ms,
+            index_interval_bytes: self.index_interval_bytes,
+            retention_ms: self.retention_ms.filter(|_| self.delete),
+            retention_bytes: self.retention_bytes.filter(|_| self.delete),
+            ..LogConfig::default()
+        };
+        config.check();
+        config
+    }
+
+    /// When a record of the topic counts as safe.
+    ///
+    /// `flush.messages=1` asks for a sync of every record, and that is what [`Durability::Durable`] is. Otherwise
+    /// Kafka's own flush settings hold beside ours, under every durability that syncs in the background or never.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let durability = if self.flush_messages == 1 { Durability::Durable } else { self.durability };
+        let in_background = durability == Durability::Replicated;
+        let own_ms = if in_background { self.durability_flush_ms } else { i64::MAX };
+        let flush_ms = own_ms.min(self.flush_ms.max(1)); // i64::MAX is never
+        let interval = u64::try_from(flush_ms).ok().filter(|_| flush_ms < i64::MAX);
+        Policy {
+            durability,
+            min_insync: self.min_insync_replicas,
+            flush_bytes: if in_background { self.durability_flush_bytes } else { u64::MAX },
+            flush_records: self.flush_messages.max(1),
+            flush_interval: interval.map(Duration::from_millis),
+        }
     }
 
     fn check(&self) {
@@ -400,6 +423,25 @@ mod tests {
     fn the_internal_segment_size_goes_below_the_minimum() {
         let topic = overrides(&[("internal.segment.bytes", "4096"), ("segment.bytes", "2097152")]);
         assert_eq!(TopicConfig::resolve(&topic, &BrokerDefaults::default()).segment_bytes, 4096);
+    }
+
+    #[test]
+    fn flush_settings_of_kafka_only_make_a_topic_safer() {
+        let policy = |pairs| TopicConfig::resolve(&overrides(pairs), &BrokerDefaults::default()).policy();
+        assert_eq!(policy(&[]), Policy::default());
+        let replicated = policy(&[("durability", "replicated"), ("flush.ms", "20")]);
+        assert_eq!(replicated.durability, Durability::Replicated);
+        assert_eq!(replicated.flush_interval, Some(Duration::from_millis(20)));
+        let every = policy(&[("durability", "none"), ("flush.messages", "1")]);
+        assert_eq!(every.durability, Durability::Durable);
+    }
+
+    #[test]
+    fn without_delete_nothing_expires() {
+        let mut config = TopicConfig::default();
+        assert_eq!(config.log_config().retention_ms, config.retention_ms);
+        config.delete = false;
+        assert_eq!(config.log_config().retention_ms, None);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! ```
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use dejaq_storage::{mark, mutant};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
@@ -84,7 +85,7 @@ pub enum Event {
         /// The new flushed end.
         end: Offset,
     },
-    /// The oldest unsynced bytes are older than the policy's interval.
+    /// The time of a [`Effect::FlushWithin`] is over.
     FlushOverdue,
     /// A follower fetched.
     FollowerAt {
@@ -119,6 +120,8 @@ pub enum Event {
 pub enum Effect {
     /// Sync this partition soon. At most one is outstanding until `Flushed`.
     Flush,
+    /// Say `FlushOverdue` after this time. At most one is outstanding until then.
+    FlushWithin(Duration),
     /// Readers may see everything below this offset.
     Watermark(Offset),
     /// Tell this producer yes.
@@ -150,6 +153,8 @@ pub struct Start {
     pub local_end: Offset,
     /// Everything below is synced. `log_start <= flushed_end <= local_end`.
     pub flushed_end: Offset,
+    /// Everything below was visible before: `log_start <= watermark <= local_end`.
+    pub watermark: Offset,
     /// The topic's policy.
     pub policy: Policy,
     /// Every replica, us among them.
@@ -168,7 +173,7 @@ pub struct Leader {
     local_end: Offset,
     flushed_end: Offset,
     watermark: Offset,
-    /// Where the watermark stood when the topic became `durable`: what was promised before under another policy.
+    /// Where the watermark stood when the leader started or the topic became `durable`: what was promised before.
     barrier: Offset,
     policy: Policy,
     isr: Isr,
@@ -183,7 +188,10 @@ struct Unsynced {
     bytes: u64,
     /// The part of `bytes` that the running sync covers.
     covered: u64,
+    /// A [`Effect::Flush`] is outstanding.
     asked: bool,
+    /// A [`Effect::FlushWithin`] is outstanding.
+    timed: bool,
 }
 
 impl Leader {
@@ -191,6 +199,8 @@ impl Leader {
     pub fn start(start: Start, effects: &mut Vec<Effect>) -> Leader {
         assert!(start.log_start <= start.flushed_end, "{:?} > {:?}", start.log_start, start.flushed_end);
         assert!(start.flushed_end <= start.local_end, "{:?} > {:?}", start.flushed_end, start.local_end);
+        assert!(start.log_start <= start.watermark, "{:?} > {:?}", start.log_start, start.watermark);
+        assert!(start.watermark <= start.local_end, "{:?} > {:?}", start.watermark, start.local_end);
         assert!(start.epoch.is_valid(), "nobody leads in {:?}", start.epoch);
         let mut leader = Leader {
             epoch: start.epoch,
@@ -198,8 +208,8 @@ impl Leader {
             log_start: start.log_start,
             local_end: start.local_end,
             flushed_end: start.flushed_end,
-            watermark: start.log_start,
-            barrier: start.log_start,
+            watermark: start.watermark,
+            barrier: start.watermark,
             policy: start.policy,
             isr: Isr::new(start.me, start.epoch, start.replicas, start.members),
             acks: Acks::default(),
@@ -212,18 +222,18 @@ impl Leader {
         leader
     }
 
-    /// Whether a batch may be appended now.
+    /// Whether a batch may be appended now, when `ahead` batches of the same turn were admitted before it.
     ///
     /// # Errors
     /// [`Refused`]: nothing is appended, so this is a definite no.
-    pub fn admit(&self, required: Required) -> Result<(), Refused> {
+    pub fn admit(&self, required: Required, ahead: usize) -> Result<(), Refused> {
         if let Some(why) = self.resigned {
             return Err(Refused::Resigned(why));
         }
         match required {
             Required::Leader => Ok(()),
             Required::All if !self.isr.is_enough(self.policy.min_insync) => Err(Refused::NotEnoughReplicas),
-            Required::All if self.acks.len() >= acks::LIMIT => Err(Refused::Overloaded),
+            Required::All if self.acks.len() + ahead >= acks::LIMIT => Err(Refused::Overloaded),
             Required::All => Ok(()),
         }
     }
@@ -235,7 +245,10 @@ impl Leader {
             Event::Promised { token, required, end } => self.promised(token, required, end, effects),
             Event::FlushBegan => self.unsynced.covered = self.unsynced.bytes,
             Event::Flushed { end } => self.flushed(end),
-            Event::FlushOverdue => self.ask_flush(effects),
+            Event::FlushOverdue => {
+                self.unsynced.timed = false;
+                self.ask_flush(effects);
+            }
             Event::FollowerAt { broker, report } => {
                 assert!(report.fetched <= self.local_end, "{broker:?} is ahead of us: {report:?}");
                 if !self.isr.report(broker, report) {
@@ -386,14 +399,7 @@ impl Leader {
         if self.resigned.is_some() {
             return;
         }
-        let overdue = match self.policy.durability {
-            Durability::Durable => true,
-            Durability::Replicated => self.unsynced.bytes >= self.policy.flush_bytes,
-            Durability::None => false,
-        };
-        if overdue {
-            self.ask_flush(effects);
-        }
+        self.ask_flush_by_policy(effects);
         let own = match self.policy.durability {
             Durability::Durable => self.flushed_end,
             Durability::Replicated | Durability::None => self.local_end,
@@ -407,6 +413,26 @@ impl Leader {
             while let Some(token) = self.acks.release(end) {
                 effects.push(Effect::Ack { token, after: end });
             }
+        }
+    }
+
+    fn ask_flush_by_policy(&mut self, effects: &mut Vec<Effect>) {
+        let is_due = match self.policy.durability {
+            Durability::Durable => true,
+            Durability::Replicated | Durability::None => {
+                self.unsynced.bytes >= self.policy.flush_bytes
+                    || self.local_end.since(self.flushed_end) >= self.policy.flush_records
+            }
+        };
+        if is_due {
+            self.ask_flush(effects);
+        } else if let Some(interval) = self.policy.flush_interval
+            && self.flushed_end < self.local_end
+            && !self.unsynced.asked
+            && !self.unsynced.timed
+        {
+            self.unsynced.timed = true;
+            effects.push(Effect::FlushWithin(interval));
         }
     }
 

@@ -15,7 +15,12 @@ fn start_with(durability: Durability, brokers: &[i32]) -> Start {
         log_start: Offset(0),
         local_end: Offset(0),
         flushed_end: Offset(0),
-        policy: Policy { durability, ..Policy::default() },
+        watermark: Offset(0),
+        policy: Policy {
+            durability,
+            flush_interval: (durability == Durability::Replicated).then_some(Duration::from_secs(1)),
+            ..Policy::default()
+        },
         members: replicas.clone(),
         replicas,
     }
@@ -33,6 +38,7 @@ fn run(start: Start, events: Vec<Event>) -> String {
 fn shown(effects: &[Effect]) -> String {
     let shown = effects.iter().map(|effect| match effect {
         Effect::Flush => "Flush".to_owned(),
+        Effect::FlushWithin(wait) => format!("FlushWithin({wait:?})"),
         Effect::Watermark(end) => format!("Watermark({end:?})"),
         Effect::Ack { token, after } => format!("Ack({token:?} after {after:?})"),
         Effect::Refuse { token, why } => format!("Refuse({token:?} {why:?})"),
@@ -95,13 +101,33 @@ fn acks_one_never_waits_for_a_sync() {
 
 #[test]
 fn a_replicated_batch_is_acknowledged_at_the_append_when_alone() {
-    check!(Replicated [1], [batch(7, 3).to_vec()], @"Watermark(o3) Ack(t7 after o3)");
+    check!(Replicated [1], [batch(7, 3).to_vec()], @"FlushWithin(1s) Watermark(o3) Ack(t7 after o3)");
 }
 
 #[test]
 fn a_replicated_topic_flushes_when_overdue_and_once() {
     let events = [batch(7, 3).to_vec(), vec![Event::FlushOverdue, Event::FlushOverdue, flushed(3)]];
-    check!(Replicated [1], events, @"Watermark(o3) Ack(t7 after o3) Flush");
+    check!(Replicated [1], events, @"FlushWithin(1s) Watermark(o3) Ack(t7 after o3) Flush");
+}
+
+#[test]
+fn what_arrives_during_a_background_sync_gets_a_time_of_its_own() {
+    let events = [
+        batch(7, 3).to_vec(),
+        vec![Event::FlushOverdue, Event::FlushBegan],
+        batch(8, 5).to_vec(),
+        vec![flushed(3)],
+    ];
+    check!(Replicated [1], events,
+        @"FlushWithin(1s) Watermark(o3) Ack(t7 after o3) Flush Watermark(o5) Ack(t8 after o5) FlushWithin(1s)");
+}
+
+#[test]
+fn so_many_unsynced_records_ask_for_a_flush() {
+    let mut start = start_with(Durability::None, &[1]);
+    start.policy.flush_records = 3;
+    let events = [batch(7, 2), batch(8, 3)].concat();
+    insta::assert_snapshot!(run(start, events), @"Watermark(o2) Ack(t7 after o2) Flush Watermark(o3) Ack(t8 after o3)");
 }
 
 #[test]
@@ -136,8 +162,8 @@ fn below_min_insync_nothing_moves_and_nothing_is_admitted() {
     start.policy.min_insync = 2;
     let mut effects = Vec::new();
     let mut leader = Leader::start(start, &mut effects);
-    assert_eq!(leader.admit(Required::All), Err(Refused::NotEnoughReplicas));
-    assert_eq!(leader.admit(Required::Leader), Ok(()));
+    assert_eq!(leader.admit(Required::All, 0), Err(Refused::NotEnoughReplicas));
+    assert_eq!(leader.admit(Required::Leader, 0), Ok(()));
     leader.step(Event::Appended { end: Offset(3), bytes: 9 }, &mut effects);
     leader.step(flushed(3), &mut effects);
     assert_eq!(leader.watermark(), Offset(0));
@@ -169,7 +195,7 @@ fn resigning_refuses_everyone_who_waits_and_everyone_after() {
 fn becoming_durable_moves_nothing_back_and_syncs_what_was_promised() {
     let durable = Event::PolicyChanged(Policy::default());
     check!(Replicated [1], [batch(7, 3).to_vec(), vec![durable], batch(8, 5).to_vec(), vec![flushed(3), flushed(5)]],
-        @"Watermark(o3) Ack(t7 after o3) Flush Flush Watermark(o5) Ack(t8 after o5)");
+        @"FlushWithin(1s) Watermark(o3) Ack(t7 after o3) Flush Flush Watermark(o5) Ack(t8 after o5)");
 }
 
 #[test]

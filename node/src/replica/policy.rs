@@ -25,10 +25,12 @@ pub struct Policy {
     pub durability: Durability,
     /// `min.insync.replicas`: fewer members in sync refuse acks=all and hold the watermark.
     pub min_insync: u32,
-    /// Under [`Durability::Replicated`]: a flush is asked for when this many bytes are not synced.
+    /// Unless durable: a flush is asked for when this many bytes are not synced.
     pub flush_bytes: u64,
-    /// Under [`Durability::Replicated`]: a flush is asked for when the oldest unsynced byte is this old.
-    pub flush_interval: Duration,
+    /// Unless durable: a flush is asked for when this many records are not synced. At least 1.
+    pub flush_records: i64,
+    /// Unless durable: a flush is asked for when bytes are not synced for this long; `None` is never.
+    pub flush_interval: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -36,9 +38,9 @@ impl Default for Policy {
         Policy {
             durability: Durability::Durable,
             min_insync: 1,
-            // Half a second at the speed of one disk of 100 MB/s: the loss window that `replicated` names.
-            flush_bytes: 64 * 1024 * 1024,
-            flush_interval: Duration::from_millis(500),
+            flush_bytes: u64::MAX,
+            flush_records: i64::MAX,
+            flush_interval: None,
         }
     }
 }

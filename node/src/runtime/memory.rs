@@ -2,9 +2,10 @@
 //!
 //! Owns: [`MemoryBudget`] and the [`Claim`] on a part of it. Promises: the sum of claims never exceeds the budget;
 //! who asks first is served first, so a large claim is not starved by small ones.
-//! Leaves out: what is counted. A reader claims each receive buffer before it hands out frames of it, or before it
-//! grows beyond 64 KiB, and always all at once while it holds nothing: so nobody waits holding a part. The claim is
-//! released when the last slice of that buffer is dropped, which is when the last request in it was answered.
+//! Leaves out: what is counted. A reader claims a receive buffer before it hands out frames of it, or before it grows
+//! beyond 64 KiB; the claim is released when the last slice of that buffer is dropped, which is when the last request
+//! in it was answered. Who waits for a first claim holds none. Who outgrows one waits for the difference, holding the
+//! rest; should such waiters ever hold the whole budget, the frame timeout of the connection resolves it.
 
 use std::sync::Arc;
 
@@ -20,7 +21,27 @@ pub struct MemoryBudget {
 /// A part of the budget, returned when dropped.
 #[derive(Debug)]
 pub struct Claim {
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Claim {
+    /// Bytes claimed.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.permit.num_permits()
+    }
+
+    /// Gives `bytes` of this claim a life of their own; all of it if it is not larger.
+    #[must_use]
+    pub fn split(&mut self, bytes: usize) -> Claim {
+        let part = self.permit.split(bytes.min(self.bytes()));
+        Claim { permit: part.expect("at most what is there") }
+    }
+
+    /// Joins two claims on one budget.
+    pub fn join(&mut self, other: Claim) {
+        self.permit.merge(other.permit);
+    }
 }
 
 impl MemoryBudget {
@@ -34,14 +55,14 @@ impl MemoryBudget {
     /// Waits in line until `bytes` are free. More than the whole budget is taken as the whole budget. Cancel safe.
     pub async fn claim(&self, bytes: usize) -> Claim {
         let permit = Arc::clone(&self.free).acquire_many_owned(self.permits(bytes)).await;
-        Claim { _permit: permit.expect("the semaphore is never closed") }
+        Claim { permit: permit.expect("the semaphore is never closed") }
     }
 
     /// `bytes`, if they are free now and nobody waits.
     #[must_use]
     pub fn try_claim(&self, bytes: usize) -> Option<Claim> {
         let permit = Arc::clone(&self.free).try_acquire_many_owned(self.permits(bytes)).ok()?;
-        Some(Claim { _permit: permit })
+        Some(Claim { permit })
     }
 
     /// Bytes that are claimed now.

@@ -6,8 +6,14 @@
 //! Implementations: `tokio.rs` here (production, the only user of tokio's net and time), `sim::runtime` (a seed).
 //! One conformance suite, [`conformance`], runs on both.
 
+mod buffers;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod memory;
 pub mod net;
+pub mod tokio;
+pub mod tokio_net;
+mod tokio_reader;
 
 use std::fmt;
 use std::future::Future;
@@ -55,7 +61,8 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// The node's network.
     type Net: Net;
 
-    /// The only clock that logic may decide by. Never goes back; does not pass while a simulated node is paused.
+    /// The only clock that logic may decide by. Never goes back. A process that was stopped finds that it went on; on
+    /// a machine that was suspended it may have stood.
     fn now(&self) -> Mono;
 
     /// Milliseconds since 1970 by the wall clock: for record timestamps and retention only. It may jump.
@@ -89,7 +96,7 @@ pub trait Runtime: Clone + Send + Sync + 'static {
         work: impl Future<Output = T> + Send,
     ) -> impl Future<Output = Option<T>> + Send {
         async move {
-            tokio::select! {
+            ::tokio::select! {
                 biased; // the work first: a result that is there is never thrown away
                 done = work => Some(done),
                 () = self.sleep_until(deadline) => None,

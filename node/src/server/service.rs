@@ -16,6 +16,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use dejaq_wire::api::ApiKey;
+use dejaq_wire::ids::CorrelationId;
 
 use crate::runtime::Mono;
 use crate::runtime::net::Frame;
@@ -23,13 +25,13 @@ use crate::runtime::net::Frame;
 /// One request of a client: its header, decoded, and its body, not yet.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Which API. It is one that we serve, in a version that we serve, except for `ApiVersions` (key 18): an unknown
-    /// version of that comes through, to be answered in the version 0 layout with error 35.
-    pub api_key: i16,
-    /// Which version of that API.
+    /// Which API: one that `wire` decodes, served or not.
+    pub api: ApiKey,
+    /// Which version of that API: one that `wire` decodes, except that an unknown version of `ApiVersions` comes
+    /// through too (with an empty body), to be answered in the version 0 layout with error 35.
     pub version: i16,
     /// The client's number for this request; the reply carries it.
-    pub correlation_id: i32,
+    pub correlation_id: CorrelationId,
     /// What the client calls itself.
     pub client_id: Option<Arc<str>>,
     /// Everything after the header: a slice of the receive buffer, not copied.

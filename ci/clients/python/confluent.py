@@ -1,0 +1,297 @@
+"""Checks with confluent-kafka (a current librdkafka). Protocol of the output: ci/src/clients/mod.rs."""
+
+import threading
+import time
+
+from confluent_kafka import (
+    OFFSET_BEGINNING, Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, Producer, TopicPartition,
+)
+from confluent_kafka.admin import (
+    AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewPartitions, NewTopic, OffsetSpec, ResourceType,
+)
+from harness import BROKER, CODECS, GROUPS, RUN, check, corpus, equal, eventually, numbers, raises, same
+
+admin = AdminClient({"bootstrap.servers": BROKER})
+
+
+def only(futures):
+    """The result of a call about one thing."""
+    (future,) = futures.values()
+    return future.result(timeout=30)
+
+
+def code(wanted):
+    return lambda error: isinstance(error, KafkaException) and error.args[0].code() == wanted
+
+
+def topic(name, partitions=1, **config):
+    name = f"{RUN}-{name}"
+    only(admin.create_topics([NewTopic(name, partitions, 1, config=config)]))
+    eventually("the topic in the metadata", lambda: name in admin.list_topics(timeout=10).topics)
+    return name
+
+
+def produce(name, records, **config):
+    """Sends dicts of produce() arguments and returns the offsets in the order of sending."""
+    offsets = {}
+    producer = Producer({"bootstrap.servers": BROKER, "message.timeout.ms": 20000, "linger.ms": 20, **config})
+    for index, record in enumerate(records):
+        def delivered(error, message, index=index):
+            offsets[index] = error if error is not None else message.offset()
+        while True:
+            try:
+                producer.produce(name, on_delivery=delivered, **record)
+                break
+            except BufferError:
+                producer.poll(0.1)
+        producer.poll(0)
+    equal(producer.flush(30), 0, "records left in the queue")
+    for index in range(len(records)):
+        known = isinstance(offsets[index], int) or config.get("acks") == "0"  # no answer, no offset
+        assert known and not isinstance(offsets[index], KafkaError), f"record {index}: {offsets[index]}"
+    return [offsets[index] for index in range(len(records))]
+
+
+def values(lines):
+    return [{"value": line, "partition": 0} for line in lines]
+
+
+def messages(name, partitions, count, **config):
+    """Reads so many messages of {partition: offset} with assign."""
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none", "enable.auto.commit": False,
+                         "auto.offset.reset": "earliest", **config})
+    try:
+        consumer.assign([TopicPartition(name, p, at) for p, at in partitions.items()])
+        got = []
+        until = time.monotonic() + 40
+        while len(got) < count:
+            assert time.monotonic() < until, f"{len(got)} of {count} records came"
+            for message in consumer.consume(min(count - len(got), 1000), timeout=1):
+                if message.error():
+                    raise KafkaException(message.error())
+                got.append(message)
+        return got
+    finally:
+        consumer.close()
+
+
+def read(name, at, count, **config):
+    return [m.value() for m in messages(name, {0: at}, count, **config)]
+
+
+def carry(codec):
+    name = topic(codec)
+    lines = corpus()
+    produce(name, values(lines), **{"compression.type": codec})
+    same(read(name, 0, len(lines)), lines)
+
+
+def create_topics():
+    name = topic("made", 3, **{"retention.ms": "604800000"})
+    equal(len(admin.list_topics(timeout=10).topics[name].partitions), 3, "partitions")
+    described = only(admin.describe_configs([ConfigResource(ResourceType.TOPIC, name)]))
+    equal(described["retention.ms"].value, "604800000", "retention.ms")
+    raises(code(KafkaError.TOPIC_ALREADY_EXISTS), only, admin.create_topics([NewTopic(name, 1, 1)]))
+    raises(code(KafkaError.TOPIC_EXCEPTION), only, admin.create_topics([NewTopic("no/slash", 1, 1)]))
+    raises(code(KafkaError.INVALID_REPLICATION_FACTOR), only, admin.create_topics([NewTopic(f"{RUN}-r", 1, 99)]))
+    only(admin.create_topics([NewTopic(f"{RUN}-dry", 1, 1)], validate_only=True))
+    assert f"{RUN}-dry" not in admin.list_topics(timeout=10).topics, "a validated topic was made"
+
+
+def list_topics():
+    listed = admin.list_topics(timeout=10)
+    assert f"{RUN}-made" in listed.topics, "the topic is not in the list"
+    assert any(f"{b.host}:{b.port}" == BROKER for b in listed.brokers.values()), f"brokers: {listed.brokers}"
+
+
+def file_multi():
+    name = topic("multi", 4)
+    lines = corpus()
+    produce(name, [{"value": line, "key": str(i), "partition": i % 4} for i, line in enumerate(lines)],
+            **{"compression.type": "zstd", "enable.idempotence": True})
+    got = messages(name, {p: OFFSET_BEGINNING for p in range(4)}, len(lines))
+    for p in range(4):
+        same([m.value() for m in got if m.partition() == p], lines[p::4])
+
+
+def keys_headers():
+    name = topic("keys")
+    headers = [("a", b"1"), ("a", None), ("b", b"\x00\xff"), ("c", b"")]
+    stamp = int(time.time() * 1000) - 5000
+    produce(name, [{"key": b"k", "value": b"v", "headers": headers, "timestamp": stamp, "partition": 0},
+                   {"key": None, "value": None, "partition": 0}, {"key": b"", "value": b"", "partition": 0}])
+    got = messages(name, {0: 0}, 3)
+    equal([(m.key(), m.value()) for m in got], [(b"k", b"v"), (None, None), (b"", b"")], "keys and values")
+    equal(got[0].headers(), headers, "headers")
+    equal(got[0].timestamp()[1], stamp, "timestamp")
+
+
+def acks(level):
+    name = topic(f"acks-{level}")
+    produce(name, values(numbers(0, 500)), acks=level)
+    same(read(name, 0, 500), numbers(0, 500))
+
+
+def idempotent():
+    name = topic("idem")
+    lines = corpus()
+    offsets = produce(name, values(lines), **{"enable.idempotence": True, "batch.num.messages": 20, "linger.ms": 0})
+    equal(offsets, list(range(len(lines))), "offsets")
+    same(read(name, 0, len(lines)), lines)
+
+
+def seek_offset():
+    name = topic("seek")
+    produce(name, values(numbers(0, 100)))
+    same(read(name, 42, 58), numbers(42, 100))
+    same(read(name, 99, 1), numbers(99, 100))
+    same(read(name, 5000, 100), numbers(0, 100))  # out of range: the reset policy decides
+    raises(lambda e: isinstance(e, KafkaException), read, name, 5000, 1, **{"auto.offset.reset": "error"})
+
+
+def seek_time():
+    name = topic("time")
+    base = int(time.time() * 1000) - 3_600_000
+    for n in range(20):
+        produce(name, [{"value": str(n), "timestamp": base + n * 1000, "partition": 0}], **{"linger.ms": 0})
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none"})
+    find = lambda at: consumer.offsets_for_times([TopicPartition(name, 0, at)], timeout=10)[0].offset
+    equal([find(base - 1000), find(base + 7000), find(base + 6500)], [0, 7, 7], "offsets for times")
+    equal(find(base + 3_700_000), -1, "the offset for a later time")
+    consumer.close()
+    same(read(name, 7, 13), numbers(7, 20))
+
+
+def list_offsets():
+    name = topic("offsets")
+    base = int(time.time() * 1000) - 3_600_000
+    for n in range(5):
+        produce(name, [{"value": str(n), "timestamp": base + n * 1000, "partition": 0}], **{"linger.ms": 0})
+    find = lambda spec: only(admin.list_offsets({TopicPartition(name, 0): spec}))
+    equal(find(OffsetSpec.earliest()).offset, 0, "earliest")
+    equal(find(OffsetSpec.latest()).offset, 5, "latest")
+    equal(find(OffsetSpec.for_timestamp(base + 2500)).offset, 3, "for a timestamp")
+    equal(find(OffsetSpec.max_timestamp()).offset, 4, "max timestamp")
+    equal(find(OffsetSpec.max_timestamp()).timestamp, base + 4000, "the max timestamp")
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none"})
+    equal(consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=10), (0, 5), "watermarks")
+    consumer.close()
+
+
+def long_poll():
+    name = topic("poll")
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none", "fetch.wait.max.ms": 10000,
+                         "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(name, 0, 0)])
+    for n in range(2):
+        sender = threading.Timer(1.0, produce, (name, values([str(n).encode()])), {"linger.ms": 0})
+        sender.start()
+        message = consumer.poll(20)
+        late = time.time() * 1000 - message.timestamp()[1]
+        sender.join()
+        equal(message.value(), str(n).encode(), "the awaited record")
+        assert late < 2000, f"woke {late:.0f} ms after the record was made"
+    consumer.close()
+
+
+def create_partitions():
+    name = topic("grow")
+    only(admin.create_partitions([NewPartitions(name, 3)]))
+    eventually("three partitions", lambda: len(admin.list_topics(name, timeout=10).topics[name].partitions) == 3)
+    raises(code(KafkaError.INVALID_PARTITIONS), only, admin.create_partitions([NewPartitions(name, 2)]))
+    produce(name, [{"value": b"new", "partition": 2}])
+    equal(messages(name, {2: 0}, 1)[0].value(), b"new", "the record in the new partition")
+
+
+def configs():
+    name = topic("configs")
+    resource = lambda entries=None: ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries)
+    current = lambda: only(admin.describe_configs([resource()]))
+    equal(current()["cleanup.policy"].value, "delete", "the default cleanup.policy")
+    entry = lambda value, op: ConfigEntry("retention.ms", value, incremental_operation=op)
+    only(admin.incremental_alter_configs([resource([entry("123456789", AlterConfigOpType.SET)])]))
+    eventually("the new retention.ms", lambda: current()["retention.ms"].value == "123456789")
+    equal(current()["retention.ms"].is_default, False, "is_default of a changed config")
+    only(admin.incremental_alter_configs([resource([entry(None, AlterConfigOpType.DELETE)])]))
+    eventually("the default retention.ms", lambda: current()["retention.ms"].value != "123456789")
+    bad = admin.incremental_alter_configs([resource([entry("x", AlterConfigOpType.SET)])])
+    raises(code(KafkaError.INVALID_CONFIG), only, bad)
+    only(admin.alter_configs([ConfigResource(ResourceType.TOPIC, name, set_config={"segment.bytes": "12345678"})]))
+    eventually("segment.bytes by the old call", lambda: current()["segment.bytes"].value == "12345678")
+    broker = str(next(iter(admin.list_topics(timeout=10).brokers)))
+    assert only(admin.describe_configs([ConfigResource(ResourceType.BROKER, broker)])), "no broker configs"
+
+
+def delete_records():
+    name = topic("cut")
+    produce(name, values(numbers(0, 100)))
+    equal(only(admin.delete_records([TopicPartition(name, 0, 60)])).low_watermark, 60, "low watermark")
+    same(read(name, OFFSET_BEGINNING, 40), numbers(60, 100))
+    raises(code(KafkaError.OFFSET_OUT_OF_RANGE), only, admin.delete_records([TopicPartition(name, 0, 101)]))
+
+
+def describe_cluster():
+    cluster = admin.describe_cluster(request_timeout=10).result(timeout=15)
+    assert any(f"{node.host}:{node.port}" == BROKER for node in cluster.nodes), f"nodes: {cluster.nodes}"
+    assert cluster.cluster_id, "no cluster id"
+
+
+def unknown_topic():
+    raises(code(KafkaError.UNKNOWN_TOPIC_OR_PART), only, admin.delete_topics([f"{RUN}-never"]))
+    raises(lambda e: "UNKNOWN" in str(e).upper(), produce, topic("one"), [{"value": b"x", "partition": 7}],
+           **{"message.timeout.ms": 2000})
+
+
+def delete_topics():
+    name = topic("doomed", 2)
+    produce(name, values(numbers(0, 10)))
+    only(admin.delete_topics([name]))
+    eventually("the topic is gone", lambda: name not in admin.list_topics(timeout=10).topics)
+    topic("doomed")
+    same(read_ends(name), [b"0"])
+
+
+def read_ends(name):
+    return [str(only(admin.list_offsets({TopicPartition(name, 0): OffsetSpec.latest()})).offset).encode()]
+
+
+def group_consume(protocol):
+    name = topic(f"group-{protocol}", 3)
+    produce(name, [{"value": value, "key": value} for value in numbers(0, 1000)])
+    config = {"bootstrap.servers": BROKER, "group.id": f"{RUN}-{protocol}", "auto.offset.reset": "earliest",
+              "enable.auto.commit": False, "group.protocol": protocol}
+    consumer = Consumer(config)
+    consumer.subscribe([name])
+    got, until = [], time.monotonic() + 40
+    while len(got) < 1000 and time.monotonic() < until:
+        got += [m.value() for m in consumer.consume(1000, timeout=1)]
+    consumer.commit(asynchronous=False)
+    consumer.close()
+    same(sorted(got, key=int), numbers(0, 1000))
+    asked = [ConsumerGroupTopicPartitions(config["group.id"], [TopicPartition(name, p) for p in range(3)])]
+    committed = only(admin.list_consumer_group_offsets(asked))
+    equal(sum(p.offset for p in committed.topic_partitions), 1000, "committed offsets")
+
+
+check("create-topics", create_topics)
+check("list", list_topics)
+for each in CODECS:
+    check(f"file-{each}", carry, each)
+check("file-multi", file_multi)
+check("keys-headers", keys_headers)
+for each in ["0", "1", "all"]:
+    check(f"acks-{each}", acks, each)
+check("idempotent", idempotent)
+check("seek-offset", seek_offset)
+check("seek-time", seek_time)
+check("list-offsets", list_offsets)
+check("long-poll", long_poll)
+check("create-partitions", create_partitions)
+check("configs", configs)
+check("delete-records", delete_records)
+check("describe-cluster", describe_cluster)
+check("unknown-topic", unknown_topic)
+check("delete-topics", delete_topics)
+if GROUPS:
+    check("group-consume", group_consume, "classic")
+    check("group-consume-848", group_consume, "consumer")

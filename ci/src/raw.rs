@@ -1,0 +1,181 @@
+//! A few requests written byte by byte: independent of our own codec on purpose, because it judges it.
+//!
+//! Owns: one blocking connection and the handful of fields that ci needs. Promises: every read has a
+//! deadline and a length limit. Leaves out: everything a client library does.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// No answer that ci asks for is larger.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+const IO_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request body, in the classic (non-flexible) and the compact encodings.
+#[derive(Clone, Debug, Default)]
+pub struct Body(pub Vec<u8>);
+
+impl Body {
+    pub fn new() -> Body {
+        Body::default()
+    }
+    pub fn i8(self, value: i8) -> Body {
+        self.raw(&value.to_be_bytes())
+    }
+    pub fn i16(self, value: i16) -> Body {
+        self.raw(&value.to_be_bytes())
+    }
+    pub fn i32(self, value: i32) -> Body {
+        self.raw(&value.to_be_bytes())
+    }
+    pub fn i64(self, value: i64) -> Body {
+        self.raw(&value.to_be_bytes())
+    }
+    pub fn string(self, text: &str) -> Body {
+        self.i16(text.len() as i16).raw(text.as_bytes())
+    }
+    pub fn raw(mut self, bytes: &[u8]) -> Body {
+        self.0.extend_from_slice(bytes);
+        self
+    }
+}
+
+/// One blocking connection to a broker.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    correlation: i32,
+}
+
+impl Connection {
+    pub fn open(address: &str) -> Result<Connection> {
+        let address: SocketAddr = address.parse().with_context(|| format!("{address} is not IP:PORT"))?;
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+        stream.set_read_timeout(Some(IO_LIMIT))?;
+        stream.set_write_timeout(Some(IO_LIMIT))?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { stream, correlation: 0 })
+    }
+
+    /// Sends one request with header version 1 (or 2 where `flexible`) and returns the answer's bytes
+    /// after the correlation id. A closed connection is an error.
+    pub fn call(&mut self, api: i16, version: i16, flexible: bool, body: &[u8]) -> Result<Vec<u8>> {
+        self.correlation += 1;
+        let mut frame = Body::new().i16(api).i16(version).i32(self.correlation).string("dejaq-ci");
+        if flexible {
+            frame = frame.raw(&[0]);
+        }
+        self.send(&frame.raw(body).0)?;
+        let answer = self.receive()?;
+        let (head, rest) = answer.split_at_checked(4).context("an answer has a correlation id")?;
+        ensure!(
+            head == self.correlation.to_be_bytes(),
+            "correlation id {head:?}, asked {}",
+            self.correlation
+        );
+        Ok(rest.to_vec())
+    }
+
+    /// Sends one frame as it is, with its length in front.
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        let mut bytes = (frame.len() as i32).to_be_bytes().to_vec();
+        bytes.extend_from_slice(frame);
+        Ok(self.stream.write_all(&bytes)?)
+    }
+
+    /// Receives one frame.
+    pub fn receive(&mut self) -> Result<Vec<u8>> {
+        let mut length = [0; 4];
+        self.stream.read_exact(&mut length)?;
+        let length = i32::from_be_bytes(length);
+        ensure!((0..=MAX_ANSWER_BYTES as i32).contains(&length), "an answer of {length} bytes");
+        let mut frame = vec![0; length as usize];
+        self.stream.read_exact(&mut frame)?;
+        Ok(frame)
+    }
+}
+
+/// Waits until the broker answers ApiVersions and then Metadata with itself in it.
+pub fn wait_until_ready(address: &str, limit: Duration) -> Result<()> {
+    let until = Instant::now() + limit;
+    loop {
+        match probe(address) {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= until => {
+                return Err(error.context(format!("{address} did not answer within {limit:?}")));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+fn probe(address: &str) -> Result<()> {
+    let mut connection = Connection::open(address)?;
+    let versions = connection.call(18, 0, false, &[])?;
+    ensure!(versions.starts_with(&[0, 0]), "ApiVersions answered error {:?}", versions.get(..2));
+    // Metadata v1 for no topics: the answer starts with the array of brokers.
+    let metadata = connection.call(3, 1, false, &Body::new().i32(0).0)?;
+    ensure!(metadata.get(..4).is_some_and(|count| count != [0; 4]), "no broker in the metadata yet");
+    Ok(())
+}
+
+/// Creates a topic (CreateTopics version 2); an existing one is an error.
+pub fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
+    let body = Body::new().i32(1).string(name).i32(partitions).i16(1).i32(0).i32(0).i32(15_000).i8(0);
+    let answer = Connection::open(address)?.call(19, 2, false, &body.0)?;
+    // throttle (4) · count (4) · name (2 + n) · error (2)
+    let at = 4 + 4 + 2 + name.len();
+    match answer.get(at..at + 2) {
+        Some([0, 0]) => Ok(()),
+        Some(code) => bail!("creating {name}: error {}", i16::from_be_bytes([code[0], code[1]])),
+        None => bail!("creating {name}: an answer of {} bytes", answer.len()),
+    }
+}
+
+/// The compression codecs (0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd) of the first batches of partition 0,
+/// by Fetch version 4: what a producer really sent, whatever it was asked to do.
+pub fn codecs_on_the_log(address: &str, topic: &str) -> Result<Vec<i16>> {
+    // replica · wait · min bytes · max bytes · isolation · topics · partitions · index · offset · max bytes
+    let body = Body::new().i32(-1).i32(500).i32(1).i32(1 << 20).i8(0).i32(1).string(topic);
+    let body = body.i32(1).i32(0).i64(0).i32(1 << 20);
+    let answer = Connection::open(address)?.call(1, 4, false, &body.0)?;
+    let mut read = Reader(&answer);
+    // throttle · topics · name · partitions · index
+    read.skip(4 + 4 + 2 + topic.len() + 4 + 4)?;
+    let error = read.i16()?;
+    ensure!(error == 0, "fetching {topic}: error {error}");
+    read.skip(8 + 8)?; // watermark · last stable offset
+    let aborted = read.i32()?.max(0) as usize;
+    read.skip(aborted * 16 + 4)?; // aborted transactions · bytes of records
+    let mut codecs = Vec::new();
+    // base offset 8 · length 4 · epoch 4 · magic 1 · crc 4 · attributes 2
+    while read.0.len() >= 23 {
+        let length = i32::from_be_bytes(read.0[8..12].try_into()?);
+        codecs.push(i16::from_be_bytes([read.0[21], read.0[22]]) & 7);
+        if read.skip(12 + length.max(11) as usize).is_err() {
+            break; // the last batch may be cut at the limit
+        }
+    }
+    Ok(codecs)
+}
+
+/// Fixed-size fields of an answer.
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn skip(&mut self, bytes: usize) -> Result<()> {
+        self.0 = self.0.get(bytes..).context("the answer ends early")?;
+        Ok(())
+    }
+    fn i16(&mut self) -> Result<i16> {
+        let (head, rest) = self.0.split_first_chunk().context("the answer ends early")?;
+        self.0 = rest;
+        Ok(i16::from_be_bytes(*head))
+    }
+    fn i32(&mut self) -> Result<i32> {
+        let (head, rest) = self.0.split_first_chunk().context("the answer ends early")?;
+        self.0 = rest;
+        Ok(i32::from_be_bytes(*head))
+    }
+}

@@ -1,0 +1,114 @@
+//! The real `dejaq` binary as a child process on loopback.
+//!
+//! Owns: building it, its data directory, its process. Promises: kills only the child it started;
+//! can kill and restart it on the same directory and port. Called by `clients`, `differential`, `kill9`.
+
+use crate::process::{self, Guarded};
+use crate::raw;
+use crate::work::{Scratch, Work};
+use anyhow::{Context, Result, ensure};
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const START_LIMIT: Duration = Duration::from_secs(30);
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// A broker of ours; killed, and its directory removed, when dropped.
+#[derive(Debug)]
+pub struct Dejaq {
+    process: Option<Guarded>,
+    binary: PathBuf,
+    address: String,
+    log: PathBuf,
+    /// Removed behind the process: fields are dropped in order.
+    dir: Scratch,
+}
+
+impl Dejaq {
+    /// Builds the release binary and starts it on a fresh directory and a free port.
+    pub fn start(work: &Work, name: &str) -> Result<Dejaq> {
+        let binary = build(work)?;
+        let dir = work.scratch(name)?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let log = work.log(name)?;
+        let _ = fs::remove_file(&log);
+        let mut dejaq = Dejaq { process: None, binary, address, log, dir };
+        dejaq.restart()?;
+        Ok(dejaq)
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Starts the process again on the same directory and port; returns when it answers.
+    pub fn restart(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the broker is already running");
+        let log = &self.log;
+        let file = File::options().create(true).append(true).open(log)?;
+        let mut command = Command::new(&self.binary);
+        command.args(["start", "--listen", &self.address, "--data-dir"]).arg(self.dir.join("data"));
+        // The admin endpoint must not collide with another broker on this machine.
+        command.env("DEJAQ_ADMIN", "127.0.0.1:0").current_dir(&*self.dir);
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let mut process = Guarded::spawn_in_our_group(&mut command)?;
+        let ready = raw::wait_until_ready(&self.address, START_LIMIT);
+        if let Some(status) = process.ended()? {
+            anyhow::bail!("dejaq ended with {status}: {}", show_tail(log));
+        }
+        ready.with_context(|| show_tail(log))?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// `kill -9`, as the machine's OOM killer would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// SIGTERM; an error if it does not go by itself.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            ensure!(process.stop(STOP_LIMIT)?, "dejaq did not stop within {STOP_LIMIT:?} of SIGTERM");
+        }
+        Ok(())
+    }
+
+    /// Whether the process is still there; a crash during a test is a failure of the test.
+    pub fn alive(&mut self) -> Result<bool> {
+        match &mut self.process {
+            Some(process) => Ok(process.ended()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}
+
+/// Builds `target/release/dejaq` and returns its path.
+pub fn build(work: &Work) -> Result<PathBuf> {
+    let status = Command::new("cargo")
+        .args(["build", "--quiet", "--release", "--package", "dejaq", "--bin", "dejaq"])
+        .current_dir(&work.root)
+        .status()
+        .context("cargo starts")?;
+    ensure!(status.success(), "cargo build --release failed");
+    Ok(work.target().join("release/dejaq"))
+}
+
+/// A port that was free a moment ago, on loopback.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The end of a broker's log, for the reason of a failure.
+pub fn show_tail(log: &Path) -> String {
+    format!("its log ends: {}", process::last_lines(log, 6))
+}

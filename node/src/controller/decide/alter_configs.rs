@@ -1,0 +1,220 @@
+//! AlterConfigs and IncrementalAlterConfigs: the configs of topics and brokers, all of a resource or none.
+
+use std::collections::BTreeMap;
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::BrokerId;
+
+use super::create_topics::invalid_config;
+use crate::controller::draft::{Context, Decide, Draft, Refusal};
+use crate::metadata::config_table::{InvalidConfig, TopicConfigDef, find, find_by_broker_name, words};
+use crate::metadata::record::{ConfigChanged, Resource};
+use crate::metadata::topic_config::{Overrides, candidates, check_topic};
+
+/// What is to happen to one config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    /// It gets this value.
+    Set(String),
+    /// It goes back to its default.
+    Delete,
+    /// These words are added to its list.
+    Append(String),
+    /// These words are taken from its list.
+    Subtract(String),
+}
+
+/// Whose configs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// The topic of this name.
+    Topic(String),
+    /// The broker of this number.
+    Broker(BrokerId),
+    /// Every broker that says nothing itself.
+    AllBrokers,
+}
+
+/// Changes of one resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Whose configs.
+    pub target: Target,
+    /// What is to happen, by name.
+    pub operations: BTreeMap<String, Operation>,
+    /// Whether what is not named goes back to its default (AlterConfigs).
+    pub replace: bool,
+}
+
+/// The request. Every change is of another target.
+#[derive(Debug, Clone)]
+pub struct AlterConfigs {
+    /// What is to change.
+    pub changes: Vec<Change>,
+    /// Whether to say only what would happen.
+    pub validate_only: bool,
+}
+
+impl Decide for AlterConfigs {
+    /// One result for each change, in their order.
+    type Answer = Vec<Result<(), Refusal>>;
+
+    fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Self::Answer {
+        let before = draft.savepoint();
+        let answer = self.changes.iter().map(|change| alter(change, draft, context)).collect();
+        if self.validate_only {
+            draft.roll_back(before);
+        }
+        answer
+    }
+}
+
+fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<(), Refusal> {
+    let resource = resource(&change.target, draft)?;
+    let now = current(&resource, draft);
+    let mut wanted = if change.replace { Overrides::new() } else { now.clone() };
+    for (name, operation) in &change.operations {
+        let value = match operation {
+            Operation::Set(value) => Some(value.clone()),
+            Operation::Delete => None,
+            Operation::Append(more) => {
+                Some(edited(&resource, name, draft, context, |list| append(list, more))?)
+            }
+            Operation::Subtract(less) => {
+                Some(edited(&resource, name, draft, context, |list| subtract(list, less))?)
+            }
+        };
+        match value {
+            Some(value) => wanted.insert(name.clone(), value),
+            None => {
+                known(&resource, name)?;
+                wanted.remove(name)
+            }
+        };
+    }
+    let wanted = match &resource {
+        Resource::Topic(_) => check_topic(&wanted).map_err(|why| invalid_config(&why))?,
+        Resource::Broker(_) | Resource::AllBrokers => check_broker(&wanted)?,
+    };
+    for name in now.keys().filter(|name| !wanted.contains_key(*name)) {
+        draft.push(ConfigChanged { resource: resource.clone(), name: name.clone(), value: None });
+    }
+    for (name, value) in wanted.iter().filter(|(name, value)| now.get(*name) != Some(*value)) {
+        let (name, value) = (name.clone(), Some(value.clone()));
+        draft.push(ConfigChanged { resource: resource.clone(), name, value });
+    }
+    Ok(())
+}
+
+fn resource(target: &Target, draft: &Draft) -> Result<Resource, Refusal> {
+    match target {
+        Target::Topic(name) => match draft.image().topic_named(name) {
+            Some(topic) => Ok(Resource::Topic(topic.id)),
+            None => Err(Refusal::new(
+                ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+                format!("The topic '{name}' does not exist."),
+            )),
+        },
+        Target::Broker(id) if draft.image().broker(*id).is_none() => {
+            Err(Refusal::new(ErrorCode::INVALID_REQUEST, format!("No broker with id {id} found.")))
+        }
+        Target::Broker(id) => Ok(Resource::Broker(*id)),
+        Target::AllBrokers => Ok(Resource::AllBrokers),
+    }
+}
+
+fn current(resource: &Resource, draft: &Draft) -> Overrides {
+    let image = draft.image();
+    let found = match resource {
+        Resource::Topic(id) => image.topic(*id).map(|topic| &*topic.configs),
+        Resource::Broker(id) => image.broker_configs(Some(*id)),
+        Resource::AllBrokers => image.broker_configs(None),
+    };
+    found.cloned().unwrap_or_default()
+}
+
+fn known(resource: &Resource, name: &str) -> Result<&'static TopicConfigDef, Refusal> {
+    match resource {
+        Resource::Topic(_) => {
+            crate::metadata::config_table::known(name).map_err(|why| invalid_config(&why))
+        }
+        Resource::Broker(_) | Resource::AllBrokers => find_by_broker_name(name).ok_or_else(|| {
+            let hint = match find(name).and_then(|def| def.broker_name) {
+                Some(broker_name) => format!(" (the broker-level name is {broker_name})"),
+                None => String::new(),
+            };
+            let why = format!(
+                "Cannot update these configs dynamically: {name}. Only defaults of topic configs can be changed at \
+                 run time{hint}; other settings are read when the broker starts."
+            );
+            Refusal::new(ErrorCode::INVALID_REQUEST, why)
+        }),
+    }
+}
+
+fn check_broker(wanted: &Overrides) -> Result<Overrides, Refusal> {
+    let mut checked = Overrides::new();
+    for (name, value) in wanted {
+        let def = known(&Resource::AllBrokers, name)?;
+        let value = def.check(value).map_err(|why| match why {
+            // The client knows the config by the name that it gave.
+            InvalidConfig::Value { value, why, .. } => {
+                invalid_config(&InvalidConfig::Value { name: name.clone(), value, why })
+            }
+            other @ (InvalidConfig::Unknown { .. } | InvalidConfig::Null { .. }) => invalid_config(&other),
+        })?;
+        checked.insert(name.clone(), value);
+    }
+    Ok(checked)
+}
+
+/// A list config after an edit of the value that is in force.
+fn edited(
+    resource: &Resource,
+    name: &str,
+    draft: &Draft,
+    context: &Context<'_>,
+    edit: impl FnOnce(&mut Vec<String>),
+) -> Result<String, Refusal> {
+    let def = known(resource, name)?;
+    if !def.kind.is_list() {
+        let why = format!("Can't APPEND or SUBTRACT to key {name} because its type is not LIST.");
+        return Err(Refusal::new(ErrorCode::INVALID_CONFIG, why));
+    }
+    let in_force = match current(resource, draft).remove(name) {
+        Some(value) => value,
+        None => inherited(resource, def, draft, context),
+    };
+    let mut list: Vec<String> = words(&in_force).map(str::to_owned).collect();
+    edit(&mut list);
+    Ok(list.join(","))
+}
+
+fn inherited(
+    resource: &Resource,
+    def: &'static TopicConfigDef,
+    draft: &Draft,
+    context: &Context<'_>,
+) -> String {
+    let settings = context.settings;
+    let brokers = draft.image().broker_defaults(settings.node, &settings.topic_defaults);
+    let topic = match resource {
+        Resource::Topic(id) => draft.image().topic(*id),
+        Resource::Broker(_) | Resource::AllBrokers => None,
+    };
+    let none = Overrides::new();
+    let own = topic.map_or(&none, |topic| &topic.configs);
+    candidates(def, own, &brokers).swap_remove(0).value
+}
+
+fn append(list: &mut Vec<String>, more: &str) {
+    for word in words(more) {
+        if !list.iter().any(|known| known == word) {
+            list.push(word.to_owned());
+        }
+    }
+}
+
+fn subtract(list: &mut Vec<String>, less: &str) {
+    list.retain(|known| words(less).all(|word| word != known));
+}

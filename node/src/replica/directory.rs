@@ -1,0 +1,447 @@
+//! SHELL. The partitions of this node: looked up by everyone, kept in line with the metadata.
+//!
+//! Owns: the table of topics and their open partitions, published as a whole; the flusher, the room watch and
+//! retention of the data directory.
+//! Promises: a partition is in the table only when it serves; a deleted one refuses everyone before its files go;
+//! deletion is durable step by step (rename aside, sync, remove) and finished at the next start; files that the
+//! metadata does not know are removed only by a node whose metadata remembers an earlier life (MQ-10).
+//! Leaves out: what the metadata says (`metadata`), the data directory's own files (`dejaq_storage::DataDir`).
+//! Called by `broker` ([`Directory::start`], [`Directory::apply`], [`Directory::shutdown`]) and by every data API.
+//!
+//! ```text
+//!  image ─► apply: gone ─► out of the table, abandon, remove      new ─► open or create ─► into the table
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use dejaq_storage::{CloseError, DataDir, SpaceGuard};
+use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
+use tokio::sync::Notify;
+
+use super::flusher::Flusher;
+use super::health::Health;
+use super::open::{self, Job, NotStarted};
+use super::partition::{Leadership, Partition};
+use super::retention;
+use crate::metadata::topic_config::Overrides;
+use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
+use crate::runtime::{Mono, Runtime};
+
+/// What a directory is told from outside.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node.
+    pub me: BrokerId,
+    /// Below this much free room writes are refused.
+    pub min_free_bytes: u64,
+    /// How often retention looks at every partition.
+    pub retention_every: Duration,
+    /// Topic configs by their Kafka names, from this broker's own settings.
+    pub topic_defaults: Overrides,
+}
+
+impl Settings {
+    /// The settings of a node that changes nothing but its name.
+    #[must_use]
+    pub fn of(me: BrokerId) -> Settings {
+        Settings {
+            me,
+            min_free_bytes: 0,
+            // Retention is counted in hours or more; Kafka looks every five minutes.
+            retention_every: Duration::from_secs(30),
+            topic_defaults: Overrides::new(),
+        }
+    }
+}
+
+/// Where a partition of a known topic is.
+pub(super) enum Slot<R: Runtime> {
+    Ready(Arc<Partition<R>>),
+    /// Another node leads it, or nobody.
+    Elsewhere,
+    /// It did not open; the log says why.
+    Failed,
+}
+
+/// Why a partition of a known topic cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPartition {
+    /// The topic has no such partition.
+    #[error("the topic has no such partition")]
+    Unknown,
+    /// Another node leads it.
+    #[error("this node does not lead the partition")]
+    Elsewhere,
+    /// Its files could not be opened.
+    #[error("the partition's files could not be opened")]
+    Failed,
+}
+
+/// One topic as this node holds it.
+pub struct TopicEntry<R: Runtime> {
+    /// Its id.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its configs in force.
+    pub config: Arc<TopicConfig>,
+    pub(super) slots: Vec<Slot<R>>,
+}
+
+impl<R: Runtime> TopicEntry<R> {
+    /// The partition of this index, if it can be used.
+    ///
+    /// # Errors
+    /// [`NoPartition`].
+    pub fn partition(&self, index: PartitionId) -> Result<&Arc<Partition<R>>, NoPartition> {
+        let slot = usize::try_from(index.0).ok().and_then(|at| self.slots.get(at));
+        match slot {
+            None => Err(NoPartition::Unknown),
+            Some(Slot::Ready(partition)) => Ok(partition),
+            Some(Slot::Elsewhere) => Err(NoPartition::Elsewhere),
+            Some(Slot::Failed) => Err(NoPartition::Failed),
+        }
+    }
+
+    /// Its open partitions, ascending.
+    pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition<R>>> {
+        self.slots.iter().filter_map(|slot| match slot {
+            Slot::Ready(partition) => Some(partition),
+            Slot::Elsewhere | Slot::Failed => None,
+        })
+    }
+}
+
+/// Every topic of this node at one moment. Immutable; lookups in one request use one table.
+pub struct Table<R: Runtime> {
+    by_id: BTreeMap<TopicId, Arc<TopicEntry<R>>>,
+    by_name: BTreeMap<Arc<str>, TopicId>,
+}
+
+impl<R: Runtime> Table<R> {
+    /// The topic of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<TopicEntry<R>>> {
+        self.by_name.get(name).and_then(|id| self.by_id.get(id))
+    }
+
+    /// The topic of this id.
+    pub fn with_id(&self, id: TopicId) -> Option<&Arc<TopicEntry<R>>> {
+        self.by_id.get(&id)
+    }
+
+    /// Every topic, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<TopicEntry<R>>> {
+        self.by_name.values().filter_map(|id| self.by_id.get(id))
+    }
+}
+
+impl<R: Runtime> Clone for Table<R> {
+    fn clone(&self) -> Table<R> {
+        Table { by_id: self.by_id.clone(), by_name: self.by_name.clone() }
+    }
+}
+
+/// The partitions of one node.
+pub struct Directory<R: Runtime> {
+    pub(super) runtime: R,
+    pub(super) settings: Settings,
+    pub(super) health: Arc<Health>,
+    pub(super) flusher: Arc<Flusher<R>>,
+    pub(super) space: SpaceGuard,
+    /// Given back at the shutdown, so that the broker can mark it clean.
+    data_dir: Mutex<Option<Arc<DataDir<R::Disk>>>>,
+    /// Replaced as a whole, read for the time of copying a pointer.
+    table: RwLock<Arc<Table<R>>>,
+    /// The image that the table mirrors. Held while one is applied.
+    applied: tokio::sync::Mutex<Arc<Image>>,
+    has_failed_partitions: AtomicBool,
+    is_stopping: AtomicBool,
+    stop: Notify,
+}
+
+/// Why the directory was not closed cleanly. The data directory must not be marked clean then.
+#[derive(Debug, thiserror::Error)]
+pub enum NotClean {
+    /// A partition could not be closed.
+    #[error("{partition} was not closed cleanly: {error}")]
+    Close {
+        /// Which.
+        partition: String,
+        /// Why.
+        error: CloseError,
+    },
+    /// A partition was never opened: its files were not looked at.
+    #[error("not every partition could be opened")]
+    NotOpened,
+    /// The data directory failed.
+    #[error("the data directory is offline: {0}")]
+    Offline(String),
+}
+
+impl<R: Runtime> Directory<R> {
+    /// Opens every partition that `image` places on this node and starts to flush and to tidy.
+    ///
+    /// `was_clean`: the last process closed the data directory cleanly, so that nothing needs a scan.
+    ///
+    /// # Errors
+    /// [`NotStarted`]: the metadata cannot be that of this data directory. A partition that does not open is no
+    /// error here: it answers KAFKA_STORAGE_ERROR and the rest serves.
+    pub async fn start(
+        runtime: R,
+        settings: Settings,
+        data_dir: Arc<DataDir<R::Disk>>,
+        image: Arc<Image>,
+        was_clean: bool,
+    ) -> Result<Arc<Directory<R>>, NotStarted> {
+        open::remove_strays(&data_dir, &image, settings.me).await?;
+        let health = Arc::new(Health::default());
+        let reserve = settings.min_free_bytes;
+        let directory = Arc::new(Directory {
+            flusher: Flusher::new(runtime.clone(), health.clone()),
+            health,
+            // A quarter above the mark before writes are taken again, so that the switch does not flutter.
+            space: SpaceGuard::new(reserve, reserve.saturating_add(reserve / 4)),
+            data_dir: Mutex::new(Some(data_dir)),
+            table: RwLock::new(Arc::new(Table { by_id: BTreeMap::new(), by_name: BTreeMap::new() })),
+            applied: tokio::sync::Mutex::new(Arc::new(Image::default())),
+            has_failed_partitions: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+            stop: Notify::new(),
+            runtime: runtime.clone(),
+            settings,
+        });
+        runtime.spawn("flusher", directory.flusher.clone().run());
+        directory.apply_as(&image, was_clean).await;
+        let (space, every) = (directory.space.clone(), directory.settings.retention_every);
+        runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
+        runtime.spawn("retention", retention::run(runtime.clone(), every, directory.clone()));
+        Ok(directory)
+    }
+
+    /// Brings the partitions in line with `image`; returns when what it asks for is served (or has failed).
+    pub async fn apply(self: &Arc<Self>, image: &Arc<Image>) {
+        self.apply_as(image, false).await;
+    }
+
+    async fn apply_as(self: &Arc<Self>, image: &Arc<Image>, is_clean: bool) {
+        let mut applied = self.applied.lock().await;
+        let delta = Delta::between(&applied, image);
+        for topic in &delta.deleted {
+            self.delete(topic).await;
+        }
+        let defaults = image.broker_defaults(self.settings.me, &self.settings.topic_defaults);
+        if delta.broker_configs {
+            for topic in image.topics() {
+                self.configure(topic, &defaults);
+            }
+        }
+        let mut grown: Vec<Arc<Topic>> = delta.created.clone();
+        for changed in &delta.changed {
+            if changed.configs_changed() {
+                self.configure(&changed.new, &defaults);
+            }
+            self.lead(&changed.new);
+            grown.push(changed.new.clone());
+        }
+        self.open(&grown, &defaults, is_clean).await;
+        *applied = image.clone();
+    }
+
+    /// Every topic and its partitions, as they are now.
+    pub fn table(&self) -> Arc<Table<R>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Every open partition.
+    pub fn partitions(&self) -> Vec<Arc<Partition<R>>> {
+        self.table().topics().flat_map(|topic| topic.partitions().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Bytes that were appended and that no finished sync covers: what a power cut now could take from topics that
+    /// are not durable.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.table()
+            .topics()
+            .flat_map(|topic| topic.partitions())
+            .map(|one| one.view().unsynced_bytes())
+            .sum()
+    }
+
+    /// Whether the data directory failed.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// The refusal of writes while the disk is nearly full.
+    pub fn space(&self) -> &SpaceGuard {
+        &self.space
+    }
+
+    /// What syncs are done.
+    pub fn flusher(&self) -> &Arc<Flusher<R>> {
+        &self.flusher
+    }
+
+    /// Stops serving, flushes and closes every log. Call once, when no request is being answered.
+    ///
+    /// # Errors
+    /// [`NotClean`]: the first of what went wrong; everything that could be closed is.
+    pub async fn shutdown(self: &Arc<Self>) -> Result<(), NotClean> {
+        self.is_stopping.store(true, Ordering::Release);
+        self.stop.notify_waiters();
+        self.flusher.stop().await;
+        let _applied = self.applied.lock().await;
+        drop(self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let mut result = match self.health.failure() {
+            Some(reason) => Err(NotClean::Offline(reason)),
+            None if self.has_failed_partitions.load(Ordering::Acquire) => Err(NotClean::NotOpened),
+            None => Ok(()),
+        };
+        for partition in self.partitions() {
+            if let Err(error) = partition.close().await {
+                let partition = partition.name();
+                tracing::error!(partition, %error, "a log was not closed cleanly");
+                result = result.and(Err(NotClean::Close { partition, error }));
+            }
+        }
+        result
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Acquire)
+    }
+
+    /// Sleeps until `at` or until the directory stops.
+    pub(super) async fn pause_until(&self, at: Mono) {
+        let stop = self.stop.notified(); // before the look, so that no stop is missed
+        if !self.is_stopping() {
+            self.runtime.before(at, stop).await;
+        }
+    }
+
+    fn replace(&self, change: impl FnOnce(&mut Table<R>)) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Table::clone(&table);
+        change(&mut next);
+        assert_eq!(next.by_id.len(), next.by_name.len(), "one name a topic");
+        *table = Arc::new(next);
+    }
+
+    async fn delete(&self, topic: &Arc<Topic>) {
+        let Some(entry) = self.table().with_id(topic.id).cloned() else { return };
+        self.replace(|table| {
+            table.by_id.remove(&topic.id);
+            if table.by_name.get(&topic.name) == Some(&topic.id) {
+                table.by_name.remove(&topic.name);
+            }
+        });
+        for partition in entry.partitions() {
+            partition.abandon().await;
+        }
+        // A sync that runs now may still rename small files of these partitions.
+        self.flusher.settled().await;
+        let Some(data_dir) = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+            return;
+        };
+        for partition in entry.partitions() {
+            let index = partition.identity().partition;
+            if let Err(error) = data_dir.remove_partition(topic.id, index).await {
+                tracing::warn!(partition = partition.name(), %error, "its files stay until the next start");
+            }
+        }
+        tracing::info!(topic = &*topic.name, id = %topic.id, "the topic is deleted");
+    }
+
+    fn configure(&self, topic: &Topic, defaults: &BrokerDefaults) {
+        let Some(entry) = self.table().with_id(topic.id).cloned() else { return };
+        let config = TopicConfig::resolve(&topic.configs, defaults);
+        if config == *entry.config {
+            return;
+        }
+        let (log, policy) = (config.log_config(), config.policy());
+        for partition in entry.partitions() {
+            partition.configure(log.clone(), policy);
+        }
+        self.replace(|table| {
+            let changed = TopicEntry {
+                config: Arc::new(config),
+                id: entry.id,
+                name: entry.name.clone(),
+                slots: entry.slots(),
+            };
+            table.by_id.insert(entry.id, Arc::new(changed));
+        });
+    }
+
+    fn lead(&self, topic: &Topic) {
+        let Some(entry) = self.table().with_id(topic.id).cloned() else { return };
+        for partition in entry.partitions() {
+            let Some(leadership) = leadership(topic, partition.identity().partition, self.settings.me) else {
+                partition.resign(super::leader::Resigned::Moved);
+                continue;
+            };
+            if let Err(error) = partition.lead(&leadership) {
+                tracing::error!(partition = partition.name(), %error, "the log refuses its new leader epoch");
+                partition.resign(super::leader::Resigned::Moved);
+            }
+        }
+    }
+
+    /// Opens what `topics` place here and is not open, then puts it into the table.
+    async fn open(self: &Arc<Self>, topics: &[Arc<Topic>], defaults: &BrokerDefaults, is_clean: bool) {
+        let mut jobs = Vec::new();
+        for topic in topics {
+            let known = self.table().with_id(topic.id).map_or(0, |entry| entry.slots.len());
+            let config = Arc::new(TopicConfig::resolve(&topic.configs, defaults));
+            for (index, _) in topic.partitions().skip(known) {
+                let leadership = leadership(topic, index, self.settings.me);
+                jobs.push(Job { topic: topic.clone(), index, leadership, config: config.clone(), is_clean });
+            }
+        }
+        for (job, slot) in open::open_all(self, jobs).await {
+            if matches!(slot, Slot::Failed) {
+                self.has_failed_partitions.store(true, Ordering::Release);
+            }
+            self.replace(|table| table.add(&job, slot));
+        }
+    }
+}
+
+impl<R: Runtime> Table<R> {
+    /// Adds the next partition of its topic.
+    fn add(&mut self, job: &Job, slot: Slot<R>) {
+        let (id, name) = (job.topic.id, job.topic.name.clone());
+        let mut slots = self.by_id.get(&id).map(|entry| entry.slots()).unwrap_or_default();
+        assert_eq!(slots.len() as i32, job.index.0, "partitions of {name} are added in order");
+        slots.push(slot);
+        let entry = TopicEntry { id, name: name.clone(), config: job.config.clone(), slots };
+        self.by_id.insert(id, Arc::new(entry));
+        self.by_name.insert(name, id);
+    }
+}
+
+impl<R: Runtime> TopicEntry<R> {
+    fn slots(&self) -> Vec<Slot<R>> {
+        self.slots.iter().map(Slot::clone).collect()
+    }
+}
+
+impl<R: Runtime> Clone for Slot<R> {
+    fn clone(&self) -> Slot<R> {
+        match self {
+            Slot::Ready(partition) => Slot::Ready(partition.clone()),
+            Slot::Elsewhere => Slot::Elsewhere,
+            Slot::Failed => Slot::Failed,
+        }
+    }
+}
+
+/// How `me` leads this partition; `None` if it does not.
+fn leadership(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Leadership> {
+    let partition = topic.partition(index).filter(|partition| partition.leader == me)?;
+    let (replicas, isr) = (partition.replicas.to_vec(), partition.isr.to_vec());
+    Some(Leadership { me, epoch: partition.leader_epoch, replicas, isr })
+}

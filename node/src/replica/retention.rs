@@ -1,0 +1,148 @@
+//! SHELL. What goes with time: old segments, forgotten producers, idle files; and the watch over free room.
+//!
+//! Owns: two clocks, one short for the room on the disk, one long for retention.
+//! Promises: a new start is durable before any file goes (LOG-14); the start never passes the watermark; writes are
+//! refused before the disk is full and taken again when there is room, reads go on (LOG-10).
+//! Leaves out: which offset may go (`Log::retention_plan`), who asks for DeleteRecords (`api`).
+//! One task a data directory; [`move_start`] is also what DeleteRecords calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dejaq_storage::{Disk, SpaceGuard, StartError, mark};
+use dejaq_wire::ids::Offset;
+
+use super::directory::Directory;
+use super::leader::Resigned;
+use super::partition::Partition;
+use crate::runtime::Runtime;
+
+/// How often the disk is asked for its free room: at 1 GB/s the smallest sensible reserve (256 MiB) lasts about as long.
+const ROOM_EVERY: Duration = Duration::from_millis(250);
+
+/// Why the start of a log did not move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MoveError {
+    /// Answer OFFSET_OUT_OF_RANGE.
+    #[error("the offset lies beyond the watermark {0}")]
+    BeyondWatermark(Offset),
+    /// The partition does not serve.
+    #[error("the partition has stopped: {0:?}")]
+    Stopped(Resigned),
+    /// No room to write the new start, or the log is busy: try again later.
+    #[error("the new start could not be written")]
+    NotNow,
+}
+
+/// Where a start shall move.
+enum Target {
+    /// Where retention wants it at this time.
+    Retention { now_ms: i64 },
+    /// Where a client wants it; `None` is the watermark.
+    To(Option<Offset>),
+}
+
+/// Watches free room until the directory stops. Returns only then.
+pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, directory: Arc<Directory<R>>) {
+    let mut was_refusing = false;
+    while !directory.is_stopping() {
+        match runtime.disk().free_bytes() {
+            Ok(free_bytes) => {
+                let is_refusing = space.update(free_bytes);
+                if is_refusing && !was_refusing {
+                    mark!("the disk is nearly full");
+                    tracing::warn!(
+                        free_bytes,
+                        "the disk is nearly full: writes are refused until there is room"
+                    );
+                } else if was_refusing && !is_refusing {
+                    tracing::info!(free_bytes, "there is room on the disk again: writes are taken");
+                }
+                was_refusing = is_refusing;
+            }
+            Err(error) => tracing::warn!(%error, "the disk does not say how much room it has"),
+        }
+        directory.pause_until(runtime.now().plus(ROOM_EVERY)).await;
+    }
+}
+
+/// Applies retention to every partition, again and again, until the directory stops.
+pub(super) async fn run<R: Runtime>(runtime: R, every: Duration, directory: Arc<Directory<R>>) {
+    loop {
+        directory.pause_until(runtime.now().plus(every)).await;
+        for partition in directory.partitions() {
+            if directory.is_stopping() {
+                return;
+            }
+            tidy(&partition, runtime.unix_ms()).await;
+        }
+        if directory.is_stopping() {
+            return;
+        }
+    }
+}
+
+async fn tidy<R: Runtime>(partition: &Arc<Partition<R>>, now_ms: i64) {
+    let moved = move_to(partition, Target::Retention { now_ms }).await;
+    if let Err(why @ (MoveError::NotNow | MoveError::BeyondWatermark(_))) = moved {
+        tracing::warn!(partition = partition.name(), %why, "retention is put off");
+    }
+    partition.with_log(|log, _| {
+        log.expire_producers(now_ms);
+        log.shed_idle();
+    });
+}
+
+/// Moves the start of a log to `to`, or to the watermark if `None`; returns the start that holds then.
+///
+/// Durable on return. Files below it are gone, or go with the next start.
+///
+/// # Errors
+/// [`MoveError`]; the start is where it was.
+pub async fn move_start<R: Runtime>(
+    partition: &Arc<Partition<R>>,
+    to: Option<Offset>,
+) -> Result<Offset, MoveError> {
+    move_to(partition, Target::To(to)).await
+}
+
+async fn move_to<R: Runtime>(partition: &Arc<Partition<R>>, target: Target) -> Result<Offset, MoveError> {
+    let _one = partition.start_moves.lock().await;
+    if let Some(why) = partition.stopped() {
+        return Err(MoveError::Stopped(why));
+    }
+    let begun = partition.with_log(|log, watermark| {
+        let to = match target {
+            Target::Retention { now_ms } => log.retention_plan(now_ms, watermark).unwrap_or(log.start()),
+            Target::To(to) => to.unwrap_or(watermark),
+        };
+        if to > watermark {
+            return Err(MoveError::BeyondWatermark(watermark));
+        }
+        log.begin_advance_start(to).map_err(|error| match error {
+            StartError::BeyondEnd { .. } => MoveError::BeyondWatermark(watermark),
+            StartError::Busy | StartError::Io(_) => MoveError::NotNow,
+        })
+    });
+    let stopped = || MoveError::Stopped(partition.stopped().unwrap_or(Resigned::Stopping));
+    if let Some(write) = begun.ok_or_else(stopped)?? {
+        match write.run().await {
+            Ok(written) => {
+                let removal =
+                    partition.with_log(|log, _| log.end_advance_start(written)).ok_or_else(stopped)?;
+                if !removal.is_empty()
+                    && let Err(error) = removal.run().await
+                {
+                    tracing::warn!(partition = partition.name(), %error, "old segments stay until the next start");
+                }
+            }
+            Err(error) => {
+                mark!("a new start could not be written");
+                tracing::warn!(partition = partition.name(), %error, "the start of the log stays where it is");
+                partition.with_log(|log, _| log.abandon_start());
+                return Err(MoveError::NotNow);
+            }
+        }
+    }
+    Ok(partition.view().reader().start())
+}

@@ -1,0 +1,151 @@
+//! What readers see of a partition: published by its turn, read without it.
+//!
+//! Owns: the watermark, the epoch and its start, whether the partition serves, and the waiting fetches.
+//! Promises: the watermark is published after the records below it can be read, and never goes back within an epoch;
+//! a fetch that waits is woken at most once a turn, after the watermark moved or the partition stopped serving; no
+//! wake is lost between looking and waiting.
+//! Leaves out: deciding (`leader`), bytes (`LogReader`).
+//! Written by `partition` under its turn; read by `api::fetch` and its neighbours.
+//!
+//! ```text
+//!  turn: store watermark ─► lock waiters ─► wake all      fetch: lock waiters ─► look at watermark ─► enlist or go on
+//! ```
+
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use dejaq_storage::{Disk, LogReader, mark};
+use dejaq_wire::ids::{LeaderEpoch, Offset};
+use tokio::sync::Notify;
+
+use super::leader::Resigned;
+
+/// Most fetches that wait on one partition; one more waits for its deadline only.
+const WAITERS: usize = 16_384;
+/// First number of waiters at which those that gave up are looked for.
+const PRUNE_FROM: usize = 32;
+
+/// The published state of one partition.
+pub struct View<D: Disk> {
+    reader: LogReader<D>,
+    watermark: AtomicI64,
+    epoch: AtomicI32,
+    epoch_start: AtomicI64,
+    /// 0 while it serves, else 1 + the reason's place in [`REASONS`].
+    stopped: AtomicU8,
+    unsynced_bytes: AtomicU64,
+    waiters: Mutex<Waiters>,
+}
+
+const REASONS: [Resigned; 4] = [Resigned::Moved, Resigned::Deleted, Resigned::Offline, Resigned::Stopping];
+
+#[derive(Default)]
+struct Waiters {
+    list: Vec<Arc<Notify>>,
+    prune_at: usize,
+}
+
+impl<D: Disk> View<D> {
+    /// A view of a partition that does not serve yet.
+    pub(super) fn new(reader: LogReader<D>) -> View<D> {
+        View {
+            watermark: AtomicI64::new(reader.start().0),
+            reader,
+            epoch: AtomicI32::new(LeaderEpoch::NONE.0),
+            epoch_start: AtomicI64::new(0),
+            stopped: AtomicU8::new(1),
+            unsynced_bytes: AtomicU64::new(0),
+            waiters: Mutex::default(),
+        }
+    }
+
+    /// The log below the watermark; the caller bounds its reads by it.
+    pub fn reader(&self) -> &LogReader<D> {
+        &self.reader
+    }
+
+    /// End of what readers may see (REP-8).
+    pub fn watermark(&self) -> Offset {
+        Offset(self.watermark.load(Ordering::Acquire))
+    }
+
+    /// The epoch of the leader here.
+    pub fn epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.epoch.load(Ordering::Acquire))
+    }
+
+    /// Whether the watermark has reached what earlier leaders left: before, the end is not known (KIP-207).
+    pub fn is_caught_up(&self) -> bool {
+        self.watermark.load(Ordering::Acquire) >= self.epoch_start.load(Ordering::Acquire)
+    }
+
+    /// Why it does not serve, if it does not.
+    pub fn stopped(&self) -> Option<Resigned> {
+        match self.stopped.load(Ordering::Acquire) {
+            0 => None,
+            place => Some(REASONS[usize::from(place) - 1]),
+        }
+    }
+
+    /// Appended bytes that no finished sync covers.
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Wakes `waiter` once when the watermark passes `seen` or the partition stops serving.
+    ///
+    /// Returns true, and enlists nobody, when that is so already. Use a fresh waiter for every wait: one that its
+    /// fetch has dropped is forgotten by and by.
+    pub fn watch(&self, waiter: &Arc<Notify>, seen: Offset) -> bool {
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.watermark() > seen || self.stopped().is_some() {
+            return true;
+        }
+        if waiters.list.len() >= waiters.prune_at.max(PRUNE_FROM) {
+            waiters.list.retain(|waiter| Arc::strong_count(waiter) > 1);
+            waiters.prune_at = 2 * waiters.list.len();
+        }
+        if waiters.list.len() < WAITERS {
+            waiters.list.push(waiter.clone());
+        } else {
+            mark!("too many fetches wait on a partition");
+        }
+        false
+    }
+
+    /// Starts to serve in `epoch`.
+    pub(super) fn publish_epoch(&self, epoch: LeaderEpoch, start: Offset) {
+        assert!(epoch > self.epoch(), "{epoch:?} after {:?}", self.epoch());
+        self.epoch_start.store(start.0, Ordering::Release);
+        self.epoch.store(epoch.0, Ordering::Release);
+        self.stopped.store(0, Ordering::Release);
+    }
+
+    /// Shows records up to `end`. Call [`View::wake`] after the turn.
+    pub(super) fn publish_watermark(&self, end: Offset) {
+        assert!(end <= self.reader.end(), "{end:?} is beyond the log end {:?}", self.reader.end());
+        self.watermark.store(end.0, Ordering::Release);
+    }
+
+    /// Stops serving and wakes everyone.
+    pub(super) fn publish_stop(&self, why: Resigned) {
+        let place = REASONS.iter().position(|reason| *reason == why).expect("every reason is listed");
+        self.stopped.store(place as u8 + 1, Ordering::Release);
+        self.wake();
+    }
+
+    pub(super) fn publish_unsynced(&self, bytes: u64) {
+        self.unsynced_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Wakes every waiting fetch.
+    pub(super) fn wake(&self) {
+        let woken = {
+            let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut waiters.list)
+        };
+        for waiter in woken {
+            waiter.notify_one();
+        }
+    }
+}

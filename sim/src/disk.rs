@@ -1,0 +1,109 @@
+//! The simulated disk: the model of `dejaq_storage::model_disk` with virtual time and the trace.
+//!
+//! Owns: how long operations take, and noting each in the trace. Promises: what the model promises.
+//! Leaves out: what a power cut leaves and how a device fails (the model's), and when (see `nemesis`).
+
+use std::io::ErrorKind;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dejaq_storage::model_disk::{DiskEvent, Latency, ModelDisk, Observer, Op, Pause, Platter, Setup};
+
+use crate::rng::Dice;
+use crate::trace::Who;
+use crate::world::World;
+
+/// What a simulated node sees.
+pub type SimDisk = ModelDisk;
+
+/// How slow a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speed {
+    /// The fastest sync.
+    pub sync_from: Duration,
+    /// The slowest sync.
+    pub sync_to: Duration,
+    /// Everything takes this much longer: a stall.
+    pub stall: Duration,
+}
+
+impl Default for Speed {
+    fn default() -> Self {
+        Speed {
+            sync_from: Duration::from_micros(200),
+            sync_to: Duration::from_millis(4),
+            stall: Duration::ZERO,
+        }
+    }
+}
+
+/// The machine's device, with a knob for its speed. Cheap to clone.
+#[derive(Clone)]
+pub struct Device {
+    /// The model.
+    pub platter: Platter,
+    speed: Arc<Mutex<Speed>>,
+}
+
+impl Device {
+    /// A new, empty device of machine `node`.
+    #[must_use]
+    pub fn new(world: &World, node: u32, capacity: Option<u64>, keeps_page_cache: bool) -> Self {
+        let speed = Arc::new(Mutex::new(Speed::default()));
+        let dice = Mutex::new(world.streams().dice("disk-time", u64::from(node)));
+        let clock = Clockwork { world: world.clone(), dice, speed: speed.clone() };
+        let witness = Witness { world: world.clone(), node };
+        let platter = Platter::new(Setup {
+            seed: world.streams().dice("disk", u64::from(node)).any(),
+            capacity,
+            crash_keeps_page_cache: keeps_page_cache,
+            latency: Some(Arc::new(clock)),
+            observer: Some(Arc::new(witness)),
+        });
+        Device { platter, speed }
+    }
+
+    /// Changes the speed from now on.
+    pub fn set_speed(&self, speed: Speed) {
+        *self.speed.lock().expect("nothing panics in here") = speed;
+    }
+}
+
+struct Clockwork {
+    world: World,
+    dice: Mutex<Dice>,
+    speed: Arc<Mutex<Speed>>,
+}
+
+impl Latency for Clockwork {
+    fn pause(&self, op: Op, bytes: u64) -> Pause {
+        let speed = *self.speed.lock().expect("nothing panics in here");
+        let mut dice = self.dice.lock().expect("nothing panics in here");
+        let (from, to) = (speed.sync_from.as_nanos() as u64, speed.sync_to.as_nanos() as u64);
+        let base = match op {
+            Op::Sync | Op::SyncStart | Op::SyncDir => dice.between(from, to + 1) + bytes / 2, // 2 GB/s
+            _ => dice.between(20_000, 200_000) + bytes / 2,
+        };
+        let wait = Duration::from_nanos(base) + speed.stall;
+        Box::pin(self.world.sleep(wait))
+    }
+}
+
+struct Witness {
+    world: World,
+    node: u32,
+}
+
+impl Observer for Witness {
+    fn event(&self, event: &DiskEvent<'_>, error: Option<ErrorKind>) {
+        let who = Who { node: self.node, incarnation: 0 };
+        let path = u64::from(crc32fast::hash(event.path.as_bytes()));
+        let failed = error.map_or(0, |kind| u64::from(crc32fast::hash(format!("{kind:?}").as_bytes())));
+        let words = [event.op as u64, path, event.at, event.len, u64::from(event.crc), failed];
+        self.world.event(who, "disk", &words, || {
+            let DiskEvent { op, path, at, len, crc } = event;
+            let error = error.map(|kind| format!(" FAILED {kind:?}")).unwrap_or_default();
+            format!("{op:?} {path} at {at} len {len} {crc:08x}{error}")
+        });
+    }
+}

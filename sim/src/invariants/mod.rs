@@ -1,0 +1,25 @@
+//! God's view: what must hold on the disks whatever the clients saw, one property a file.
+//!
+//! Owns: reading partition logs out of disk images without the product's code, and the checks on them.
+//! Promises: draws no randomness, never reads the product's metrics, changes nothing.
+//! Leaves out: client histories (see `oracle`). Called by stories after each crash and at the end.
+//!
+//! | file | property | source |
+//! |---|---|---|
+//! | `order` | LOG-1: offsets ascend without a gap or a repeat within a log | CORRECTNESS 1.1 |
+//! | `recovery` | LOG-3, LOG-12: what a sync covered is there after a crash, the same bytes | CORRECTNESS 1.1, PAR FAST'18 |
+//! | `resurrection` | LOG-4: what was deleted or never written does not appear after a crash | CORRECTNESS 1.1 |
+
+pub mod image;
+pub mod order;
+pub mod recovery;
+pub mod resurrection;
+
+/// A property that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// The invariant's name, as in CORRECTNESS.md.
+    pub name: &'static str,
+    /// The evidence.
+    pub evidence: String,
+}
