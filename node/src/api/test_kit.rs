@@ -15,12 +15,12 @@ use dejaq_storage::{DataDir, Expect};
 use dejaq_wire::frame::{decode_response, encode_request};
 use dejaq_wire::ids::{BrokerId, CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::kafka;
+use dejaq_wire::kafka::Records;
 use dejaq_wire::kafka::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic, PartitionData};
 use dejaq_wire::kafka::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
-use dejaq_wire::kafka::Records;
 use dejaq_wire::record::{BatchBuilder, Batches, Compression, NewRecord};
 use tokio::task::JoinSet;
 
@@ -97,6 +97,7 @@ pub(crate) struct Life {
 
 impl World {
     pub fn new() -> World {
+        let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
         World {
             platter: Platter::new(Setup::default()),
             unix_ms: Arc::new(AtomicI64::new(1_800_000_000_000)),
@@ -141,7 +142,7 @@ impl World {
         let directory =
             Directory::start(node.clone(), settings, data_dir.clone(), image.clone(), was_clean).await?;
         published.applied(&image);
-        node.spawn("apply", follow(published.clone(), directory.clone()));
+        node.spawn("apply", follow(published.clone(), directory.clone(), image.end()));
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {
             runtime: node.clone(),
@@ -159,8 +160,7 @@ impl World {
     }
 }
 
-async fn follow(published: Published, directory: Arc<Directory<Node>>) {
-    let mut seen = published.current().end();
+async fn follow(published: Published, directory: Arc<Directory<Node>>, mut seen: Offset) {
     loop {
         let image = published.after(seen).await;
         directory.apply(&image).await;

@@ -15,7 +15,7 @@ use crate::api::test_kit::{World, batch};
 use crate::runtime::Runtime;
 
 fn write(values: &[&str]) -> (Write, oneshot::Receiver<Outcome>) {
-    let batch = VerifiedBatch::verify(batch(1_800_000_000_000, values)).expect("we built it");
+    let batch = VerifiedBatch::verify(&batch(1_800_000_000_000, values)).expect("we built it");
     let (outcome, receiver) = oneshot::channel();
     (Write { batch, required: Required::All, outcome }, receiver)
 }
