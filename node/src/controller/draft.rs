@@ -14,6 +14,9 @@ use crate::metadata::{Image, Record};
 /// Most partitions that one request may create, as in Kafka.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 
+/// Longest text of a refusal in bytes; old versions of the protocol have room for 32767.
+pub const MAX_MESSAGE_BYTES: usize = 2000;
+
 /// Records that are decided but not durable.
 #[derive(Debug)]
 pub struct Draft {
@@ -52,10 +55,17 @@ impl Draft {
         self.records.push(record);
     }
 
-    /// Forgets every record: the request only wanted to know.
-    pub fn discard(&mut self, base: &Image) {
-        self.image = base.clone();
-        self.records.clear();
+    /// Where the draft stands now, to come back to.
+    #[must_use]
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { image: self.image.clone(), records: self.records.len() }
+    }
+
+    /// Forgets every record since the savepoint: the request only wanted to know.
+    pub fn roll_back(&mut self, to: Savepoint) {
+        assert!(to.records <= self.records.len(), "{} records, {} before", self.records.len(), to.records);
+        self.records.truncate(to.records);
+        self.image = to.image;
     }
 
     /// The image to publish once the records are durable, and the log ends at `end`.
@@ -69,6 +79,13 @@ impl Draft {
         );
         self.image.after(&[], end).expect("no record is left to apply")
     }
+}
+
+/// A state of a draft to which it can go back.
+#[derive(Debug)]
+pub struct Savepoint {
+    image: Image,
+    records: usize,
 }
 
 /// What a decision may depend on beside the image.
@@ -105,11 +122,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// With a text for people.
+    /// With a text for people, cut to [`MAX_MESSAGE_BYTES`]: it may repeat what a client sent.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
         assert!(code.is_error(), "a refusal is an error, not {code:?}");
-        Refusal { code, message: Some(message.into()) }
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            message.push('…');
+        }
+        Refusal { code, message: Some(message) }
     }
 
     /// With the code's own text.
