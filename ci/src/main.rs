@@ -15,6 +15,7 @@
 
 mod clients;
 mod corpus;
+mod determinism;
 mod install;
 mod kill9;
 mod oracle;
@@ -23,6 +24,7 @@ mod raw;
 mod report;
 mod server;
 mod symbols;
+mod test;
 mod tidy;
 mod work;
 
@@ -39,6 +41,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// The whole suite, in order: what README names and CI runs.
+    Test(test::Args),
+    /// A simulated run is a function of its seed: two processes, two builds.
+    Determinism(determinism::Args),
     /// Stock Kafka clients against the release broker: files, codecs, seeks, admin.
     Clients(clients::Args),
     /// Kill the release broker with SIGKILL under an acks=all load; nothing acked may be lost.
@@ -65,6 +71,8 @@ fn main() -> ExitCode {
 /// Runs one verb; `Ok(false)` is a red result that the verb has already explained.
 fn run(verb: Verb) -> Result<bool> {
     match verb {
+        Verb::Test(args) => test::run(&args),
+        Verb::Determinism(args) => determinism::run(&args),
         Verb::Clients(args) => clients::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Symbols => symbols::run(),

@@ -41,6 +41,10 @@ impl Report {
         self.entries.push(Entry { subject: subject.into(), name: name.into(), outcome, took });
     }
 
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// Counts of passed, failed and skipped.
     pub fn counts(&self) -> (usize, usize, usize) {
         count(self.entries.iter())
