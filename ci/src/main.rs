@@ -16,6 +16,7 @@
 mod clients;
 mod corpus;
 mod determinism;
+mod differential;
 mod install;
 mod kill9;
 mod oracle;
@@ -47,6 +48,8 @@ enum Verb {
     Determinism(determinism::Args),
     /// Stock Kafka clients against the release broker: files, codecs, seeks, admin.
     Clients(clients::Args),
+    /// The same requests to Apache Kafka (recorded) and to us: same answers but for ids and times.
+    Differential(differential::Args),
     /// Kill the release broker with SIGKILL under an acks=all load; nothing acked may be lost.
     Kill9(kill9::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
@@ -74,6 +77,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Test(args) => test::run(&args),
         Verb::Determinism(args) => determinism::run(&args),
         Verb::Clients(args) => clients::run(&args),
+        Verb::Differential(args) => differential::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),

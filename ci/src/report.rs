@@ -65,7 +65,15 @@ impl Report {
         }
         for entry in &self.entries {
             match &entry.outcome {
-                Outcome::Failed(why) => println!("  failed: {} {}: {why}", entry.subject, entry.name),
+                // A reason of several lines was printed above; here its first one.
+                Outcome::Failed(why) => {
+                    println!(
+                        "  failed: {} {}: {}",
+                        entry.subject,
+                        entry.name,
+                        why.lines().next().unwrap_or_default()
+                    );
+                }
                 Outcome::Skipped(why) => println!("  skipped: {} {}: {why}", entry.subject, entry.name),
                 Outcome::Passed => {}
             }
