@@ -22,48 +22,43 @@ pub(crate) fn has_sane_producer(header: &BatchHeader) -> bool {
         || (header.producer_epoch.is_valid() && header.base_sequence.is_valid())
 }
 
-/// Exactly one v2 batch whose CRC was computed and found good in this process. Cheap to clone; the payload is shared.
+/// Exactly one v2 batch whose CRC was computed and found good in this process. Cheap to clone; the bytes are shared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedBatch {
-    batch: Batch,
+    bytes: Bytes,
+    header: BatchHeader,
 }
 
 impl VerifiedBatch {
-    /// Checks that `bytes` are one batch, no more and no less, and that its CRC is right.
+    /// Checks that `bytes` are one batch, no more and no less, and that its CRC is right. Copies nothing.
     ///
     /// # Errors
     /// [`BatchError`]; nothing of the batch may be believed then.
-    pub fn verify(bytes: &Bytes) -> Result<VerifiedBatch, BatchError> {
-        let batch = Batch::parse(bytes)?;
-        if batch.bytes() != bytes.len() {
+    pub fn verify(bytes: Bytes) -> Result<VerifiedBatch, BatchError> {
+        let Batch { header, payload } = Batch::parse(&bytes)?;
+        if BatchHeader::BYTES + payload.len() != bytes.len() {
             return Err(BatchError::NotOneBatch);
         }
-        VerifiedBatch::of(batch)
-    }
-
-    /// Checks the CRC of a batch that was parsed already.
-    ///
-    /// # Errors
-    /// [`BatchError`]; nothing of the batch may be believed then.
-    pub fn of(batch: Batch) -> Result<VerifiedBatch, BatchError> {
-        batch.check_crc()?;
-        let header = &batch.header;
-        if !has_sane_producer(header) {
+        let computed = batch_crc(&bytes);
+        if computed != header.crc {
+            return Err(BatchError::BadCrc { stated: header.crc, computed });
+        }
+        if !has_sane_producer(&header) {
             let (id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
             return Err(BatchError::BadProducer(id, epoch, sequence));
         }
-        Ok(VerifiedBatch { batch })
+        Ok(VerifiedBatch { bytes, header })
     }
 
     /// The fixed fields.
     #[must_use]
     pub fn header(&self) -> &BatchHeader {
-        &self.batch.header
+        &self.header
     }
 
-    /// The batch.
+    /// The whole batch as it came.
     #[must_use]
-    pub fn batch(&self) -> &Batch {
-        &self.batch
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 }

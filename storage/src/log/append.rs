@@ -393,6 +393,6 @@ fn write_front(
     let front = fronts.split().freeze();
     let entry = crate::walk::entry_of(codec, header, &front, position);
     run.parts.push(front);
-    run.parts.push(batch.batch().payload.clone());
+    run.parts.push(batch.bytes().slice(BatchHeader::BYTES..));
     entry
 }

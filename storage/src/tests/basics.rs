@@ -140,13 +140,13 @@ fn a_follower_keeps_offsets_and_epochs_and_takes_no_gap() {
     leader.fill(5);
     let mut follower = Pair::new(small());
     for batch in &leader.batches {
-        let batch = crate::VerifiedBatch::verify(&batch.bytes).expect("good");
+        let batch = crate::VerifiedBatch::verify(batch.bytes.clone()).expect("good");
         follower.log.append_follower(&[batch], NOW_MS).expect("next");
     }
     follower.batches = leader.batches.clone();
     follower.check();
     assert_eq!(follower.log.epochs(), leader.log.epochs());
-    let gap = crate::VerifiedBatch::verify(&leader.batches[3].bytes).expect("good");
+    let gap = crate::VerifiedBatch::verify(leader.batches[3].bytes.clone()).expect("good");
     let error = follower.log.append_follower(&[gap], NOW_MS).expect_err("not next");
     assert_eq!(error, AppendError::NotNext { expected: Offset(20), found: Offset(6) });
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId};
-use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
+use dejaq_wire::record::{Batch, BatchBuilder, Compression, NewRecord};
 
 use crate::layout::PARTITIONS;
 use crate::model_disk::{ModelDisk, Platter, Setup};
@@ -57,7 +57,7 @@ impl Spec {
             let timestamp_ms = self.timestamp_ms + at as i64;
             builder.append(&NewRecord { timestamp_ms, value: Some(&value), ..NewRecord::default() });
         }
-        VerifiedBatch::of(builder.build().expect("no compression")).expect("our own batch")
+        VerifiedBatch::verify(builder.build().expect("no compression").to_bytes()).expect("our own batch")
     }
 }
 
@@ -146,7 +146,7 @@ impl Pair {
         let results = self.log.append_leader(&batches, self.epoch, NOW_MS);
         for (batch, result) in batches.iter().zip(&results) {
             if let Ok(Appended { base, last, duplicate: false }) = result {
-                let mut placed = batch.batch().clone();
+                let mut placed = Batch::parse(batch.bytes()).expect("verified");
                 placed.place(*base, self.epoch);
                 assert_eq!(*base, self.end(), "offsets follow each other");
                 self.batches.push(Expected { base: *base, last: *last, bytes: placed.to_bytes() });
