@@ -410,7 +410,7 @@ impl<D: Disk> Turn<D> {
         for ((batch, (required, outcome)), result) in batches.iter().zip(owners).zip(results) {
             match result {
                 Ok(appended) => {
-                    self.settle(appended, batch.batch().bytes() as u64, required, outcome, view);
+                    self.settle(appended, batch.bytes().len() as u64, required, outcome, view);
                 }
                 Err(why) => {
                     if matches!(why, AppendError::Io(_) | AppendError::Sealed) {

@@ -5,17 +5,19 @@ use std::time::Duration;
 use dejaq_storage::VerifiedBatch;
 use dejaq_storage::model_disk::{CrashMode, Fault, Op, Plan};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{Offset, TopicId};
+use dejaq_wire::ids::{BrokerId, Offset, TopicId};
 use tokio::sync::oneshot;
 
 use super::leader::{Required, Resigned};
+use super::open::{NotStarted, remove_strays};
 use super::retention::{MoveError, move_start};
 use super::write::{Outcome, Write, WriteError};
 use crate::api::test_kit::{World, batch};
+use crate::metadata::Image;
 use crate::runtime::Runtime;
 
 fn write(values: &[&str]) -> (Write, oneshot::Receiver<Outcome>) {
-    let batch = VerifiedBatch::verify(&batch(1_800_000_000_000, values)).expect("we built it");
+    let batch = VerifiedBatch::verify(batch(1_800_000_000_000, values)).expect("we built it");
     let (outcome, receiver) = oneshot::channel();
     (Write { batch, required: Required::All, outcome }, receiver)
 }
@@ -236,14 +238,15 @@ async fn partitions_of_lost_metadata_are_not_deleted() {
     life.create("t", 1, &[]).await;
     let id = life.topic_id("t");
     life.kill().await;
-    // The metadata log is gone, everything else is there.
     let disk = world.platter.mount();
-    let metadata = dejaq_storage::DataDir::<dejaq_storage::model_disk::ModelDisk>::partition_path(
-        TopicId::METADATA,
-        dejaq_wire::ids::PartitionId(0),
-    );
-    dejaq_storage::Disk::remove_dir_all(&disk, &metadata).await.expect("it was there");
-    world.platter.kill();
-    assert!(world.try_start().await.is_err());
+    let expect = dejaq_storage::Expect {
+        cluster_id: "c".into(),
+        node_id: BrokerId(1),
+        new_cluster_id: "c".into(),
+        new_directory_id: [1; 16],
+    };
+    let data_dir = dejaq_storage::DataDir::open(disk, expect).await.expect("the directory is ours");
+    let refused = remove_strays(&data_dir, &Image::default(), BrokerId(1)).await;
+    assert!(matches!(refused, Err(NotStarted::MetadataLost(1))), "{refused:?}");
     assert!(has_files_of(&world, id));
 }
