@@ -1,7 +1,5 @@
 //! The data plane's answers, through the service and its bytes: one claim a test.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use dejaq_storage::model_disk::CrashMode;
 use dejaq_wire::ErrorCode;
@@ -9,10 +7,9 @@ use dejaq_wire::api::ApiKey;
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId};
 use dejaq_wire::kafka::api_versions::ApiVersionsRequest;
 use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
-use dejaq_wire::kafka::delete_topics::DeleteTopicsRequest;
 use dejaq_wire::kafka::describe_log_dirs::DescribeLogDirsRequest;
 use dejaq_wire::kafka::describe_producers::{DescribeProducersRequest, TopicRequest};
-use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest};
+use dejaq_wire::kafka::fetch::FetchRequest;
 use dejaq_wire::kafka::init_producer_id::InitProducerIdRequest;
 use dejaq_wire::kafka::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsTopic,
@@ -30,12 +27,6 @@ use super::test_kit::{
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Started};
 
-async fn with_topic(world: &World, configs: &[(&str, &str)]) -> Life {
-    let life = world.start().await;
-    life.create("t", 2, configs).await;
-    life
-}
-
 fn sequenced(life: &Life, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None);
     builder.producer_id = ProducerId(4000);
@@ -47,7 +38,7 @@ fn sequenced(life: &Life, epoch: i16, sequence: i32, values: &[&str]) -> Bytes {
 #[tokio::test]
 async fn every_version_of_produce_and_fetch_carries_a_batch() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     let id = life.topic_id("t");
     for (at, version) in (3..=ApiKey::Produce.max_version()).enumerate() {
         let mut request = produce_request(-1, "t", 0, batch(life.node.unix_ms(), &["v"]));
@@ -74,7 +65,7 @@ async fn every_version_of_produce_and_fetch_carries_a_batch() {
 #[tokio::test]
 async fn requests_of_one_turn_are_appended_in_order_and_answered_each() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     let ask = |value| life.request(9, &produce_request(-1, "t", 0, batch(life.node.unix_ms(), &[value])));
     let fetch = life.request(11, &fetch_request("t", 0, 0));
     let started = life.turn(vec![ask("a"), ask("b"), fetch, ask("c")]);
@@ -95,7 +86,7 @@ async fn requests_of_one_turn_are_appended_in_order_and_answered_each() {
 #[tokio::test]
 async fn acks_0_has_no_answer_and_its_errors_close_the_connection() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     let good = life.request(9, &produce_request(0, "t", 0, batch(life.node.unix_ms(), &["a"])));
     assert!(matches!(life.reply(good).await, Reply::Nothing));
     let bad = life.request(9, &produce_request(0, "none", 0, batch(life.node.unix_ms(), &["a"])));
@@ -105,7 +96,7 @@ async fn acks_0_has_no_answer_and_its_errors_close_the_connection() {
 #[tokio::test]
 async fn acks_1_is_answered_in_the_turn_and_seen_after_the_sync() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     let request = life.request(9, &produce_request(1, "t", 0, batch(life.node.unix_ms(), &["a"])));
     let started = life.turn(vec![request]).remove(0);
     assert!(matches!(started, Started::Done(_)), "{started:?}");
@@ -119,7 +110,7 @@ async fn acks_1_is_answered_in_the_turn_and_seen_after_the_sync() {
 #[tokio::test]
 async fn what_produce_refuses_and_with_which_code() {
     let world = World::new();
-    let life = with_topic(&world, &[("max.message.bytes", "200")]).await;
+    let life = world.with_topic(&[("max.message.bytes", "200")]).await;
     let now = life.node.unix_ms();
     let code = async |acks, topic: &str, index, batch| {
         let request = produce_request(acks, topic, index, batch);
@@ -143,7 +134,7 @@ async fn what_produce_refuses_and_with_which_code() {
 #[tokio::test]
 async fn a_retry_is_answered_with_its_first_offset_also_after_a_power_cut() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     let send = async |life: &Life, epoch, sequence, values: &[&str]| {
         let part = life.produce_with(-1, "t", sequenced(life, epoch, sequence, values)).await;
         (part.error_code, part.base_offset.0)
@@ -163,7 +154,7 @@ async fn a_retry_is_answered_with_its_first_offset_also_after_a_power_cut() {
 #[tokio::test]
 async fn while_a_sync_is_stuck_nothing_is_acknowledged_or_seen_not_even_a_retry() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     world.gate.close();
     let mut request = produce_request(-1, "t", 0, sequenced(&life, 0, 0, &["a"]));
     request.timeout_ms = 60;
@@ -186,203 +177,10 @@ async fn while_a_sync_is_stuck_nothing_is_acknowledged_or_seen_not_even_a_retry(
 #[tokio::test]
 async fn log_append_time_is_told_and_stored() {
     let world = World::new();
-    let life = with_topic(&world, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let life = world.with_topic(&[("message.timestamp.type", "LogAppendTime")]).await;
     let part = life.produce_with(-1, "t", batch(5, &["a"])).await;
     assert_eq!(part.log_append_time_ms, life.node.unix_ms());
     assert_eq!(list(&life, -3).await.timestamp, life.node.unix_ms());
-}
-
-#[tokio::test]
-async fn a_fetch_waits_for_the_first_record_and_no_longer() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    let request = life.request(11, &fetch_request("t", 0, 10_000));
-    let started = life.node.now();
-    let waiting = finish(life.turn(vec![request]).remove(0));
-    let (reply, _) = tokio::join!(waiting, async {
-        life.node.sleep(Duration::from_millis(50)).await;
-        life.produce("t", &["a"]).await
-    });
-    let took = life.node.now().since(started);
-    assert!(took < Duration::from_secs(5), "{took:?}");
-    let part = answer_of::<FetchRequest>(11, reply).responses.remove(0).partitions.remove(0);
-    assert_eq!(values(part.records.expect("never null")).0, ["a"]);
-}
-
-#[tokio::test]
-async fn a_fetch_ends_at_its_deadline_with_what_is_there() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    life.produce("t", &["a"]).await;
-    let mut request = fetch_request("t", 0, 100);
-    request.min_bytes = 1 << 20;
-    let started = life.node.now();
-    let part = life.ask(11, &request).await.responses.remove(0).partitions.remove(0);
-    let took = life.node.now().since(started);
-    assert!(took >= Duration::from_millis(100), "{took:?}");
-    assert_eq!(values(part.records.expect("never null")).0, ["a"]);
-}
-
-#[tokio::test]
-async fn a_waiting_fetch_ends_at_once_when_its_topic_is_deleted() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    let request = life.request(11, &fetch_request("t", 0, 15_000));
-    let waiting = finish(life.turn(vec![request]).remove(0));
-    let delete =
-        DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 10_000, ..Default::default() };
-    let started = life.node.now();
-    let (reply, _) = tokio::join!(waiting, async {
-        life.node.sleep(Duration::from_millis(50)).await;
-        life.ask(3, &delete).await
-    });
-    assert!(life.node.now().since(started) < Duration::from_secs(5));
-    let part = answer_of::<FetchRequest>(11, reply).responses.remove(0).partitions.remove(0);
-    assert_eq!(part.error_code, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-}
-
-#[tokio::test]
-async fn the_first_batch_comes_whatever_its_size_and_limits_hold_for_the_rest() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    for index in 0..2 {
-        for _ in 0..3 {
-            let request = produce_request(-1, "t", index, batch(life.node.unix_ms(), &[&"x".repeat(500)]));
-            life.ask(9, &request).await;
-        }
-    }
-    let counts = async |max_bytes, partition_max_bytes| {
-        let mut request = fetch_request("t", 0, 0);
-        request.max_bytes = max_bytes;
-        let first = FetchPartition { partition_max_bytes, ..request.topics[0].partitions[0].clone() };
-        let second = FetchPartition { partition: PartitionId(1), ..first.clone() };
-        request.topics[0].partitions = vec![first, second];
-        let parts = life.ask(11, &request).await.responses.remove(0).partitions;
-        parts.into_iter().map(|part| values(part.records.expect("never null")).0.len()).collect::<Vec<_>>()
-    };
-    assert_eq!(counts(1, 1 << 20).await, [1, 0]);
-    assert_eq!(counts(1300, 1 << 20).await, [2, 0]);
-    assert_eq!(counts(1 << 20, 1).await, [1, 0]);
-    assert_eq!(counts(1 << 20, 1300).await, [2, 2]);
-    assert_eq!(counts(1 << 20, 1 << 20).await, [3, 3]);
-}
-
-#[tokio::test]
-async fn offsets_outside_the_log_and_wrong_epochs_are_refused() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    life.produce("t", &["a", "b"]).await;
-    for offset in [-1, 3] {
-        let part = life.fetch("t", offset).await;
-        assert_eq!(part.error_code, ErrorCode::OFFSET_OUT_OF_RANGE, "{offset}");
-        assert_eq!((part.log_start_offset, part.high_watermark), (Offset(0), Offset(2)));
-    }
-    let in_epoch = async |epoch| {
-        let mut request = fetch_request("t", 0, 0);
-        request.topics[0].partitions[0].current_leader_epoch = LeaderEpoch(epoch);
-        life.ask(11, &request).await.responses.remove(0).partitions.remove(0).error_code
-    };
-    let now = life.partition("t", 0).view().epoch().0;
-    assert_eq!(in_epoch(now).await, ErrorCode::NONE);
-    assert_eq!(in_epoch(now + 1).await, ErrorCode::UNKNOWN_LEADER_EPOCH);
-    life.kill().await;
-    let life = world.start().await;
-    let mut request = fetch_request("t", 0, 0);
-    request.topics[0].partitions[0].current_leader_epoch = LeaderEpoch(now);
-    let part = life.ask(11, &request).await.responses.remove(0).partitions.remove(0);
-    assert_eq!(part.error_code, ErrorCode::FENCED_LEADER_EPOCH);
-}
-
-#[tokio::test]
-async fn a_client_that_has_records_of_a_lost_epoch_is_told_where_it_diverges() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    life.produce("t", &["a"]).await;
-    let old = life.partition("t", 0).view().epoch();
-    life.kill().await;
-    let life = world.start().await;
-    life.produce("t", &["b"]).await;
-    let diverging = async |offset, epoch| {
-        let mut request = fetch_request("t", offset, 0);
-        request.topics[0].partitions[0].last_fetched_epoch = epoch;
-        life.ask(12, &request).await.responses.remove(0).partitions.remove(0).diverging_epoch.end_offset
-    };
-    assert_eq!(diverging(1, old).await, Offset::NONE, "it has what we have");
-    assert_eq!(diverging(2, old).await, Offset(1), "the old epoch ended at 1");
-}
-
-#[tokio::test]
-async fn a_session_tells_only_what_is_new() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    life.produce("t", &["a"]).await;
-    let mut request = fetch_request("t", 0, 0);
-    request.session_epoch = 0;
-    let first = life.ask(11, &request).await;
-    assert!(first.session_id != 0);
-    assert_eq!(first.responses[0].partitions.len(), 1);
-    let mut next =
-        FetchRequest { session_id: first.session_id, session_epoch: 1, ..fetch_request("t", 1, 0) };
-    assert!(life.ask(11, &next).await.responses.is_empty(), "nothing is new at 1");
-    life.produce("t", &["b"]).await;
-    next.topics.clear();
-    next.session_epoch = 2;
-    let third = life.ask(11, &next).await;
-    assert_eq!(values(third.responses[0].partitions[0].records.clone().expect("never null")).0, ["b"]);
-    assert_eq!(life.ask(11, &next).await.error_code, ErrorCode::INVALID_FETCH_SESSION_EPOCH);
-    next.session_id ^= 1;
-    assert_eq!(life.ask(11, &next).await.error_code, ErrorCode::FETCH_SESSION_ID_NOT_FOUND);
-}
-
-#[tokio::test]
-async fn the_bytes_of_unsent_answers_are_bounded() {
-    let mut world = World::new();
-    world.limits.memory_bytes = 4 << 20;
-    let life = with_topic(&world, &[]).await;
-    let value = "x".repeat(900_000);
-    for _ in 0..3 {
-        life.produce("t", &[&value]).await;
-    }
-    let ask = || {
-        let mut request = fetch_request("t", 0, 100);
-        request.max_bytes = 3 << 20;
-        request.topics[0].partitions[0].partition_max_bytes = 3 << 20;
-        life.request(11, &request)
-    };
-    let unsent = life.reply(ask()).await;
-    let bytes = |reply: &Reply| match reply {
-        Reply::Frame(frame) => frame.iter().map(Bytes::len).sum::<usize>(),
-        Reply::Nothing | Reply::Close(_) => panic!("{reply:?}"),
-    };
-    assert!(bytes(&unsent) > 2_700_000);
-    assert!(life.data.answers.claimed() > 2_700_000);
-    assert!(bytes(&life.reply(ask()).await) < 1000, "no room until the first is sent");
-    drop(unsent);
-    assert_eq!(life.data.answers.claimed(), 0);
-    assert!(bytes(&life.reply(ask()).await) > 2_700_000);
-}
-
-#[tokio::test]
-async fn damage_is_not_served_and_does_not_stop_the_rest() {
-    let world = World::new();
-    let life = with_topic(&world, &[]).await;
-    for value in ["first", "second", "third"] {
-        life.produce("t", &[value]).await;
-    }
-    let id: String = life.topic_id("t").0.iter().map(|byte| format!("{byte:02x}")).collect();
-    let files = world.platter.files();
-    let is_log = |path: &std::path::Path| {
-        let path = path.to_string_lossy();
-        path.contains(&format!("{id}-0")) && path.ends_with(".log")
-    };
-    let (path, content) = files.into_iter().find(|(path, _)| is_log(path)).expect("the log is there");
-    let at = content.windows(6).position(|window| window == b"second").expect("it is not compressed");
-    assert!(world.platter.rot(&path, at as u64, 1));
-    let second = life.fetch("t", 1).await;
-    assert_eq!(second.error_code, ErrorCode::CORRUPT_MESSAGE);
-    let third = life.fetch("t", 2).await;
-    assert_eq!(values(third.records.expect("never null")).0, ["third"]);
-    assert!(life.produce("t", &["fourth"]).await.error_code.is_none());
 }
 
 async fn list(life: &Life, timestamp: i64) -> ListOffsetsPartitionResponse {
@@ -395,7 +193,7 @@ async fn list(life: &Life, timestamp: i64) -> ListOffsetsPartitionResponse {
 #[tokio::test]
 async fn offsets_are_found_by_end_and_by_time() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     let start = life.node.unix_ms();
     for (at, value) in [(10, "a"), (30, "b"), (20, "c")] {
         life.produce_with(-1, "t", batch(start + at, &[value])).await;
@@ -417,7 +215,7 @@ async fn offsets_are_found_by_end_and_by_time() {
 #[tokio::test]
 async fn an_epoch_ends_where_the_next_begins() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     life.produce("t", &["a", "b"]).await;
     let first = life.partition("t", 0).view().epoch();
     life.kill().await;
@@ -437,7 +235,7 @@ async fn an_epoch_ends_where_the_next_begins() {
 #[tokio::test]
 async fn deleted_records_are_gone_and_the_new_start_is_told() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     for value in ["a", "b", "c"] {
         life.produce("t", &[value]).await;
     }
@@ -477,7 +275,7 @@ async fn producer_ids_are_never_given_out_twice() {
 #[tokio::test]
 async fn producers_and_sizes_are_described() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     life.produce_with(-1, "t", sequenced(&life, 3, 0, &["a", "b"])).await;
     let topic = TopicRequest { name: "t".into(), partition_indexes: vec![PartitionId(0)] };
     let response = life.ask(0, &DescribeProducersRequest { topics: vec![topic] }).await;
@@ -494,7 +292,7 @@ async fn producers_and_sizes_are_described() {
 #[tokio::test]
 async fn bytes_that_are_no_request_and_unserved_apis_close_the_connection() {
     let world = World::new();
-    let life = with_topic(&world, &[]).await;
+    let life = world.with_topic(&[]).await;
     for api in ApiKey::ALL {
         let mut request = life.request(3, &ApiVersionsRequest::default());
         request.api = *api;

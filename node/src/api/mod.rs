@@ -39,6 +39,8 @@ mod control_tests;
 #[cfg(test)]
 mod data_tests;
 #[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
 pub(crate) mod test_kit;
 
 pub use dispatch::{Api, Parts};

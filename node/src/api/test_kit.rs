@@ -145,6 +145,13 @@ impl World {
         self.try_start().await.expect("the node starts")
     }
 
+    /// A broker with a topic `t` of two partitions.
+    pub async fn with_topic(&self, configs: &[(&str, &str)]) -> Life {
+        let life = self.start().await;
+        life.create("t", 2, configs).await;
+        life
+    }
+
     pub async fn try_start(&self) -> Result<Life, NotStarted> {
         let real = FileDisk::open(self.dir.path()).expect("the directory is there");
         let node = Node {
@@ -322,6 +329,7 @@ impl Life {
 pub(crate) async fn finish(started: Started) -> Reply {
     match started {
         Started::Done(reply) => reply,
+        #[allow(clippy::disallowed_methods, reason = "an alarm for tests that hang")]
         Started::Later(pending) => {
             tokio::time::timeout(Duration::from_secs(20), pending).await.expect("an answer within 20 s")
         }
