@@ -140,6 +140,12 @@ impl Cluster {
         }
     }
 
+    /// Whether there is such a machine.
+    #[must_use]
+    pub fn has(&self, node: u32) -> bool {
+        self.lock().contains_key(&node)
+    }
+
     /// The device of a machine, for faults and for checkers.
     ///
     /// # Panics

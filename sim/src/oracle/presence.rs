@@ -83,6 +83,10 @@ fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &
         if offset.is_some_and(|offset| offset < part.trimmed) || (offset.is_none() && part.trimmed > 0) {
             continue; // R5: below a start that was asked for
         }
+        if offset.is_some_and(|offset| part.is_destroyed(offset)) {
+            verdict.counts.excused += 1; // R4: every copy was destroyed
+            continue;
+        }
         if !index.promised(send)
             && let Some(cut) = index.cut_after(send.done)
         {

@@ -220,3 +220,12 @@ fn a_position_inside_the_log_is_never_out_of_range() {
     let story = Story::new(true).ok(1, 0).ok(2, 1).event(Event::Poll(poll));
     story.drain(0, 2, &[(0, 1), (1, 2)]).is(&[Anomaly::FalseOutOfRange]);
 }
+
+#[test]
+fn a_destroyed_record_may_be_missing_but_not_wrong() {
+    let destroyed = || Event::Destroyed { part: 0, from: 0, last: 0 };
+    let story = || Story::new(true).ok(1, 0).ok(2, 1).event(destroyed());
+    let verdict = story().drain(0, 2, &[(1, 2)]).is(&[]);
+    assert_eq!(verdict.counts.excused, 1);
+    story().drain(0, 2, &[(0, 9), (1, 2)]).is(&[Anomaly::Phantom]);
+}
