@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
 use super::buffers::BufferPool;
 use super::net::{Accepted, Frame, FrameWriter, Listener, Net};
-use super::tokio_reader::TokioReader;
+pub use super::tokio_reader::TokioReader;
 
 /// Connections that the kernel keeps for us before we accept them.
 const BACKLOG: u32 = 1024;
