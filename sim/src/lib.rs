@@ -17,5 +17,6 @@ pub mod oracle;
 pub mod rng;
 pub mod runner;
 pub mod runtime;
+pub mod story;
 pub mod trace;
 pub mod world;

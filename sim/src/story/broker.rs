@@ -50,8 +50,8 @@ struct State {
     failed: Option<String>,
     /// What was durable, and what was there, at each crash that no recovery has been checked against.
     crashes: Vec<(Logs, Logs)>,
-    rotten: BTreeMap<(String, u64), Vec<(i64, i64)>>,
-    /// When batches of a segment were durable at the latest, for rot.
+    /// Batches that were rotted on purpose, by partition folder, as (first, last) offset.
+    rotten: BTreeMap<String, Vec<(i64, i64)>>,
     broken: Option<Broken>,
     starts: u64,
     unclean_starts: u64,
@@ -281,14 +281,22 @@ impl BrokerNode {
         let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
         let Some(part) = recorder.part_of_folder(folder) else { return false };
         recorder.event(NOBODY, Event::Destroyed { part, from: batch.base, last: batch.last });
-        let key = (folder.to_owned(), 0);
-        self.lock().rotten.entry(key).or_default().push((batch.base, batch.last));
+        self.lock().rotten.entry(folder.to_owned()).or_default().push((batch.base, batch.last));
         true
+    }
+
+    /// The offset behind a rotten batch that holds `offset`, if there is one.
+    #[must_use]
+    pub fn behind_rot(&self, topic: &str, index: i32, offset: i64, recorder: &Recorder) -> Option<i64> {
+        let folder = recorder.folder_of(topic, index)?;
+        let state = self.lock();
+        let ranges = state.rotten.get(&folder)?;
+        ranges.iter().find(|(from, last)| (*from..=*last).contains(&offset)).map(|(_, last)| last + 1)
     }
 
     fn is_rotten(&self, folder: &str, batch: &Batch) -> bool {
         let state = self.lock();
-        let ranges = state.rotten.get(&(folder.to_owned(), 0));
+        let ranges = state.rotten.get(folder);
         ranges.is_some_and(|ranges| ranges.iter().any(|(from, last)| *from <= batch.last && batch.base <= *last))
     }
 

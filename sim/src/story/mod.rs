@@ -16,13 +16,14 @@ mod faults;
 mod nemesis;
 mod plan;
 mod producers;
+mod reader;
 mod recorder;
 
 use std::time::Duration;
 
 pub use broker::BROKER;
 pub use faults::Fault;
-pub use plan::{ConsumerPlan, Plan, ProducerPlan, TopicPlan};
+pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
 pub use recorder::Recorder;
 
 use crate::invariants::Broken;

@@ -98,11 +98,21 @@ pub async fn create_topics(stage: &Stage) {
         let codes: Vec<ErrorCode> = answer.iter().flat_map(|(_, answer)| &answer.topics).map(|topic| topic.error_code).collect();
         let made = |code: &ErrorCode| code.is_none() || *code == ErrorCode::TOPIC_ALREADY_EXISTS;
         if !codes.is_empty() && codes.iter().all(made) {
-            return;
+            break;
         }
         let hopeless = codes.iter().find(|code| !made(code) && !code.is_retriable());
         assert!(hopeless.is_none(), "the topics of the plan are refused: {codes:?}");
         stage.world.sleep(Duration::from_millis(200)).await;
+    }
+    let reader = super::reader::Reader { cluster: admin };
+    for topic in &stage.plan.topics {
+        let id = loop {
+            match reader.topic_id(&topic.name).await {
+                Some(id) => break id,
+                None => stage.world.sleep(Duration::from_millis(100)).await,
+            }
+        };
+        stage.recorder.topic_has_id(&topic.name, id.0);
     }
 }
 

@@ -29,6 +29,7 @@ struct State {
     next_process: u32,
     working: i64,
     calm: bool,
+    folders: BTreeMap<String, (String, i32)>,
 }
 
 impl Recorder {
@@ -59,6 +60,29 @@ impl Recorder {
     #[must_use]
     pub fn part(&self, topic: &str, index: i32) -> Part {
         *self.0.parts.get(&(topic.to_owned(), index)).expect("the partition is in the plan")
+    }
+
+    /// Learns the id of a topic, and so the folders of its partitions.
+    pub fn topic_has_id(&self, topic: &str, id: [u8; 16]) {
+        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut state = self.lock();
+        for (name, index) in self.0.parts.keys().filter(|(name, _)| name == topic) {
+            state.folders.insert(format!("{hex}-{index}"), (name.clone(), *index));
+        }
+    }
+
+    /// Which partition lives in a folder.
+    #[must_use]
+    pub fn part_of_folder(&self, folder: &str) -> Option<Part> {
+        self.lock().folders.get(folder).map(|(topic, index)| self.part(topic, *index))
+    }
+
+    /// In which folder a partition lives.
+    #[must_use]
+    pub fn folder_of(&self, topic: &str, index: i32) -> Option<String> {
+        let state = self.lock();
+        let at = state.folders.iter().find(|(_, (name, number))| name == topic && *number == index);
+        at.map(|(folder, _)| folder.clone())
     }
 
     /// A value that nobody sent before; never 0.
