@@ -64,7 +64,7 @@ impl Cluster {
     /// If one runs already.
     pub fn start<F>(&self, node: u32, main: impl FnOnce(SimRuntime) -> F + Send + 'static) -> SimRuntime
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = ()> + 'static,
     {
         let mut machines = self.lock();
         let machine = machines.get_mut(&node).expect("the machine was added");
@@ -78,7 +78,10 @@ impl Cluster {
         drop(machines);
         self.world.network().machine_up(node);
         self.world.event(who, "start", &[], String::new);
-        drop(handle.spawn(main(runtime.clone())));
+        let given = runtime.clone();
+        // The process's main need not be `Send`: rustc cannot prove that of futures that hold borrows of generic
+        // ones (rust-lang/rust 100013), and everything runs in one thread here. What it spawns still must be.
+        drop(handle.spawn(async move { drop(madsim::task::spawn_local(main(given))) }));
         runtime
     }
 

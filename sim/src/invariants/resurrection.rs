@@ -10,7 +10,12 @@ use super::image::{Batch, Logs};
 /// not exist then: the epoch is bumped at every start, so such a batch was appended since. A start that only the dead
 /// process had advanced in memory may come back lower: `durable` is what it may come back to.
 #[must_use]
-pub fn check(before: &Logs, durable: &Logs, recovered: &Logs, spared: impl Fn(&str, &Batch) -> bool) -> Vec<Broken> {
+pub fn check(
+    before: &Logs,
+    durable: &Logs,
+    recovered: &Logs,
+    spared: impl Fn(&str, &Batch) -> bool,
+) -> Vec<Broken> {
     let mut broken = Vec::new();
     for (folder, after) in &recovered.0 {
         let Some(old) = before.0.get(folder) else { continue };

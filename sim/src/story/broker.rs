@@ -234,7 +234,13 @@ impl BrokerNode {
     #[must_use]
     pub fn state(&self) -> String {
         let state = self.lock();
-        format!("runs {}, ready {:?}, failed {:?}, starts {}", self.runs(), state.ready, state.failed, state.starts)
+        format!(
+            "runs {}, ready {:?}, failed {:?}, starts {}",
+            self.runs(),
+            state.ready,
+            state.failed,
+            state.starts
+        )
     }
 
     /// The broker's disk.
@@ -263,7 +269,7 @@ impl BrokerNode {
     /// Runs a client on a machine of its own.
     pub fn client<F>(&self, node: u32, main: impl FnOnce(SimRuntime) -> F + Send + 'static)
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = ()> + 'static,
     {
         self.0.cluster.add(node, None);
         self.0.cluster.start(node, main);
@@ -275,10 +281,12 @@ impl BrokerNode {
         let files = platter.durable_files();
         let Some((_, bytes)) = files.iter().find(|(known, _)| known == path) else { return false };
         let batches = Logs::of_segment(bytes);
-        let Some(batch) = batches.iter().find(|batch| (batch.at..batch.at + batch.bytes).contains(&at)) else {
+        let Some(batch) = batches.iter().find(|batch| (batch.at..batch.at + batch.bytes).contains(&at))
+        else {
             return false;
         };
-        let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+        let folder =
+            path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
         let Some(part) = recorder.part_of_folder(folder) else { return false };
         recorder.event(NOBODY, Event::Destroyed { part, from: batch.base, last: batch.last });
         self.lock().rotten.entry(folder.to_owned()).or_default().push((batch.base, batch.last));
@@ -297,7 +305,9 @@ impl BrokerNode {
     fn is_rotten(&self, folder: &str, batch: &Batch) -> bool {
         let state = self.lock();
         let ranges = state.rotten.get(folder);
-        ranges.is_some_and(|ranges| ranges.iter().any(|(from, last)| *from <= batch.last && batch.base <= *last))
+        ranges.is_some_and(|ranges| {
+            ranges.iter().any(|(from, last)| *from <= batch.last && batch.base <= *last)
+        })
     }
 
     /// Opens every log that a graceful stop left, and lets the product compare each with a rebuild of itself.
@@ -308,13 +318,17 @@ impl BrokerNode {
         let platter = self.device().platter;
         platter.set_rates(Rates::default());
         let disk = platter.mount();
-        let mut folders: Vec<_> = platter.lengths().iter().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect();
+        let mut folders: Vec<_> =
+            platter.lengths().iter().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect();
         folders.dedup();
         for folder in folders.iter().filter(|folder| folder.parent() == Some(Path::new("partitions"))) {
             let name = folder.display();
-            let identity = Log::identity_of(&disk, folder).await.map_err(|error| format!("{name}: {error}"))?;
-            let options = OpenOptions { clean: true, now_ms: 0, space: SpaceGuard::new(0, 0), verify_all: false };
-            let opened = Log::open(disk.clone(), folder.clone(), identity, LogConfig::default(), options).await;
+            let identity =
+                Log::identity_of(&disk, folder).await.map_err(|error| format!("{name}: {error}"))?;
+            let options =
+                OpenOptions { clean: true, now_ms: 0, space: SpaceGuard::new(0, 0), verify_all: false };
+            let opened =
+                Log::open(disk.clone(), folder.clone(), identity, LogConfig::default(), options).await;
             let (log, _) = opened.map_err(|error| format!("{name}: {error}"))?;
             log.check_deep().await.map_err(|difference| format!("{name}: {difference}"))?;
         }

@@ -96,7 +96,16 @@ async fn poll(
     let from = cursor.position;
     let fetched = reader.fetch(&cursor.topic, cursor.id, cursor.index, from, wait_ms).await;
     let done = runtime.world().now_ns();
-    let op = PollOp { process, part: cursor.part, from, records: vec![], next: from, out_of_range: false, begun, done };
+    let op = PollOp {
+        process,
+        part: cursor.part,
+        from,
+        records: vec![],
+        next: from,
+        out_of_range: false,
+        begun,
+        done,
+    };
     match fetched {
         Fetched::Records { records, next, .. } => {
             cursor.position = next;
@@ -113,7 +122,8 @@ async fn poll(
         }
         Fetched::Refused(_) => {
             stage.recorder.count("polls refused");
-            if let Some(behind) = stage.broker.behind_rot(&cursor.topic, cursor.index, from, &stage.recorder) {
+            if let Some(behind) = stage.broker.behind_rot(&cursor.topic, cursor.index, from, &stage.recorder)
+            {
                 cursor.position = behind;
                 let seek = Event::Seek { process, part: cursor.part, offset: behind };
                 stage.recorder.event(runtime.who(), seek);

@@ -36,10 +36,12 @@ pub async fn drain(stage: &Stage) {
                         at = next;
                     }
                     Fetched::OutOfRange => at = ask(&runtime, &reader, &topic.name, index, -2).await.max(at),
-                    Fetched::Refused(_) => match stage.broker.behind_rot(&topic.name, index, at, &stage.recorder) {
-                        Some(behind) => at = behind,
-                        None => runtime.sleep(Duration::from_millis(200)).await,
-                    },
+                    Fetched::Refused(_) => {
+                        match stage.broker.behind_rot(&topic.name, index, at, &stage.recorder) {
+                            Some(behind) => at = behind,
+                            None => runtime.sleep(Duration::from_millis(200)).await,
+                        }
+                    }
                     Fetched::Failed => runtime.sleep(Duration::from_millis(100)).await,
                 }
             }

@@ -13,6 +13,7 @@ mod broker;
 mod consumers;
 mod drain;
 mod faults;
+mod hostiles;
 mod nemesis;
 mod plan;
 mod producers;
@@ -67,7 +68,10 @@ pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
     report
 }
 
-#[allow(clippy::disallowed_methods, reason = "the history file is for the person outside of the simulated world")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the history file is for the person outside of the simulated world"
+)]
 fn write_history(params: &RunParams, history: Option<&oracle::History>) {
     if let (Some(file), Some(history)) = (&params.history, history) {
         let written = std::fs::write(file, history.to_json_lines());
@@ -88,6 +92,7 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, "the topics", producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
+    hostiles::start(stage);
     nemesis::strike(stage).await;
     stage.recorder.phase("calm");
     nemesis::heal(stage).await;

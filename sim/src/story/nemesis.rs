@@ -188,14 +188,20 @@ async fn rot(stage: &Stage, dice: &mut Dice) {
     stage.world.sleep(Duration::from_secs(3)).await;
     let logs: Vec<&(PathBuf, Vec<u8>)> = before
         .iter()
-        .filter(|(path, bytes)| path.starts_with("partitions") && path.extension().is_some_and(|end| end == "log") && bytes.len() > 61)
+        .filter(|(path, bytes)| {
+            path.starts_with("partitions")
+                && path.extension().is_some_and(|end| end == "log")
+                && bytes.len() > 61
+        })
         .collect();
     if logs.is_empty() {
         return;
     }
     let (path, bytes) = *dice.pick(&logs);
     let at = dice.below(bytes.len() as u64);
-    if stage.broker.spare(path, at, &stage.recorder) && stage.broker.device().platter.rot(path, at, 1 << dice.below(8)) {
+    if stage.broker.spare(path, at, &stage.recorder)
+        && stage.broker.device().platter.rot(path, at, 1 << dice.below(8))
+    {
         stage.recorder.count("bytes rotten");
     }
 }

@@ -84,6 +84,8 @@ pub struct Plan {
     pub capacity: Option<u64>,
     /// Chance in a million that a read finds its pages cold.
     pub cold_ppm: u32,
+    /// Clients that mean harm.
+    pub hostiles: usize,
 }
 
 /// The durability of a topic, with what it promises.
@@ -124,6 +126,7 @@ impl Plan {
             },
             capacity: None,
             cold_ppm: *dice.pick(&[0, 0, 100_000, 1_000_000]),
+            hostiles: 0,
         }
     }
 

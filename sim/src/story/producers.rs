@@ -15,9 +15,7 @@ use dejaq::client::producer::{Acks, ProduceError, Producer, ProducerConfig, Reco
 use dejaq::runtime::Runtime;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{Offset, PartitionId};
-use dejaq_wire::kafka::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
-};
+use dejaq_wire::kafka::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use tokio::sync::Semaphore;
 
@@ -87,7 +85,11 @@ pub async fn create_topics(stage: &Stage) {
         configs: topic
             .configs
             .iter()
-            .map(|(name, value)| CreatableTopicConfig { name: name.as_str().into(), value: Some(value.as_str().into()), ..Default::default() })
+            .map(|(name, value)| CreatableTopicConfig {
+                name: name.as_str().into(),
+                value: Some(value.as_str().into()),
+                ..Default::default()
+            })
             .collect(),
         ..Default::default()
     });
@@ -95,7 +97,8 @@ pub async fn create_topics(stage: &Stage) {
     loop {
         let deadline = admin.runtime().now().plus(Duration::from_secs(10));
         let answer = admin.ask_any(&request, deadline).await;
-        let codes: Vec<ErrorCode> = answer.iter().flat_map(|(_, answer)| &answer.topics).map(|topic| topic.error_code).collect();
+        let codes: Vec<ErrorCode> =
+            answer.iter().flat_map(|answer| &answer.topics).map(|topic| topic.error_code).collect();
         let made = |code: &ErrorCode| code.is_none() || *code == ErrorCode::TOPIC_ALREADY_EXISTS;
         if !codes.is_empty() && codes.iter().all(made) {
             break;
@@ -130,8 +133,13 @@ pub async fn trim(stage: &Stage, dice: &mut Dice) {
     // Written down before it is asked: from here on the records below may be gone, whatever the answer.
     stage.recorder.event(crate::world::NOBODY, Event::Trimmed { part, to });
     let admin = cluster(stage.broker.machine(ADMIN_MACHINE));
-    let partitions = vec![DeleteRecordsPartition { partition_index: PartitionId(index), offset: Offset(to), ..Default::default() }];
-    let topics = vec![DeleteRecordsTopic { name: topic.name.as_str().into(), partitions, ..Default::default() }];
+    let partitions = vec![DeleteRecordsPartition {
+        partition_index: PartitionId(index),
+        offset: Offset(to),
+        ..Default::default()
+    }];
+    let topics =
+        vec![DeleteRecordsTopic { name: topic.name.as_str().into(), partitions, ..Default::default() }];
     let request = DeleteRecordsRequest { topics, timeout_ms: 2000, ..Default::default() };
     let deadline = admin.runtime().now().plus(Duration::from_secs(3));
     if admin.ask_any(&request, deadline).await.is_ok() {

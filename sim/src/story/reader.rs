@@ -56,7 +56,7 @@ impl Reader {
     pub async fn topic_id(&self, topic: &str) -> Option<TopicId> {
         let topics = vec![MetadataRequestTopic { name: Some(topic.into()), ..Default::default() }];
         let request = MetadataRequest { topics: Some(topics), ..Default::default() };
-        let (_, answer) = self.cluster.ask_any(&request, self.deadline(5)).await.ok()?;
+        let answer = self.cluster.ask_any(&request, self.deadline(5)).await.ok()?;
         answer.topics.first().filter(|topic| topic.error_code.is_none()).map(|topic| topic.topic_id)
     }
 
@@ -64,8 +64,11 @@ impl Reader {
     pub async fn list(&self, topic: &str, index: i32, timestamp: i64) -> Option<i64> {
         let deadline = self.deadline(5);
         let (connection, _) = self.cluster.leader(topic, PartitionId(index), deadline).await.ok()?;
-        let partitions =
-            vec![ListOffsetsPartition { partition_index: PartitionId(index), timestamp, ..Default::default() }];
+        let partitions = vec![ListOffsetsPartition {
+            partition_index: PartitionId(index),
+            timestamp,
+            ..Default::default()
+        }];
         let topics = vec![ListOffsetsTopic { name: topic.into(), partitions }];
         let request = ListOffsetsRequest { replica_id: BrokerId::NONE, topics, ..Default::default() };
         let answer = connection.call(&request, deadline).await.ok()?;
@@ -86,8 +89,13 @@ impl Reader {
             ..Default::default()
         };
         let topics = vec![FetchTopic { topic: topic.into(), topic_id: id, partitions: vec![partition] }];
-        let request =
-            FetchRequest { max_wait_ms: wait_ms, min_bytes: 1, max_bytes: 256 << 10, topics, ..Default::default() };
+        let request = FetchRequest {
+            max_wait_ms: wait_ms,
+            min_bytes: 1,
+            max_bytes: 256 << 10,
+            topics,
+            ..Default::default()
+        };
         let Ok(answer) = connection.call(&request, deadline).await else { return Fetched::Failed };
         let data = answer.responses.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
         let Some(data) = data else { return Fetched::Refused(answer.error_code) };
@@ -97,7 +105,7 @@ impl Reader {
         if !data.error_code.is_none() {
             return Fetched::Refused(data.error_code);
         }
-        let run: Bytes = data.records.map(Into::into).unwrap_or_default();
+        let run = data.records.map(|records| records.into_bytes()).unwrap_or_default();
         decode(run, from, data.high_watermark.0)
     }
 }
@@ -108,7 +116,9 @@ fn decode(run: Bytes, from: i64, watermark: i64) -> Fetched {
     for batch in Batches::new(run) {
         let batch = batch.unwrap_or_else(|error| panic!("the broker sent a broken run at {next}: {error}"));
         batch.check_crc().unwrap_or_else(|error| panic!("the broker served damage at {next}: {error}"));
-        let all = batch.records(DECODE_LIMIT).unwrap_or_else(|error| panic!("undecodable batch at {next}: {error}"));
+        let all = batch
+            .records(DECODE_LIMIT)
+            .unwrap_or_else(|error| panic!("undecodable batch at {next}: {error}"));
         for record in all {
             let record = record.unwrap_or_else(|error| panic!("undecodable record at {next}: {error}"));
             if record.offset.0 < from {

@@ -147,7 +147,9 @@ impl Recorder {
     /// Notes the beginning of the calm act.
     pub fn phase(&self, name: &'static str) {
         self.lock().calm = true;
-        self.0.world.event(NOBODY, "phase", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
+        self.0
+            .world
+            .event(NOBODY, "phase", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
     }
 
     /// The history so far.
@@ -171,10 +173,14 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
                 Outcome::Fail => u64::MAX,
                 Outcome::Info => u64::MAX - 1,
             };
-            ("sent", vec![send.part as u64, send.value, outcome, u64::from(send.attempts), send.begun, send.done])
+            (
+                "sent",
+                vec![send.part as u64, send.value, outcome, u64::from(send.attempts), send.begun, send.done],
+            )
         }
         Event::Poll(poll) => {
-            let mut words = vec![poll.part as u64, poll.from as u64, poll.next as u64, poll.records.len() as u64];
+            let mut words =
+                vec![poll.part as u64, poll.from as u64, poll.next as u64, poll.records.len() as u64];
             words.extend(poll.records.iter().map(|seen| seen.value ^ u64::from(seen.digest) << 32));
             ("polled", words)
         }

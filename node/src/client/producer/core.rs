@@ -377,8 +377,12 @@ impl<T> Partition<T> {
 
     /// Settles every batch that was begun at or before `born`.
     fn give_up(&mut self, to: &TopicPartition, born: Mono, expired: bool, settled: &mut Vec<Settled<T>>) {
-        let old: Vec<BatchId> =
-            self.under_way.iter().filter(|(_, u)| !u.told && u.batch.born <= born).map(|(id, _)| *id).collect();
+        let old: Vec<BatchId> = self
+            .under_way
+            .iter()
+            .filter(|(_, u)| !u.told && u.batch.born <= born)
+            .map(|(id, _)| *id)
+            .collect();
         for id in old {
             let attempts = self.lane.attempts(id);
             let verdict = self.lane.abandon(id);

@@ -98,7 +98,11 @@ fn full_requests_serve_every_partition_in_turn() {
     assert_eq!((records(&first), first.wake_at), (vec![0, 1], Some(at(0))), "250 bytes hold two batches");
     core.push(&to(0), 9, 100, at(0));
     assert_eq!(records(&plan(&mut core, at(0))), [2, 3]);
-    assert_eq!(records(&plan(&mut core, at(0))), [4], "partition 0 waits: the broker does not know us there yet");
+    assert_eq!(
+        records(&plan(&mut core, at(0))),
+        [4],
+        "partition 0 waits: the broker does not know us there yet"
+    );
 }
 
 #[test]

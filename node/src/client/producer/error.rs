@@ -102,7 +102,9 @@ impl ProduceError {
             ProduceCause::TooLarge { .. } => "raise the buffer, or send a smaller record".into(),
             ProduceCause::BufferFull(_) => "send slower, or raise the buffer; the broker may be down".into(),
             ProduceCause::NoIdentity(_) => "turn idempotence off, or use a broker that serves it".into(),
-            ProduceCause::NoPartition { topic, .. } => format!("see its partitions: dejaq topic describe {topic}"),
+            ProduceCause::NoPartition { topic, .. } => {
+                format!("see its partitions: dejaq topic describe {topic}")
+            }
             ProduceCause::Unsendable(_) => "choose another --compression".into(),
             ProduceCause::Closed => "flush before closing".into(),
         }

@@ -372,9 +372,8 @@ impl<R: Runtime> Producer<R> {
             return Err(ProduceError::unsent(ProduceCause::TooLarge { bytes, limit }));
         }
         let route = inner.cluster.topic(&record.topic, deadline).await.map_err(ProduceError::unsent)?;
-        let permits = u32::try_from(bytes).map_err(|_| {
-            ProduceError::unsent(ProduceCause::TooLarge { bytes, limit: u32::MAX as usize })
-        })?;
+        let permits = u32::try_from(bytes)
+            .map_err(|_| ProduceError::unsent(ProduceCause::TooLarge { bytes, limit: u32::MAX as usize }))?;
         match runtime.before(deadline, inner.room.acquire_many(permits)).await {
             Some(Ok(room)) => room.forget(), // given back when the batch is settled
             Some(Err(_closed)) => return Err(ProduceError::unsent(self.death())),

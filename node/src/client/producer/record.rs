@@ -63,7 +63,8 @@ impl Record {
     #[must_use]
     pub fn bytes_at_most(&self) -> usize {
         let run = |run: &Option<Bytes>| run.as_ref().map_or(0, Bytes::len);
-        let headers = self.headers.iter().map(|(name, value)| name.len() + run(value) + HEADER_OVERHEAD_BYTES);
+        let headers =
+            self.headers.iter().map(|(name, value)| name.len() + run(value) + HEADER_OVERHEAD_BYTES);
         RECORD_OVERHEAD_BYTES + run(&self.key) + run(&self.value) + headers.sum::<usize>()
     }
 }
@@ -147,7 +148,12 @@ mod tests {
     fn the_bound_on_a_records_size_holds() {
         let record = Record::new("t", vec![1; 300]).key(vec![2; 200]).header("name", vec![3; 100]);
         let built = encode(
-            &[Payload { key: record.key.clone(), value: record.value.clone(), headers: record.headers.clone(), timestamp_ms: 0 }],
+            &[Payload {
+                key: record.key.clone(),
+                value: record.value.clone(),
+                headers: record.headers.clone(),
+                timestamp_ms: 0,
+            }],
             None,
             Compression::None,
         );

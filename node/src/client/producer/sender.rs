@@ -56,10 +56,12 @@ fn step<R: Runtime>(inner: &Arc<Inner<R>>) -> Option<Mono> {
         inner.settle(batch, None, None);
     }
     let brokers: Vec<BrokerId> = inner.cluster.with_routes(|routes| routes.brokers().map(|b| b.id).collect());
-    let open: BTreeSet<BrokerId> = brokers.into_iter().filter(|id| inner.cluster.live(*id).is_some()).collect();
+    let open: BTreeSet<BrokerId> =
+        brokers.into_iter().filter(|id| inner.cluster.live(*id).is_some()).collect();
     let link = |id| if open.contains(&id) { Link::Open } else { Link::Closed };
     let plan = inner.cluster.with_routes(|routes| {
-        let leader = |to: &super::TopicPartition| routes.leader(&to.topic, to.partition).map(|(leader, _)| leader);
+        let leader =
+            |to: &super::TopicPartition| routes.leader(&to.topic, to.partition).map(|(leader, _)| leader);
         inner.state().core.plan(now, leader, link)
     });
     let Plan { requests, dial, leaderless, needs_identity, wake_at } = plan;
@@ -175,7 +177,9 @@ fn finish<R: Runtime>(
             (Ok(Some(_)), Some(told)) => AttemptEnd::Answered(told.error_code, told.base_offset),
             (Ok(Some(_)), None) => AttemptEnd::Lost("the answer leaves this partition out".into()),
             (Ok(None), _) => AttemptEnd::NoReply,
-            (Err(error), _) if error.verdict() == Verdict::DefiniteNo => AttemptEnd::NotSent(error.to_string()),
+            (Err(error), _) if error.verdict() == Verdict::DefiniteNo => {
+                AttemptEnd::NotSent(error.to_string())
+            }
             (Err(error), _) => AttemptEnd::Lost(error.to_string()),
         };
         if let Err(RequestError::Unsendable(reason)) = &answer {
