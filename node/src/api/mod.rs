@@ -12,3 +12,6 @@ pub mod describe_topic_partitions;
 pub mod fetch_session;
 pub mod incremental_alter_configs;
 pub mod metadata;
+
+#[cfg(test)]
+mod control_tests;

@@ -384,3 +384,7 @@ fn tell(before: &Image, records: &[Record]) {
 pub fn controller_id(settings: &Settings) -> BrokerId {
     settings.node
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+pub(crate) mod tests;
