@@ -302,11 +302,15 @@ impl<R: Runtime> Cluster<R> {
         Ok(())
     }
 
-    /// Forgets a topic.
+    /// Forgets what is known of a topic, so that the next look asks for it.
+    pub fn forget(&self, name: &str) {
+        lock(&self.0.picture).routes.retain(|known| known != name);
+    }
+
+    /// Forgets a topic and asks for it no more: a refresh must not create again what was deleted.
     pub fn unwatch(&self, name: &str) {
-        let mut picture = lock(&self.0.picture);
-        picture.interest.remove(name);
-        picture.routes.retain(|known| known != name);
+        lock(&self.0.picture).interest.remove(name);
+        self.forget(name);
     }
 
     /// Asks for metadata, unless someone did since the picture had the generation `seen`.

@@ -463,3 +463,6 @@ impl<R: Runtime> Producer<R> {
         self.handle.0.state().dead.clone().unwrap_or(ProduceCause::Closed)
     }
 }
+
+#[cfg(test)]
+mod tests;
