@@ -3,18 +3,27 @@
 //! `wire` is below (batches are its business), `node` above (topics, replication and clients are its business).
 
 pub mod batch;
+mod binding;
 pub mod config;
 #[cfg(any(test, feature = "model"))]
 pub mod contract;
 pub mod disk;
 pub mod epochs;
 pub mod file_disk;
+mod index;
 pub mod layout;
 pub mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model_disk;
 pub mod probe;
+mod producers;
 pub mod reader;
+mod recovery;
+pub mod scrub;
+mod segment;
+mod small_file;
+mod sum;
+mod walk;
 
 pub use batch::{BatchError, BatchHeader, VerifiedBatch};
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
@@ -27,4 +36,5 @@ pub use log::open::{CloseError, Cut, OpenError, RecoveryReport};
 pub use log::start::{Removal, StartError, StartWrite, StartWritten};
 pub use log::truncate::{TruncateError, Truncated, Truncation};
 pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};
-pub use reader::{LogReader, Read, ReadAsk, ReadError, TimestampOffset};
+pub use scrub::{Damage, ScrubReport, Visit};
+pub use reader::{LogReader, Read, ReadAsk, ReadError};
