@@ -140,7 +140,8 @@ impl<R: Runtime> Broker<R> {
             config: Arc::new(config),
         };
         let data = DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default());
-        let service = Arc::new(Api::new(control, data));
+        let producer_ids = crate::api::init_producer_id::ProducerIds::new(node, started.broker_epoch);
+        let service = Arc::new(Api::new(crate::api::Parts { data: Arc::new(data), control, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), was_clean, "serving");
         Ok(Broker {

@@ -117,7 +117,7 @@ impl<'h> Index<'h> {
         send.acks == Acks::All && self.parts[send.part].info.durable
     }
 
-    /// The first power cut at or after a moment. A cut at the very moment of the reply came after it.
+    /// The first power cut at or after a moment: of a send, the call, since its reply may have been under way.
     pub fn cut_after(&self, moment: u64) -> Option<u64> {
         self.power_cuts.iter().copied().find(|cut| *cut >= moment)
     }

@@ -105,8 +105,8 @@ impl BrokerNode {
                 self.recovered(who);
                 stop.notified().await;
                 self.lock().ready = None;
-                broker.shutdown().await;
-                self.0.world.event(who, "stopped", &[], String::new);
+                let stopped = broker.shutdown().await;
+                self.0.world.event(who, "stopped", &[u64::from(stopped.is_ok())], || format!("{stopped:?}"));
             }
             Err(error) => {
                 self.0.world.event(who, "unfit", &[], || error.to_string());

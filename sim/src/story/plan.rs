@@ -144,7 +144,7 @@ impl Plan {
     #[must_use]
     pub fn with_segments(mut self, bytes: u64) -> Plan {
         for topic in &mut self.topics {
-            topic.configs.insert("segment.bytes".into(), bytes.to_string());
+            topic.configs.insert("internal.segment.bytes".into(), bytes.to_string());
         }
         self
     }
@@ -170,7 +170,7 @@ impl Plan {
 impl TopicPlan {
     fn drawn(number: u64, dice: &mut Dice, (word, durable): (&str, bool)) -> TopicPlan {
         let mut configs = BTreeMap::from([("durability".to_owned(), word.to_owned())]);
-        configs.insert("segment.bytes".into(), dice.log_between(4096, 1 << 20).to_string());
+        configs.insert("internal.segment.bytes".into(), dice.log_between(4096, 1 << 20).to_string());
         configs.insert("index.interval.bytes".into(), dice.log_between(64, 8192).to_string());
         let partitions = dice.between(1, 4) as i32;
         TopicPlan { name: format!("topic-{number}"), partitions, configs, durable, trims: false }
