@@ -106,12 +106,6 @@ impl SparseIndex {
         after.checked_sub(1).map(|at| self.places[at])
     }
 
-    /// Forgets every place from `ordinal` on.
-    pub(crate) fn truncate(&mut self, ordinal: u32) {
-        let keep = self.places.partition_point(|place| place.ordinal < ordinal);
-        self.places.truncate(keep);
-    }
-
     pub(crate) fn places(&self) -> &[Place] {
         &self.places
     }
@@ -134,7 +128,9 @@ impl SparseIndex {
         bytes.put_u32(check);
         assert!(bytes.len() == SUMMARY_BYTES, "summary of {} bytes", bytes.len());
         for place in &self.places {
-            bytes.put_u32(u32::try_from(place.base.since(summary.base)).expect("a segment spans less than 2^31"));
+            bytes.put_u32(
+                u32::try_from(place.base.since(summary.base)).expect("a segment spans less than 2^31"),
+            );
             bytes.put_u32(place.position);
             bytes.put_u32(place.ordinal);
             bytes.put_i64(place.max_timestamp_before);

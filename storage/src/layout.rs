@@ -81,7 +81,9 @@ pub enum LayoutError {
     #[error("{0} is in use by another process; stop it or choose another --data-dir")]
     InUse(PathBuf),
     /// Use the program version that wrote it.
-    #[error("{path} has format version {found}, this program reads version {expected}; use the DejaQ version that wrote it")]
+    #[error(
+        "{path} has format version {found}, this program reads version {expected}; use the DejaQ version that wrote it"
+    )]
     Version {
         /// The file.
         path: PathBuf,
@@ -282,7 +284,9 @@ async fn read_meta<D: Disk>(disk: &D) -> Result<Option<DirMeta>, LayoutError> {
     let text = std::str::from_utf8(&bytes).map_err(|_| corrupt("it is not text"))?;
     match DirMeta::decode(text) {
         Ok(meta) => Ok(Some(meta)),
-        Err(MetaError::Corrupt) => Err(corrupt("it is damaged (checksum or fields); restore it from a backup")),
+        Err(MetaError::Corrupt) => {
+            Err(corrupt("it is damaged (checksum or fields); restore it from a backup"))
+        }
         Err(MetaError::Version(found)) => {
             Err(LayoutError::Version { path: disk.display(path), found, expected: FORMAT_VERSION })
         }
@@ -295,11 +299,8 @@ async fn make_meta<D: Disk>(disk: &D, expect: &Expect) -> Result<DirMeta, Layout
         return Err(LayoutError::Corrupt { path: disk.display(Path::new(META)), why });
     }
     let given = if expect.cluster_id.is_empty() { &expect.new_cluster_id } else { &expect.cluster_id };
-    let meta = DirMeta {
-        cluster_id: given.clone(),
-        node_id: expect.node_id,
-        directory_id: expect.new_directory_id,
-    };
+    let meta =
+        DirMeta { cluster_id: given.clone(), node_id: expect.node_id, directory_id: expect.new_directory_id };
     small_file::replace(disk, Path::new(META), meta.encode()).await?;
     Ok(meta)
 }
@@ -335,7 +336,8 @@ pub(crate) enum FileKind {
 }
 
 impl FileKind {
-    pub(crate) const ALL: [FileKind; 4] = [FileKind::Log, FileKind::Sum, FileKind::Index, FileKind::Producers];
+    pub(crate) const ALL: [FileKind; 4] =
+        [FileKind::Log, FileKind::Sum, FileKind::Index, FileKind::Producers];
 
     fn extension(self) -> &'static str {
         match self {
@@ -367,7 +369,8 @@ impl FileKind {
 mod tests {
     use super::*;
 
-    const META: &str = "dejaq.format=1\ncluster.id=abc\nnode.id=3\ndirectory.id=000102030405060708090a0b0c0d0e0f\n";
+    const META: &str =
+        "dejaq.format=1\ncluster.id=abc\nnode.id=3\ndirectory.id=000102030405060708090a0b0c0d0e0f\n";
 
     #[test]
     fn names_are_read_as_they_are_written() {
@@ -376,9 +379,13 @@ mod tests {
             assert!(name.starts_with("00000000000000000042."), "{name}");
             assert_eq!(FileKind::parse(&name), Some((kind, Offset(42))));
         }
-        for name in
-            ["42.log", "00000000000000000042.log.deleted", "0000000000000000004x.log", "99999999999999999999.log", "x"]
-        {
+        for name in [
+            "42.log",
+            "00000000000000000042.log.deleted",
+            "0000000000000000004x.log",
+            "99999999999999999999.log",
+            "x",
+        ] {
             assert_eq!(FileKind::parse(name), None, "{name}");
         }
     }

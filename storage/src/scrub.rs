@@ -7,8 +7,8 @@ use std::io;
 
 use bytes::Bytes;
 use dejaq_wire::ids::Offset;
+use dejaq_wire::record::BatchHeader;
 
-use crate::batch::BatchHeader;
 use crate::disk::Disk;
 use crate::log::OffsetRange;
 use crate::log::open::RecoveryReport;
@@ -149,7 +149,7 @@ impl<D: Disk> LogReader<D> {
                 match found {
                     Visit::Batch { header, bytes, .. } => {
                         counted.batches += 1;
-                        counted.records += u64::from(header.record_count.unsigned_abs());
+                        counted.records += u64::from(header.records.unsigned_abs());
                         counted.bytes += bytes.len() as u64;
                     }
                     Visit::Damage(damage) => counted.damage.push(damage),
@@ -163,7 +163,10 @@ impl<D: Disk> LogReader<D> {
 }
 
 /// Adds what a whole pass finds to what is known to be damaged.
-pub(crate) async fn note_damage<D: Disk>(reader: &LogReader<D>, report: &mut RecoveryReport) -> io::Result<()> {
+pub(crate) async fn note_damage<D: Disk>(
+    reader: &LogReader<D>,
+    report: &mut RecoveryReport,
+) -> io::Result<()> {
     let found = reader.scrub().await?;
     let mut view = reader.shared.lock();
     for damage in found.damage {

@@ -121,8 +121,10 @@ impl SumCodec {
             Record::Batch(entry) => {
                 assert!(entry.position & MARKER_BIT == 0, "position {} needs 32 bits", entry.position);
                 assert!(entry.last >= entry.base, "batch {:?}..={:?}", entry.base, entry.last);
-                let base = u32::try_from(entry.base.since(self.base)).expect("a segment spans less than 2^31");
-                let last = u32::try_from(entry.last.since(self.base)).expect("a segment spans less than 2^31");
+                let base =
+                    u32::try_from(entry.base.since(self.base)).expect("a segment spans less than 2^31");
+                let last =
+                    u32::try_from(entry.last.since(self.base)).expect("a segment spans less than 2^31");
                 bytes[..4].copy_from_slice(&entry.position.to_be_bytes());
                 bytes[4..8].copy_from_slice(&entry.length.to_be_bytes());
                 bytes[8..12].copy_from_slice(&base.to_be_bytes());

@@ -9,8 +9,9 @@ use std::io;
 
 use bytes::Bytes;
 use dejaq_wire::ids::Offset;
+use dejaq_wire::record::BatchHeader;
 
-use crate::batch::{BatchHeader, HEADER_BYTES, batch_crc};
+use crate::batch::batch_crc;
 use crate::disk::DiskFile;
 use crate::sum::{BadRecord, Entry, RECORD_BYTES, Record, SumCodec};
 
@@ -126,8 +127,7 @@ pub(crate) async fn seek<F: DiskFile>(
 ) -> Result<u32, Miss> {
     while high.saturating_sub(low) > SEEK_DISTANCE {
         let middle = low + (high - low) / 2;
-        let mut probe =
-            RecordWalk::new(file, codec, middle, (middle + PROBE_RECORDS).min(high), patience);
+        let mut probe = RecordWalk::new(file, codec, middle, (middle + PROBE_RECORDS).min(high), patience);
         match probe.next_entry().await? {
             Some((ordinal, entry)) if entry.base <= offset => low = ordinal,
             Some(_) => high = middle,
@@ -142,15 +142,22 @@ pub(crate) async fn seek<F: DiskFile>(
 ///
 /// # Errors
 /// What is wrong, in words.
-pub(crate) fn verify_batch(codec: &SumCodec, entry: &Entry, bytes: &[u8]) -> Result<BatchHeader, &'static str> {
-    if bytes.len() != entry.length as usize || bytes.len() < HEADER_BYTES {
+pub(crate) fn verify_batch(
+    codec: &SumCodec,
+    entry: &Entry,
+    bytes: &[u8],
+) -> Result<BatchHeader, &'static str> {
+    if bytes.len() != entry.length as usize || bytes.len() < BatchHeader::BYTES {
         return Err("the log file is too short");
     }
     if codec.bind(bytes) != entry.bind {
         return Err("offset, length, epoch, magic or crc differ from what was written");
     }
     let header = BatchHeader::parse(bytes).map_err(|_| "the batch header makes no sense")?;
-    if header.size != bytes.len() || header.base_offset != entry.base || header.last_offset() != entry.last {
+    if header.batch_bytes() != bytes.len()
+        || header.base_offset != entry.base
+        || header.last_offset() != entry.last
+    {
         return Err("the batch header differs from the side file");
     }
     if batch_crc(bytes) != header.crc {
@@ -163,10 +170,10 @@ pub(crate) fn verify_batch(codec: &SumCodec, entry: &Entry, bytes: &[u8]) -> Res
 pub(crate) fn entry_of(codec: &SumCodec, header: &BatchHeader, front: &[u8], position: u32) -> Entry {
     Entry {
         position,
-        length: u32::try_from(header.size).expect("a batch is smaller than 2^31"),
+        length: u32::try_from(header.batch_bytes()).expect("a batch is smaller than 2^31"),
         base: header.base_offset,
         last: header.last_offset(),
-        max_timestamp: header.max_timestamp,
+        max_timestamp: header.max_timestamp_ms,
         bind: codec.bind(front),
     }
 }
@@ -257,9 +264,11 @@ impl<'a, F: DiskFile> BatchWalk<'a, F> {
         };
         let Some(entry) = entry else {
             return Ok(match self.expect.take() {
-                Some((from, _)) if from < self.end => {
-                    Some(Step::Damaged { from, to: self.end, why: "the side file does not know these offsets" })
-                }
+                Some((from, _)) if from < self.end => Some(Step::Damaged {
+                    from,
+                    to: self.end,
+                    why: "the side file does not know these offsets",
+                }),
                 _ => None,
             });
         };
@@ -277,7 +286,11 @@ impl<'a, F: DiskFile> BatchWalk<'a, F> {
         let bytes = match self.log.get(u64::from(entry.position), entry.length as usize).await {
             Ok(bytes) => bytes,
             Err(Miss::Io(_)) => {
-                return Ok(Some(Step::Damaged { from: entry.base, to: entry.last.next(), why: "the disk cannot read it" }));
+                return Ok(Some(Step::Damaged {
+                    from: entry.base,
+                    to: entry.last.next(),
+                    why: "the disk cannot read it",
+                }));
             }
             Err(Miss::Cold) => return Err(Miss::Cold),
         };

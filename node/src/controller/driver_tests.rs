@@ -3,9 +3,14 @@
 use super::*;
 
 /// Decides at once and forgets at the end; everything else is as in the driver.
-pub(crate) fn imaginary(mut image: Image, settings: Settings, published: Published) -> Controller {
+pub(crate) fn imaginary<R: Runtime>(
+    runtime: &R,
+    mut image: Image,
+    settings: Settings,
+    published: Published,
+) -> Controller {
     let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
-    drop(tokio::spawn(async move {
+    runtime.spawn("imaginary controller", async move {
         let mut entropy_state = 1_u64;
         while let Some(Mail::Request(request)) = inbox.recv().await {
             let mut draft = Draft::on(&image);
@@ -22,7 +27,7 @@ pub(crate) fn imaginary(mut image: Image, settings: Settings, published: Publish
             published.applied(&current);
             release(Ok(end));
         }
-    }));
+    });
     Controller { mailbox, stopped: Arc::default() }
 }
 
@@ -279,15 +284,16 @@ mod on_a_disk {
                 let request = CreateTopics { topics: vec![topic(&name, 1, 1)], validate_only: false };
                 let controller = life.started.controller.clone();
                 let node = life.node.clone();
-                let asked = tokio::spawn(async move {
+                let mut asked = JoinSet::new();
+                asked.spawn(async move {
                     let deadline = node.now().plus(Duration::from_secs(10));
                     controller.submit(&node, request, deadline).await
                 });
                 for _ in 0..below(&mut rng, 6) {
                     tokio::task::yield_now().await;
                 }
-                asked.abort();
-                if let Ok(Ok(_)) = asked.await {
+                asked.abort_all();
+                if let Some(Ok(Ok(_))) = asked.join_next().await {
                     answered.push(name);
                 }
                 life.end();

@@ -13,6 +13,9 @@ mod defs;
 
 pub use defs::TOPIC_CONFIGS;
 
+/// Longest value of a config in bytes; lists are compared word by word, and a value is repeated in refusals.
+pub const MAX_VALUE_BYTES: usize = 4096;
+
 /// The type of a config, as DescribeConfigs tells it, with its bounds (both inclusive).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Kind {
@@ -147,6 +150,11 @@ impl TopicConfigDef {
     /// [`InvalidConfig::Value`] with what is wrong.
     pub fn check(&self, value: &str) -> Result<String, InvalidConfig> {
         let trimmed = value.trim();
+        if value.len() > MAX_VALUE_BYTES {
+            let shown = value[..value.floor_char_boundary(40)].to_owned() + "…";
+            let why = format!("{} bytes are too long, at most {MAX_VALUE_BYTES} are allowed", value.len());
+            return Err(InvalidConfig::Value { name: self.name.into(), value: shown, why });
+        }
         let refuse = |why: String| InvalidConfig::Value { name: self.name.into(), value: value.into(), why };
         let stored = self.typed(trimmed).map_err(refuse)?;
         match self.rule {
@@ -292,6 +300,13 @@ mod tests {
             let refused = find("cleanup.policy").expect("known").check(value).expect_err(value);
             assert!(refused.to_string().contains("log compaction is not available"), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_value_without_measure_is_refused_before_it_costs_anything() {
+        let list = (0..1_000_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let refused = find("leader.replication.throttled.replicas").expect("known").check(&list);
+        assert!(refused.expect_err("too long").to_string().len() < 300);
     }
 
     #[test]

@@ -2,23 +2,22 @@
 //!
 //! Owns: the order judge → write → commit to memory. Promises: a batch is wholly in or wholly out; a failed write leaves
 //! the log exactly as before (LOG-10) or seals it; producers change only with a successful write (IDM-5); the bytes of a
-//! batch are never copied (16 bytes of a fresh chunk stand in for its first 16). Leaves out: durability (`log::flush`).
+//! batch's payload are never copied (a fresh chunk stands in for its header). Leaves out: durability (`log::flush`).
 
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, Sequence};
+use dejaq_wire::record::BatchHeader;
 
 use super::{Busy, Log, SealReason};
-use crate::batch::{BOUND_BYTES, BatchHeader, VerifiedBatch};
+use crate::batch::VerifiedBatch;
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::mark;
 use crate::producers::{Staged, Verdict};
-use crate::sum::Entry;
+use crate::sum::{Entry, SumCodec};
 
-/// Bytes at the front of a batch that the leader writes itself: base offset, length, epoch.
-const PATCHED_BYTES: usize = 16;
 /// Entries that may wait for the side file before the segment is rolled: 4 MiB.
 const MAX_UNWRITTEN: usize = 65_536;
 /// Offsets relative to a segment's base fit 31 bits, as in Kafka.
@@ -141,12 +140,13 @@ impl<D: Disk> Log<D> {
         now_ms: i64,
     ) -> Vec<Result<Appended, AppendError>> {
         self.now_ms = self.now_ms.max(now_ms);
-        let ready = if self.space.is_refusing() { Err(AppendError::DiskFull) } else { self.begin_epoch(epoch) };
+        let ready =
+            if self.space.is_refusing() { Err(AppendError::DiskFull) } else { self.begin_epoch(epoch) };
         if let Err(error) = ready {
             return vec![Err(error); batches.len()];
         }
         let mut results: Results = vec![None; batches.len()];
-        let mut fronts = BytesMut::with_capacity(batches.len() * PATCHED_BYTES);
+        let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
         let mut run = Run::default();
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
@@ -155,7 +155,7 @@ impl<D: Disk> Log<D> {
                 results[slot] = early;
                 continue;
             }
-            if header.size > MAX_SEGMENT_BYTES as usize {
+            if header.batch_bytes() > MAX_SEGMENT_BYTES as usize {
                 results[slot] = Some(Err(AppendError::TooLarge));
                 continue;
             }
@@ -196,6 +196,7 @@ impl<D: Disk> Log<D> {
         }
         let first = self.end();
         let mut results: Results = vec![None; batches.len()];
+        let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
         let mut run = Run::default();
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
@@ -211,8 +212,7 @@ impl<D: Disk> Log<D> {
             }
             self.follow_epoch(header)?;
             let codec = self.shared.codec(cursor.segment_base);
-            let entry = crate::walk::entry_of(&codec, header, batch.bytes(), cursor.position);
-            run.parts.push(batch.bytes().clone());
+            let entry = write_front(&mut run, batch, &mut fronts, header, &codec, cursor.position);
             run.entries.push(entry);
             run.staged.apply(&self.producers, header, entry.base, now_ms);
             run.waiting.push((slot, Appended { base: entry.base, last: entry.last, duplicate: false }));
@@ -291,9 +291,10 @@ impl<D: Disk> Log<D> {
 
     fn must_roll(&self, cursor: &Cursor, header: &BatchHeader, base: Offset, now_ms: i64) -> bool {
         if cursor.position == 0 {
-            return base.plus(i64::from(header.last_offset_delta)).since(cursor.segment_base) > MAX_OFFSET_SPAN;
+            return base.plus(i64::from(header.last_offset_delta)).since(cursor.segment_base)
+                > MAX_OFFSET_SPAN;
         }
-        let grown = u64::from(cursor.position) + header.size as u64;
+        let grown = u64::from(cursor.position) + header.batch_bytes() as u64;
         let last = base.plus(i64::from(header.last_offset_delta));
         grown > u64::from(self.config.segment_bytes)
             || now_ms.saturating_sub(cursor.created_ms) >= self.config.segment_ms
@@ -310,19 +311,9 @@ impl<D: Disk> Log<D> {
         cursor: &Cursor,
         epoch: LeaderEpoch,
     ) -> Entry {
-        let (header, bytes) = (batch.header(), batch.bytes());
-        fronts.put_i64(cursor.end.0);
-        fronts.put_slice(&bytes[8..12]);
-        fronts.put_i32(epoch.0);
-        let front = fronts.split().freeze();
-        let mut bound = [0; BOUND_BYTES];
-        bound[..PATCHED_BYTES].copy_from_slice(&front);
-        bound[PATCHED_BYTES..].copy_from_slice(&bytes[PATCHED_BYTES..BOUND_BYTES]);
-        let patched = BatchHeader { base_offset: cursor.end, leader_epoch: epoch, ..*header };
+        let header = BatchHeader { base_offset: cursor.end, leader_epoch: epoch, ..*batch.header() };
         let codec = self.shared.codec(cursor.segment_base);
-        let entry = crate::walk::entry_of(&codec, &patched, &bound, cursor.position);
-        run.parts.push(front);
-        run.parts.push(bytes.slice(PATCHED_BYTES..));
+        let entry = write_front(run, batch, fronts, &header, &codec, cursor.position);
         run.entries.push(entry);
         entry
     }
@@ -387,4 +378,21 @@ impl<D: Disk> Log<D> {
 
 fn fail_rest(results: Results, error: AppendError) -> Vec<Result<Appended, AppendError>> {
     results.into_iter().map(|result| result.unwrap_or(Err(error))).collect()
+}
+
+/// The batch's header as it goes into the log, in front of its payload.
+fn write_front(
+    run: &mut Run,
+    batch: &VerifiedBatch,
+    fronts: &mut BytesMut,
+    header: &BatchHeader,
+    codec: &SumCodec,
+    position: u32,
+) -> Entry {
+    fronts.put_slice(&header.encode());
+    let front = fronts.split().freeze();
+    let entry = crate::walk::entry_of(codec, header, &front, position);
+    run.parts.push(front);
+    run.parts.push(batch.bytes().slice(BatchHeader::BYTES..));
+    entry
 }

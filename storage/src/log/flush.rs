@@ -224,13 +224,16 @@ impl<D: Disk> Log<D> {
             return Ok(None);
         }
         let unmarked = self.commit.flushed.end > self.commit.marked || self.commit.side_dirty;
-        if !self.commit.is_dirty(self.end()) && !(idle && unmarked) {
+        let needed = self.commit.is_dirty(self.end()) || (idle && unmarked);
+        if !needed {
             return Ok(None);
         }
         self.write_side_file().map_err(|error| self.flush_failed(&error))?;
         let renames = self.write_epochs_aside().map_err(|error| self.flush_failed(&error))?;
-        let (mut files, renames) = renames.map_or((Vec::new(), Vec::new()), |(file, rename)| (vec![file], vec![rename]));
-        let names_dirty = ((self.commit.names_dirty || self.commit.names_unsure) && !mutant!(25)) || !renames.is_empty();
+        let (mut files, renames) =
+            renames.map_or((Vec::new(), Vec::new()), |(file, rename)| (vec![file], vec![rename]));
+        let names_dirty =
+            ((self.commit.names_dirty || self.commit.names_unsure) && !mutant!(25)) || !renames.is_empty();
         let dirs = if names_dirty { vec![self.shared.dir.clone()] } else { Vec::new() };
         let point = self.point();
         let active = {

@@ -189,6 +189,11 @@ impl<D: Disk> Log<D> {
         }
     }
 
+    /// See `Producers::agree_with_replay`.
+    pub(crate) fn producers_agree(&self, replayed: &Producers, first: Offset) -> Result<(), String> {
+        self.producers.agree_with_replay(replayed, first)
+    }
+
     pub(crate) fn seal(&mut self, reason: SealReason) -> Sealed {
         let reason = *self.sealed.get_or_insert(reason);
         tracing::error!(topic = %self.identity.topic, partition = self.identity.partition.0, ?reason, "log sealed");

@@ -225,7 +225,12 @@ impl<D: Disk> Log<D> {
             self.run_flush(flush).await?;
         }
         assert!(self.flushed() == self.end(), "closed at {:?} of {:?}", self.flushed(), self.end());
-        assert!(self.marked_durable() == self.end(), "marked to {:?} of {:?}", self.marked_durable(), self.end());
+        assert!(
+            self.marked_durable() == self.end(),
+            "marked to {:?} of {:?}",
+            self.marked_durable(),
+            self.end()
+        );
         Ok(())
     }
 }
@@ -249,7 +254,9 @@ async fn check_identity<D: Disk>(
         }
     };
     match found {
-        Some(found) if found.topic_id == identity.topic_id && found.partition == identity.partition => Ok(None),
+        Some(found) if found.topic_id == identity.topic_id && found.partition == identity.partition => {
+            Ok(None)
+        }
         Some(found) => Err(OpenError::Foreign { found }),
         None => {
             small_file::replace(disk, &path, encode_identity(identity)).await?;

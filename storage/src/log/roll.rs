@@ -101,11 +101,7 @@ impl<D: Disk> Log<D> {
 }
 
 /// Writes a file that can be made again. Not durable on return; a torn one does not decode.
-pub(crate) fn write_derived<D: Disk>(
-    disk: &D,
-    path: &Path,
-    bytes: Bytes,
-) -> io::Result<D::File> {
+pub(crate) fn write_derived<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> io::Result<D::File> {
     let file = small_file::create_empty(disk, path)?;
     file.append_at(0, &[bytes])?;
     Ok(file)

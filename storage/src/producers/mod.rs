@@ -17,8 +17,9 @@ pub(crate) mod snapshot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dejaq_wire::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
+use dejaq_wire::record::BatchHeader;
 
-use crate::batch::BatchHeader;
+use crate::batch::has_sane_producer;
 use crate::log::ProducerSummary;
 use crate::{mark, mutant};
 
@@ -31,6 +32,11 @@ fn window() -> usize {
 
 fn following(last: Sequence) -> Sequence {
     if mutant!(58) { Sequence(last.0.wrapping_add(1)) } else { last.next() }
+}
+
+/// Of a batch that has a producer.
+fn last_sequence(header: &BatchHeader) -> Sequence {
+    header.last_sequence().expect("a verified batch of a producer has a sequence")
 }
 
 /// One batch of a producer, as far as a retry needs it.
@@ -59,7 +65,13 @@ pub(crate) struct Producer {
 
 impl Producer {
     fn new(epoch: ProducerEpoch, now_ms: i64) -> Producer {
-        Producer { epoch, batches: VecDeque::new(), coordinator_epoch: -1, txn_start: None, active_ms: now_ms }
+        Producer {
+            epoch,
+            batches: VecDeque::new(),
+            coordinator_epoch: -1,
+            txn_start: None,
+            active_ms: now_ms,
+        }
     }
 
     fn apply_data(&mut self, header: &BatchHeader, base: Offset, now_ms: i64) {
@@ -73,10 +85,10 @@ impl Producer {
         }
         self.batches.push_back(BatchMemory {
             first_sequence: header.base_sequence,
-            last_sequence: header.last_sequence(),
+            last_sequence: last_sequence(header),
             base,
             last,
-            timestamp_ms: header.max_timestamp,
+            timestamp_ms: header.max_timestamp_ms,
         });
         while self.batches.len() > window() {
             self.batches.pop_front();
@@ -148,7 +160,7 @@ impl Staged {
             };
         }
         let same = |batch: &&BatchMemory| {
-            batch.first_sequence == header.base_sequence && batch.last_sequence == header.last_sequence()
+            batch.first_sequence == header.base_sequence && batch.last_sequence == last_sequence(header)
         };
         if let Some(batch) = known.batches.iter().find(same) {
             mark!("a retried batch is answered with its first offsets");
@@ -160,7 +172,7 @@ impl Staged {
 
     /// Takes a batch in, as data or as a marker, at `base`.
     pub(crate) fn apply(&mut self, committed: &Producers, header: &BatchHeader, base: Offset, now_ms: i64) {
-        if !header.producer_id.is_valid() {
+        if !header.has_producer() || !has_sane_producer(header) {
             return;
         }
         let producer = self.changed.entry(header.producer_id).or_insert_with(|| {
@@ -251,10 +263,6 @@ impl Producers {
             txn_start: producer.txn_start,
         };
         self.by_id.iter().map(summary).collect()
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.by_id.len()
     }
 
     /// Compares with what a replay of the log from `start` on gives (LOG-13, IDM-4). Batches below `start` may be

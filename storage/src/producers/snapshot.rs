@@ -80,7 +80,9 @@ fn decode_producer(payload: &mut Bytes, end: Offset) -> Option<(ProducerId, Prod
             timestamp_ms: payload.get_i64(),
         })
         .collect();
-    let sane = batches.iter().all(|b| b.first_sequence.0 >= 0 && b.last_sequence.0 >= 0 && b.base <= b.last && b.last < end);
+    let sane = batches
+        .iter()
+        .all(|b| b.first_sequence.0 >= 0 && b.last_sequence.0 >= 0 && b.base <= b.last && b.last < end);
     let sorted = batches.iter().zip(batches.iter().skip(1)).all(|(a, b)| a.last < b.base);
     (sane && sorted).then_some((id, Producer { epoch, batches, coordinator_epoch, txn_start, active_ms }))
 }

@@ -4,17 +4,17 @@ use dejaq_wire::ids::LeaderEpoch;
 fn batch(id: i64, epoch: i16, sequence: i32, count: i32) -> BatchHeader {
     BatchHeader {
         base_offset: Offset(0),
-        size: 100,
+        length: 88,
         leader_epoch: LeaderEpoch(0),
         crc: 0,
         attributes: 0,
         last_offset_delta: count - 1,
-        base_timestamp: 0,
-        max_timestamp: 0,
+        base_timestamp_ms: 0,
+        max_timestamp_ms: 0,
         producer_id: ProducerId(id),
         producer_epoch: ProducerEpoch(epoch),
         base_sequence: Sequence(sequence),
-        record_count: count,
+        records: count,
     }
 }
 
@@ -87,16 +87,10 @@ fn sequences_go_on_at_zero_after_their_largest_number() {
 fn an_older_epoch_is_fenced_and_a_newer_one_begins_at_zero() {
     let mut partition = Partition::default();
     partition.append(&batch(1, 3, 0, 1));
-    assert_eq!(
-        partition.append(&batch(1, 2, 1, 1)),
-        Verdict::StaleEpoch { current: ProducerEpoch(3) }
-    );
+    assert_eq!(partition.append(&batch(1, 2, 1, 1)), Verdict::StaleEpoch { current: ProducerEpoch(3) });
     assert_eq!(partition.append(&batch(1, 4, 1, 1)), Verdict::OutOfOrder { expected: Sequence::ZERO });
     assert_eq!(partition.append(&batch(1, 4, 0, 1)), Verdict::Accept);
-    assert_eq!(
-        partition.append(&batch(1, 3, 1, 1)),
-        Verdict::StaleEpoch { current: ProducerEpoch(4) }
-    );
+    assert_eq!(partition.append(&batch(1, 3, 1, 1)), Verdict::StaleEpoch { current: ProducerEpoch(4) });
 }
 
 #[test]

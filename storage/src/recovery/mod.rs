@@ -232,8 +232,7 @@ fn finish_end<D: Disk>(
         old.seal();
     }
     let mut fresh = Segment::empty(base, loader.now_ms, loader.config.index_interval_bytes);
-    let marker =
-        Marker { position: 0, end: progress.durable.min(base), start, max_timestamp: -1 };
+    let marker = Marker { position: 0, end: progress.durable.min(base), start, max_timestamp: -1 };
     create_segment(&loader.disk, &loader.dir, &loader.codec(base), &mut fresh, marker)?;
     progress.segments.push(fresh);
     progress.touched = true;

@@ -3,6 +3,7 @@
 use std::io;
 
 use dejaq_wire::ids::Offset;
+use dejaq_wire::record::BatchHeader;
 
 use super::{EPOCHS, Loader, Progress};
 use crate::disk::Disk;
@@ -113,7 +114,7 @@ async fn replay<D: Disk>(
     loader: &Loader<D>,
     from: Offset,
     progress: &mut Progress<D>,
-    mut visit: impl FnMut(&crate::batch::BatchHeader),
+    mut visit: impl FnMut(&BatchHeader),
 ) -> Result<(), OpenError> {
     for segment in progress.segments.iter().filter(|segment| segment.end > from && segment.bytes > 0) {
         let codec = loader.codec(segment.base);

@@ -13,10 +13,11 @@ use std::io;
 
 use bytes::Bytes;
 use dejaq_wire::ids::Offset;
+use dejaq_wire::record::BatchHeader;
 
 use super::directory::{Probe, last_marker};
 use super::{Loader, Progress};
-use crate::batch::{BatchHeader, HEADER_BYTES, batch_crc};
+use crate::batch::batch_crc;
 use crate::disk::{Disk, DiskFile};
 use crate::layout::FileKind;
 use crate::log::OffsetRange;
@@ -220,7 +221,7 @@ impl<D: Disk> Scan<'_, D> {
         offset: Offset,
     ) -> Result<There, OpenError> {
         let left = self.probe.log_len.saturating_sub(position) as usize;
-        let front = match log.get(u64::from(position), HEADER_BYTES.min(left)).await {
+        let front = match log.get(u64::from(position), BatchHeader::BYTES.min(left)).await {
             Ok(front) => front,
             Err(Miss::Io(_)) if offset < self.durable => return Ok(There::Bad("the disk cannot read it")),
             Err(miss) => return Err(io::Error::from(miss).into()),
@@ -229,7 +230,7 @@ impl<D: Disk> Scan<'_, D> {
         if self.intent.is_some_and(|to| header.base_offset == offset && header.last_offset() >= to) {
             return Ok(There::Truncated);
         }
-        if header.size > left {
+        if header.batch_bytes() > left {
             return Ok(There::Bad("the file ends inside a batch"));
         }
         if header.base_offset != offset {
@@ -240,12 +241,12 @@ impl<D: Disk> Scan<'_, D> {
         {
             return Ok(There::Bad("it reaches into the next segment"));
         }
-        let bytes = match log.get(u64::from(position), header.size).await {
+        let bytes = match log.get(u64::from(position), header.batch_bytes()).await {
             Ok(bytes) => bytes,
             Err(Miss::Io(_)) if offset < self.durable => return Ok(There::Bad("the disk cannot read it")),
             Err(miss) => return Err(io::Error::from(miss).into()),
         };
-        let believed = mutant!(21) && header.size == left;
+        let believed = mutant!(21) && header.batch_bytes() == left;
         if !believed && batch_crc(&bytes) != header.crc {
             return Ok(There::Bad("crc mismatch"));
         }
