@@ -19,13 +19,13 @@ use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use crate::api::Api;
 use crate::api::control_plane::{Address, ControlPlane};
 use crate::api::data_plane::{DataPlane, FetchLimits};
-use crate::api::Api;
 use crate::config::Config;
 use crate::controller::{self, Boot, Controller, JournalError};
-use crate::metadata::record::Endpoint;
 use crate::metadata::config_table::InvalidConfig;
+use crate::metadata::record::Endpoint;
 use crate::metadata::topic_config::check_topic;
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
@@ -103,8 +103,7 @@ impl<R: Runtime> Broker<R> {
         let bound = Bound::bind(&runtime, &config.listen)
             .await
             .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
-        let advertised =
-            if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
+        let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
         let settings = controller::Settings {
             node,
             default_partitions: i32::try_from(config.topics.default_partitions).expect("the table bounds it"),
@@ -248,7 +247,8 @@ fn cluster_id(random: u128) -> String {
 }
 
 fn endpoints(advertised: &str) -> Vec<Endpoint> {
-    let address = Address::parse(advertised).unwrap_or_else(|| panic!("{advertised} was checked to be an address"));
+    let address =
+        Address::parse(advertised).unwrap_or_else(|| panic!("{advertised} was checked to be an address"));
     vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: address.host, port: address.port }]
 }
 

@@ -134,7 +134,8 @@ fn a_reply_that_was_under_way_at_the_power_cut_may_tell_of_a_lost_record() {
 
 #[test]
 fn a_plain_retry_may_be_told_the_offset_of_its_twin() {
-    let retried = |idempotent: u32| Story::new(true).send_as(1, Outcome::Ok { offset: Some(1) }, Acks::All, idempotent);
+    let retried =
+        |idempotent: u32| Story::new(true).send_as(1, Outcome::Ok { offset: Some(1) }, Acks::All, idempotent);
     retried(3).drain(0, 2, &[(0, 1), (1, 1)]).is(&[]);
     retried(2).drain(0, 1, &[(0, 1)]).is(&[Anomaly::OffsetMismatch]);
 }
