@@ -23,6 +23,7 @@ mod raw;
 mod report;
 mod server;
 mod symbols;
+mod tidy;
 mod work;
 
 use anyhow::Result;
@@ -44,6 +45,8 @@ enum Verb {
     Kill9(kill9::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
     Symbols,
+    /// Guard sizes, arrows, determinism bans, headers and stubs over the sources.
+    Tidy(tidy::Args),
     /// Run a real Apache Kafka on loopback until Enter or the end of input.
     Oracle(oracle::Args),
 }
@@ -65,6 +68,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Clients(args) => clients::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Symbols => symbols::run(),
+        Verb::Tidy(args) => tidy::run(&args),
         Verb::Oracle(args) => oracle::run(&args),
     }
 }

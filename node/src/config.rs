@@ -44,6 +44,8 @@ pub struct Config {
     pub min_free_bytes: u64,
     pub log_format: LogFormat,
     pub log_level: String,
+    /// What was given, by the names of the table and as it was written; what is absent has its default.
+    pub given: BTreeMap<&'static str, String>,
 }
 
 /// What a topic gets that nobody described.

@@ -1,7 +1,8 @@
 //! The clocks of simulated machines: one virtual time for all, and a wall clock each that may be wrong.
 //!
-//! Owns: skew, steps and freezes of a node's wall clock. Promises: `now` is the virtual time and never goes back;
-//! only `unix_ms` lies. Leaves out: timers (see `runtime`). Set by faults, read by the node through its runtime.
+//! Owns: skew, steps and freezes of a node's wall clock; the time that a suspended process did not see.
+//! Promises: `now` never goes back and is as fast as virtual time, but for suspensions; only `unix_ms` lies.
+//! Leaves out: timers (see `runtime`). Set by faults, read by the node through its runtime.
 
 use std::sync::{Arc, Mutex};
 
@@ -39,9 +40,51 @@ impl WallClock {
     }
 }
 
+/// The monotonic clock of one process: virtual time, without the time in which its machine was suspended.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessClock(Arc<Mutex<Stood>>);
+
+#[derive(Debug, Default)]
+struct Stood {
+    ns: u64,
+    since: Option<u64>,
+}
+
+impl ProcessClock {
+    /// How far it is behind virtual time at `now_ns`.
+    #[must_use]
+    pub fn behind_ns(&self, now_ns: u64) -> u64 {
+        let stood = self.0.lock().expect("nothing panics in here");
+        stood.ns + stood.since.map_or(0, |since| now_ns - since)
+    }
+
+    /// Stops the clock at virtual time `now_ns`, or lets it go on from where it stood.
+    pub fn suspend(&self, now_ns: u64, suspended: bool) {
+        let mut stood = self.0.lock().expect("nothing panics in here");
+        match (stood.since, suspended) {
+            (None, true) => stood.since = Some(now_ns),
+            (Some(since), false) => {
+                stood.ns += now_ns - since;
+                stood.since = None;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_suspended_clock_goes_on_from_where_it_stood() {
+        let clock = ProcessClock::default();
+        clock.suspend(100, true);
+        clock.suspend(150, true);
+        assert_eq!(clock.behind_ns(170), 70);
+        clock.suspend(200, false);
+        assert_eq!(clock.behind_ns(500), 100);
+    }
 
     #[test]
     fn a_frozen_clock_stands_and_then_jumps() {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use dejaq_storage::model_disk::CrashMode;
 use madsim::runtime::NodeHandle;
 
-use crate::clock::WallClock;
+use crate::clock::{ProcessClock, WallClock};
 use crate::disk::Device;
 use crate::runtime::SimRuntime;
 use crate::trace::Who;
@@ -29,6 +29,7 @@ pub struct Cluster {
 struct Machine {
     device: Device,
     clock: WallClock,
+    mono: ProcessClock,
     incarnation: u32,
     crashes: u64,
     running: Option<NodeHandle>,
@@ -52,8 +53,8 @@ impl Cluster {
     pub fn add(&self, node: u32, capacity: Option<u64>) {
         assert_ne!(node, 0, "machine 0 is the supervisor");
         let device = Device::new(&self.world, node, capacity, self.keeps_page_cache);
-        let machine =
-            Machine { device, clock: WallClock::default(), incarnation: 0, crashes: 0, running: None };
+        let (clock, mono) = (WallClock::default(), ProcessClock::default());
+        let machine = Machine { device, clock, mono, incarnation: 0, crashes: 0, running: None };
         let before = self.lock().insert(node, machine);
         assert!(before.is_none(), "machine {node} is there already");
     }
@@ -74,9 +75,11 @@ impl Cluster {
         let handle = self.world.handle().create_node().name(format!("{who:?}")).build();
         machine.running = Some(handle.clone());
         let disk = machine.device.platter.mount();
-        let runtime = SimRuntime::new(self.world.clone(), who, handle.clone(), machine.clock.clone(), disk);
+        machine.mono = ProcessClock::default();
+        let clocks = (machine.clock.clone(), machine.mono.clone());
+        let runtime = SimRuntime::new(self.world.clone(), who, handle.clone(), clocks, disk);
         drop(machines);
-        self.world.network().machine_up(node);
+        self.world.network().machine_up(&self.world, node);
         self.world.event(who, "start", &[], String::new);
         drop(handle.spawn(main(runtime.clone())));
         runtime
@@ -127,17 +130,45 @@ impl Cluster {
         }
     }
 
-    /// Stops a process where it stands, as a long pause of a virtual machine does, or lets it go on.
+    /// Stops a process where it stands, as SIGSTOP or a long garbage collection does, or lets it go on: time passes,
+    /// and it finds its deadlines missed.
     pub fn pause(&self, node: u32, paused: bool) {
+        self.stop(node, paused, false);
+    }
+
+    /// Suspends a machine, as the move of a virtual machine does, or lets it go on: the time between does not exist for
+    /// its monotonic clock; its wall clock jumps.
+    pub fn suspend(&self, node: u32, suspended: bool) {
+        self.stop(node, suspended, true);
+    }
+
+    fn stop(&self, node: u32, stop: bool, clock_stands: bool) {
         let machines = self.lock();
-        let Some(handle) = machines.get(&node).and_then(|machine| machine.running.as_ref()) else { return };
-        let who = Who { node, incarnation: machines[&node].incarnation };
-        self.world.event(who, if paused { "pause" } else { "resume" }, &[], String::new);
-        if paused {
+        let machine = machines.get(&node).expect("the machine was added");
+        let Some(handle) = machine.running.as_ref() else { return };
+        let who = Who { node, incarnation: machine.incarnation };
+        let kind = if stop { "pause" } else { "resume" };
+        self.world.event(who, kind, &[u64::from(clock_stands)], String::new);
+        if clock_stands {
+            machine.mono.suspend(self.world.now_ns(), stop);
+        }
+        if stop {
             self.world.handle().pause(handle.id());
         } else {
             self.world.handle().resume(handle.id());
         }
+    }
+
+    /// A new, empty disk in place of the old one, of `capacity` bytes: what was on it is gone.
+    ///
+    /// # Panics
+    /// If a process runs there.
+    pub fn wipe(&self, node: u32, capacity: Option<u64>) {
+        let mut machines = self.lock();
+        let machine = machines.get_mut(&node).expect("the machine was added");
+        assert!(machine.running.is_none(), "machine {node} runs a process");
+        self.world.event(Who { node, incarnation: machine.incarnation }, "wipe", &[], String::new);
+        machine.device = Device::new(&self.world, node, capacity, self.keeps_page_cache);
     }
 
     /// The device of a machine, for faults and for checkers.

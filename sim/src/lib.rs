@@ -10,6 +10,8 @@
 
 pub mod clock;
 pub mod cluster;
+#[cfg(test)]
+mod cluster_tests;
 pub mod disk;
 pub mod invariants;
 pub mod net;

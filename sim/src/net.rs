@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::trace::Who;
 use crate::world::World;
-use pipe::{Conn, ConnId};
+use pipe::{Conn, ConnId, Leave};
 pub use pipe::{SimReader, SimWriter};
 
 /// How long a connect to a machine that does not answer takes to fail.
@@ -37,6 +37,7 @@ struct State {
     listeners: BTreeMap<String, Listening>,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: ConnId,
+    next_connect: u64,
     next_port: u16,
 }
 
@@ -60,6 +61,7 @@ impl Default for State {
             listeners: BTreeMap::new(),
             conns: BTreeMap::new(),
             next_conn: 1,
+            next_connect: 0,
             next_port: 40_000,
         }
     }
@@ -111,9 +113,18 @@ impl Network {
         state.conns.values_mut().filter(between).map(Conn::reset_both).count()
     }
 
+    /// Connections of which either end may still be used.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lock().conns.len()
+    }
+
     /// A machine has power: a process may start on it.
-    pub fn machine_up(&self, node: u32) {
-        self.lock().up.insert(node);
+    pub fn machine_up(&self, world: &World, node: u32) {
+        let mut state = self.lock();
+        state.up.insert(node);
+        let answer_at = world.now_ns() + 2 * state.latency_ns.1;
+        state.conns.values_mut().for_each(|conn| conn.machine_up(node, answer_at));
     }
 
     /// A process ended. Its connections are reset, unless its machine lost power: then the peers hear nothing.
@@ -123,9 +134,25 @@ impl Network {
             state.up.remove(&who.node);
         }
         state.listeners.retain(|_, listening| listening.who != who);
-        let now = world.now_ns();
-        state.conns.values_mut().for_each(|conn| conn.end_died(who, power, now));
+        let how = if power { Leave::PowerLost } else { Leave::Closed };
+        let farewell_at = world.now_ns() + state.latency_ns.1;
+        state.conns.values_mut().for_each(|conn| conn.process_left(who, how, farewell_at));
         state.conns.retain(|_, conn| !conn.is_over());
+    }
+
+    fn draw_round_trip(&self, world: &World, from: u32, to: u32) -> u64 {
+        let mut state = self.lock();
+        let mut dice = world.streams().dice("connect", state.next_connect);
+        state.next_connect += 1;
+        let (low, high) = state.latency_ns;
+        let ways = dice.between(low, high + 1) + dice.between(low, high + 1);
+        ways + state.extra_ns(from, to) + state.extra_ns(to, from)
+    }
+
+    /// Whether nothing comes back from a machine.
+    fn is_silent(&self, from: u32, to: u32) -> bool {
+        let state = self.lock();
+        state.is_cut(from, to) || state.is_cut(to, from) || !state.up.contains(&to)
     }
 
     fn take_port(&self) -> u16 {
@@ -187,17 +214,12 @@ impl Net for SimNet {
         let unknown =
             || io::Error::new(io::ErrorKind::NotFound, format!("no machine is called like `{address}`"));
         let to = node_of(&address).ok_or_else(unknown)?;
-        let (round_trip, silent) = {
-            let state = self.world.network().lock();
-            let cut = state.is_cut(self.who.node, to) || state.is_cut(to, self.who.node);
-            let extra = state.extra_ns(self.who.node, to) + state.extra_ns(to, self.who.node);
-            (2 * state.latency_ns.1 + extra, cut || !state.up.contains(&to))
-        };
-        if silent {
+        let round_trip = self.world.network().draw_round_trip(&self.world, self.who.node, to);
+        self.world.sleep(Duration::from_nanos(round_trip)).await;
+        if self.world.network().is_silent(self.who.node, to) {
             self.world.sleep(CONNECT_TIMEOUT).await;
             return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{address} does not answer")));
         }
-        self.world.sleep(Duration::from_nanos(round_trip)).await;
         self.established(&address)
     }
 }

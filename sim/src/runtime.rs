@@ -4,12 +4,13 @@
 //! entropy differs between incarnations and depends on the seed only. Leaves out: starting and killing (see `cluster`).
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dejaq::runtime::{Mono, Runtime};
 use madsim::runtime::NodeHandle;
 
-use crate::clock::WallClock;
+use crate::clock::{ProcessClock, WallClock};
 use crate::disk::SimDisk;
 use crate::net::SimNet;
 use crate::rng::Dice;
@@ -25,17 +26,29 @@ struct Inner {
     who: Who,
     node: NodeHandle,
     clock: WallClock,
+    mono: ProcessClock,
     disk: SimDisk,
     net: SimNet,
     dice: Mutex<Dice>,
+    spawned: AtomicU32,
 }
 
+/// Tasks spawned between two sweeps of madsim's list of them, which keeps a little of each that ended.
+const SWEEP_AFTER: u32 = 1024;
+
 impl SimRuntime {
-    pub(crate) fn new(world: World, who: Who, node: NodeHandle, clock: WallClock, disk: SimDisk) -> Self {
+    pub(crate) fn new(
+        world: World,
+        who: Who,
+        node: NodeHandle,
+        (clock, mono): (WallClock, ProcessClock),
+        disk: SimDisk,
+    ) -> Self {
         let net = SimNet::new(world.clone(), who);
         let number = u64::from(who.node) << 32 | u64::from(who.incarnation);
         let dice = Mutex::new(world.streams().dice("entropy", number));
-        SimRuntime(Arc::new(Inner { world, who, node, clock, disk, net, dice }))
+        let spawned = AtomicU32::new(0);
+        SimRuntime(Arc::new(Inner { world, who, node, clock, mono, disk, net, dice, spawned }))
     }
 
     /// Which incarnation of which node this is.
@@ -56,15 +69,20 @@ impl Runtime for SimRuntime {
     type Net = SimNet;
 
     fn now(&self) -> Mono {
-        Mono(self.0.world.now_ns())
+        let now = self.0.world.now_ns();
+        Mono(now - self.0.mono.behind_ns(now))
     }
 
     fn unix_ms(&self) -> i64 {
         self.0.clock.unix_ms(self.0.world.now_ns())
     }
 
-    fn sleep_until(&self, at: Mono) -> impl Future<Output = ()> + Send {
-        self.0.world.sleep_until(at.0)
+    async fn sleep_until(&self, at: Mono) {
+        // Again, if the machine was suspended meanwhile: then that much time is still to pass.
+        while self.now() < at {
+            let world = &self.0.world;
+            world.sleep_until(at.0.saturating_add(self.0.mono.behind_ns(world.now_ns()))).await;
+        }
     }
 
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -72,10 +90,15 @@ impl Runtime for SimRuntime {
             .world
             .event(self.0.who, "spawn", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
         drop(self.0.node.spawn(task)); // dropping the handle detaches the task
+        if self.0.spawned.fetch_add(1, Ordering::Relaxed) % SWEEP_AFTER == SWEEP_AFTER - 1 {
+            let _swept = self.0.world.handle().metrics().num_tasks();
+        }
     }
 
     fn random_u64(&self) -> u64 {
-        self.0.dice.lock().expect("nothing panics in here").any()
+        let drawn = self.0.dice.lock().expect("nothing panics in here").any();
+        self.0.world.event(self.0.who, "random", &[drawn], || format!("{drawn:016x}"));
+        drawn
     }
 
     fn disk(&self) -> &SimDisk {

@@ -125,8 +125,8 @@ impl World {
     }
 }
 
-/// Waits in virtual time. Registers one timer however often it is polled (madsim's own adds one a poll) and has no
-/// least duration (madsim's is 1 ms).
+/// Waits in virtual time. Registers one timer however often it is polled (madsim's own adds one a poll), wakes nobody
+/// once it is dropped, and has no least duration (madsim's is 1 ms).
 pub struct SimSleep {
     time: TimeHandle,
     at_ns: u64,
@@ -165,6 +165,14 @@ impl Future for SimSleep {
             self.timer = Some((slot, sleep));
         }
         Poll::Pending
+    }
+}
+
+impl Drop for SimSleep {
+    fn drop(&mut self) {
+        if let Some((slot, _)) = &self.timer {
+            slot.0.lock().expect("nothing panics in here").take();
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 //! sync_many, sync_dir, remove, read_at ──► tokio's blocking pool
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "this file is the production side of the Disk seam")]
+
 mod platform;
 mod sync;
 
@@ -98,7 +100,6 @@ impl FileDisk {
 fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> impl Future<Output = io::Result<T>> + Send {
-    #[allow(clippy::disallowed_methods, reason = "this file is the production side of the disk seam")]
     let task = tokio::task::spawn_blocking(work);
     // The pool drops work only when the runtime shuts down; a panic in it is passed on as an error.
     async move { task.await.unwrap_or_else(|gone| Err(io::Error::other(gone))) }

@@ -179,6 +179,7 @@ impl Values {
             min_free_bytes: read.number("min-free-bytes"),
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },
             log_level: read.text("log-level"),
+            given: self.set.iter().map(|(name, (value, _))| (*name, value.clone())).collect(),
         };
         let mut errors = read.errors;
         if errors.is_empty() {

@@ -52,10 +52,17 @@ impl Draft {
         self.records.push(record);
     }
 
-    /// Forgets every record: the request only wanted to know.
-    pub fn discard(&mut self, base: &Image) {
-        self.image = base.clone();
-        self.records.clear();
+    /// Where the draft stands now, to come back to.
+    #[must_use]
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint { image: self.image.clone(), records: self.records.len() }
+    }
+
+    /// Forgets every record since the savepoint: the request only wanted to know.
+    pub fn roll_back(&mut self, to: Savepoint) {
+        assert!(to.records <= self.records.len(), "{} records, {} before", self.records.len(), to.records);
+        self.records.truncate(to.records);
+        self.image = to.image;
     }
 
     /// The image to publish once the records are durable, and the log ends at `end`.
@@ -69,6 +76,13 @@ impl Draft {
         );
         self.image.after(&[], end).expect("no record is left to apply")
     }
+}
+
+/// A state of a draft to which it can go back.
+#[derive(Debug)]
+pub struct Savepoint {
+    image: Image,
+    records: usize,
 }
 
 /// What a decision may depend on beside the image.

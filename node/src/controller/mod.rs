@@ -10,10 +10,15 @@
 //!
 //! One node is a quorum of one. A cluster replaces the driver by Raft over the same log; the rest stays.
 
+mod batch;
 pub mod decide;
 pub mod draft;
+pub mod driver;
+pub mod journal;
 pub mod placement;
 pub mod settings;
 
-pub use draft::Draft;
+pub use draft::{Decide, Draft, Refusal};
+pub use driver::{Boot, Committed, Controller, Started, Unavailable, start};
+pub use journal::JournalError;
 pub use settings::Settings;

@@ -61,7 +61,8 @@ pub trait Runtime: Clone + Send + Sync + 'static {
     /// The node's network.
     type Net: Net;
 
-    /// The only clock that logic may decide by. Never goes back; does not pass while a simulated node is paused.
+    /// The only clock that logic may decide by. Never goes back. A process that was stopped finds that it went on; on
+    /// a machine that was suspended it may have stood.
     fn now(&self) -> Mono;
 
     /// Milliseconds since 1970 by the wall clock: for record timestamps and retention only. It may jump.

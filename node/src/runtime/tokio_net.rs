@@ -4,6 +4,8 @@
 //! Promises what `net` asks, and: frames go out in one vectored write, small chunks gathered, large ones as they are.
 //! Leaves out: what a frame means, timeouts (see `server::connection`). Called by `tokio.rs`.
 
+#![allow(clippy::disallowed_methods, reason = "this file is the production side of the Net seam")]
+
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;

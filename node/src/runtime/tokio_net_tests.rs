@@ -1,5 +1,7 @@
 //! Real sockets and hostile bytes: what the simulated network, which moves whole frames, cannot show.
 
+#![allow(clippy::disallowed_methods, reason = "tests on real sockets and the real clock")]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,5 +1,7 @@
 //! A server with an echo service on real sockets: order, limits, deadlines, the end.
 
+#![allow(clippy::disallowed_methods, reason = "tests on the production runtime")]
+
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

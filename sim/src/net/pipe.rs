@@ -1,7 +1,9 @@
 //! One connection: two bounded pipes of frames that arrive in order, each at its time.
 //!
 //! Owns: queues, arrival times, backpressure, the end of each side. Promises: nothing arrives while its way is cut; a
-//! frame above the reader's limit is refused by its length. Leaves out: who may connect (see the parent).
+//! frame above the reader's limit is refused by its length; who sends to an end that is gone hears of it a round trip
+//! later (and believes until then that it was sent), or never, if that machine has no power.
+//! Leaves out: who may connect (see the parent).
 
 use std::collections::VecDeque;
 use std::io;
@@ -36,23 +38,11 @@ struct Pipe {
     last_at: u64,
     arrived: Arc<Notify>,
     space: Arc<Notify>,
-    /// The reading side was dropped: further frames go nowhere.
-    unread: bool,
-    /// Nobody sends any more, and the reader knows or will.
-    ended: bool,
 }
 
 impl Pipe {
     fn new() -> Self {
-        Pipe {
-            queue: VecDeque::new(),
-            bytes: 0,
-            last_at: 0,
-            arrived: Arc::default(),
-            space: Arc::default(),
-            unread: false,
-            ended: false,
-        }
+        Pipe { queue: VecDeque::new(), bytes: 0, last_at: 0, arrived: Arc::default(), space: Arc::default() }
     }
 
     fn push(&mut self, at: u64, packet: Packet) {
@@ -63,16 +53,34 @@ impl Pipe {
         self.queue.push_back((self.last_at, packet));
         self.arrived.notify_one();
     }
+
+    fn has_frames(&self) -> bool {
+        self.queue.iter().any(|(_, packet)| matches!(packet, Packet::Frame(_)))
+    }
+
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.bytes = 0;
+    }
+}
+
+/// How an end left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// Its process closed it or ended: the kernel says farewell, and answers what still comes with a reset.
+    Closed,
+    /// Its machine lost power: nobody says anything until it is up again, which then knows nothing of it.
+    PowerLost,
 }
 
 /// A connection between two processes.
 pub struct Conn {
     ends: [Who; 2],
-    alive: [bool; 2],
-    /// The end's machine lost power, so that it sent no farewell.
-    silent: [bool; 2],
-    /// The end was told that the connection is gone.
-    reset: [bool; 2],
+    /// Halves (reader, writer) of each end that are not dropped.
+    halves: [u8; 2],
+    left: [Option<Leave>; 2],
+    /// From when on the end knows that the connection is gone.
+    reset_at: [Option<u64>; 2],
     /// `pipes[i]` carries what end `i` sends.
     pipes: [Pipe; 2],
 }
@@ -80,7 +88,7 @@ pub struct Conn {
 impl Conn {
     pub fn new(ends: [Who; 2]) -> Self {
         let pipes = [Pipe::new(), Pipe::new()];
-        Conn { ends, alive: [true; 2], silent: [false; 2], reset: [false; 2], pipes }
+        Conn { ends, halves: [2; 2], left: [None; 2], reset_at: [None; 2], pipes }
     }
 
     pub fn halves(&self, world: &World, id: ConnId, end: usize) -> (SimReader, SimWriter) {
@@ -91,12 +99,10 @@ impl Conn {
     }
 
     pub fn wake(&self) {
-        self.pipes.iter().for_each(|pipe| pipe.arrived.notify_one());
-    }
-
-    fn wake_all(&self) {
-        self.wake();
-        self.pipes.iter().for_each(|pipe| pipe.space.notify_one());
+        for pipe in &self.pipes {
+            pipe.arrived.notify_one();
+            pipe.space.notify_one();
+        }
     }
 
     pub fn is_between(&self, one: u32, other: u32) -> bool {
@@ -104,26 +110,65 @@ impl Conn {
         nodes == [one, other] || nodes == [other, one]
     }
 
+    /// Tears the connection at once, for both ends.
     pub fn reset_both(&mut self) {
-        self.reset = [true; 2];
-        self.wake_all();
+        self.reset_at = [Some(0); 2];
+        self.wake();
     }
 
-    pub fn end_died(&mut self, who: Who, power: bool, now: u64) {
+    /// The process `who` is gone. `farewell_at` is when its peers can hear of it.
+    pub fn process_left(&mut self, who: Who, how: Leave, farewell_at: u64) {
         for end in 0..2 {
-            if self.ends[end] == who && self.alive[end] {
-                self.alive[end] = false;
-                self.silent[end] = power;
-                if !power {
-                    self.pipes[end].push(now, Packet::Reset);
-                }
+            if self.ends[end] == who {
+                self.leave(end, how, farewell_at);
             }
         }
-        self.wake_all();
+    }
+
+    fn leave(&mut self, end: usize, how: Leave, farewell_at: u64) {
+        if self.left[end].is_some() {
+            return;
+        }
+        self.left[end] = Some(how);
+        if how == Leave::Closed {
+            // As TCP: bytes that nobody will read are answered with a reset, else the end is an orderly one.
+            let unread = self.pipes[1 - end].has_frames();
+            self.pipes[1 - end].clear();
+            self.pipes[end].push(farewell_at, Packet::End);
+            if unread {
+                self.reset(1 - end, farewell_at);
+            }
+        }
+        self.wake();
+    }
+
+    /// `end` hears at `at` that its peer knows nothing of the connection.
+    fn reset(&mut self, end: usize, at: u64) {
+        let earlier = self.reset_at[end].is_some_and(|known| known <= at);
+        if !earlier {
+            self.reset_at[end] = Some(at);
+            self.pipes[1 - end].push(at, Packet::Reset);
+            self.pipes[end].space.notify_one();
+        }
+    }
+
+    /// A machine is up again: what peers sent to its former process and still send is answered with a reset.
+    pub fn machine_up(&mut self, node: u32, answer_at: u64) {
+        for end in 0..2 {
+            let lost = self.left[end] == Some(Leave::PowerLost) && self.ends[end].node == node;
+            if lost && self.pipes[1 - end].has_frames() {
+                self.reset(1 - end, answer_at);
+            }
+        }
+    }
+
+    /// Whether `end`, which the way from its peer reaches, knows that the connection is gone.
+    fn is_reset(&self, end: usize, now: u64, heard: bool) -> bool {
+        self.reset_at[end].is_some_and(|at| at == 0 || (heard && at <= now))
     }
 
     pub fn is_over(&self) -> bool {
-        !self.alive[0] && !self.alive[1]
+        self.left[0].is_some() && self.left[1].is_some()
     }
 }
 
@@ -155,7 +200,7 @@ impl SimReader {
         let (me, peer) = (conn.ends[*end], conn.ends[1 - end]);
         let cut = state.is_cut(peer.node, me.node);
         let conn = state.conns.get_mut(id).expect("it was there a line ago");
-        if conn.reset[*end] {
+        if conn.reset_at[*end] == Some(0) {
             return Err(gone().into());
         }
         let before = frames.len();
@@ -192,9 +237,6 @@ impl SimReader {
         if frames.len() > before {
             pipe.space.notify_one();
             verdict = Ok(Look::Got);
-        } else if matches!(verdict, Err(RecvError::Lost(_))) {
-            conn.reset[*end] = true;
-            conn.pipes[*end].space.notify_one();
         }
         drop(state);
         for frame in &frames[before..] {
@@ -235,20 +277,31 @@ impl FrameReader for SimReader {
     }
 }
 
+impl Half {
+    /// One half is dropped; with the second the end is closed. What a killed process drops is nothing to its peers.
+    fn dropped(&self, is_writer: bool) {
+        let now = self.world.now_ns();
+        let mut state = self.world.network().lock();
+        let farewell_at = now + state.latency_ns.1;
+        let Some(conn) = state.conns.get_mut(&self.id) else { return };
+        conn.halves[self.end] -= 1;
+        if conn.left[self.end].is_some() {
+            return;
+        }
+        if conn.halves[self.end] == 0 {
+            conn.leave(self.end, Leave::Closed, farewell_at);
+        } else if is_writer {
+            conn.pipes[self.end].push(farewell_at, Packet::End);
+        }
+        if conn.is_over() {
+            state.conns.remove(&self.id);
+        }
+    }
+}
+
 impl Drop for SimReader {
     fn drop(&mut self) {
-        let mut state = self.half.world.network().lock();
-        if let Some(conn) = state.conns.get_mut(&self.half.id) {
-            let pipe = &mut conn.pipes[1 - self.half.end];
-            pipe.unread = true;
-            pipe.queue.clear();
-            pipe.bytes = 0;
-            pipe.space.notify_one();
-            let over = (0..2).all(|end| conn.pipes[end].unread && conn.pipes[end].ended);
-            if over {
-                state.conns.remove(&self.half.id);
-            }
-        }
+        self.half.dropped(false);
     }
 }
 
@@ -259,44 +312,64 @@ pub struct SimWriter {
     dice: Dice,
 }
 
+enum Put {
+    Done,
+    /// No room; look again when there is, or at this time.
+    Wait(Option<u64>),
+}
+
 impl SimWriter {
-    /// Puts one frame on its way; `false` if there is no room for it yet.
-    fn put(&mut self, frame: &Bytes) -> io::Result<bool> {
+    /// Puts one frame on its way.
+    fn put(&mut self, frame: &Bytes) -> io::Result<Put> {
         let Half { world, id, end } = &self.half;
         let now = world.now_ns();
         let mut state = world.network().lock();
         let Some(conn) = state.conns.get(id) else { return Err(gone()) };
         let (me, peer) = (conn.ends[*end], conn.ends[1 - end]);
-        let reachable = !state.is_cut(me.node, peer.node) && !state.is_cut(peer.node, me.node);
-        let rebooted = state.up.contains(&peer.node);
+        let (sent, heard) = (!state.is_cut(me.node, peer.node), !state.is_cut(peer.node, me.node));
+        let up = state.up.contains(&peer.node);
         let (low, high) = state.latency_ns;
-        let latency = self.dice.between(low, high + 1) + state.extra_ns(me.node, peer.node);
+        let there = self.dice.between(low, high + 1) + state.extra_ns(me.node, peer.node);
+        let back = high + state.extra_ns(peer.node, me.node);
         let conn = state.conns.get_mut(id).expect("it was there a line ago");
-        if conn.reset[*end] || (reachable && conn.pipes[*end].unread) {
-            conn.reset[*end] = true;
+        if conn.is_reset(*end, now, heard) {
             return Err(gone());
         }
-        if !conn.alive[1 - end] && reachable {
-            if !conn.silent[1 - end] {
-                return Err(gone());
+        // Whoever is not there any more takes nothing, and its kernel says so when the bytes reach it.
+        let nobody = match conn.left[1 - end] {
+            None => false,
+            Some(Leave::Closed) => true,
+            Some(Leave::PowerLost) => up,
+        };
+        if nobody && sent {
+            conn.reset(*end, now + there + back);
+        } else {
+            let pipe = &mut conn.pipes[*end];
+            if pipe.bytes > 0 && pipe.bytes + frame.len() > PIPE_BYTES {
+                return Ok(Put::Wait(conn.reset_at[*end].filter(|at| *at > now)));
             }
-            if rebooted {
-                // The machine is back and knows nothing of this connection: it answers with a reset.
-                conn.pipes[1 - end].push(now + 2 * latency, Packet::Reset);
-                return Ok(true);
-            }
+            pipe.push(now + there + NS_PER_BYTE * frame.len() as u64, Packet::Frame(frame.clone()));
         }
-        let pipe = &mut conn.pipes[*end];
-        if pipe.bytes > 0 && pipe.bytes + frame.len() > PIPE_BYTES {
-            return Ok(false);
-        }
-        pipe.push(now + latency + NS_PER_BYTE * frame.len() as u64, Packet::Frame(frame.clone()));
         drop(state);
         let sum = crc32fast::hash(frame);
         world.event(me, "send", &[*id, frame.len() as u64, u64::from(sum)], || {
             format!("{peer} conn {id} {} bytes {sum:08x}", frame.len())
         });
-        Ok(true)
+        Ok(Put::Done)
+    }
+
+    async fn room(&self, at: Option<u64>) {
+        let news = self.space.notified();
+        match at {
+            None => news.await,
+            Some(at) => {
+                tokio::select! {
+                    biased; // either is looked at again
+                    () = news => {}
+                    () = self.half.world.sleep_until(at) => {}
+                }
+            }
+        }
     }
 }
 
@@ -306,8 +379,8 @@ impl FrameWriter for SimWriter {
             let mut whole = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
             chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
             let frame = whole.freeze();
-            while !self.put(&frame)? {
-                self.space.notified().await;
+            while let Put::Wait(at) = self.put(&frame)? {
+                self.room(at).await;
             }
         }
         Ok(())
@@ -316,16 +389,6 @@ impl FrameWriter for SimWriter {
 
 impl Drop for SimWriter {
     fn drop(&mut self) {
-        let world = self.half.world.clone();
-        let now = world.now_ns();
-        let mut state = world.network().lock();
-        let high = state.latency_ns.1;
-        if let Some(conn) = state.conns.get_mut(&self.half.id)
-            && conn.alive[self.half.end]
-        {
-            let pipe = &mut conn.pipes[self.half.end];
-            pipe.ended = true;
-            pipe.push(now + high, Packet::End);
-        }
+        self.half.dropped(true);
     }
 }

@@ -3,6 +3,8 @@
 //! Owns: starting children and reading their reports. Promises: results come in the order of the jobs; a child that
 //! dies without a report is a crash with the end of what it said. Called by every verb.
 
+#![allow(clippy::disallowed_methods, reason = "the runner starts real processes around simulated worlds")]
+
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

@@ -2,6 +2,11 @@
 //!
 //! Owns: verbs, flags and what is printed. Leaves out: the work (see the sibling files).
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the runner reads files and the wall clock around simulated worlds"
+)]
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -3,6 +3,8 @@
 //! Owns: drawing scenarios in turn, counting, and the report at the end. Promises: the first finding is printed at
 //! once as a replay line; `--collect` goes on. Leaves out: swarm settings (each scenario draws its own from the seed).
 
+#![allow(clippy::disallowed_methods, reason = "a hunt is bounded by the wall clock")]
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,8 @@
 //! Owns: the determinism check that CI runs before any other. Promises: a difference is shown as the two trace lines
 //! at which the runs part. The digest is over every event with its payload (see `trace`).
 
+#![allow(clippy::disallowed_methods, reason = "the runner compares files that two processes wrote")]
+
 use super::batch::{self, Job};
 use super::verdict::{Replay, RunReport};
 

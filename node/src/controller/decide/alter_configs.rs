@@ -60,10 +60,10 @@ impl Decide for AlterConfigs {
     type Answer = Vec<Result<(), Refusal>>;
 
     fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Self::Answer {
-        let base = draft.image().clone();
+        let before = draft.savepoint();
         let answer = self.changes.iter().map(|change| alter(change, draft, context)).collect();
         if self.validate_only {
-            draft.discard(&base);
+            draft.roll_back(before);
         }
         answer
     }

@@ -28,7 +28,7 @@ impl Decide for CreatePartitions {
     type Answer = Answer;
 
     fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Answer {
-        let base = draft.image().clone();
+        let before = draft.savepoint();
         let mut count: BTreeMap<String, usize> = BTreeMap::new();
         for topic in &self.topics {
             *count.entry(topic.name.clone()).or_default() += 1;
@@ -44,7 +44,7 @@ impl Decide for CreatePartitions {
             answer.push((topic.name, result));
         }
         if self.validate_only {
-            draft.discard(&base);
+            draft.roll_back(before);
         }
         answer
     }

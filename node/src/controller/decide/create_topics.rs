@@ -44,10 +44,10 @@ impl Decide for CreateTopics {
     type Answer = Answer;
 
     fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Answer {
-        let base = draft.image().clone();
+        let before = draft.savepoint();
         let mut answer = Answer::new();
         let excess = too_many(&self.topics, context);
-        let mut loads = Loads::of(&base);
+        let mut loads = Loads::of(draft.image());
         for (topic, twice) in by_name(self.topics) {
             let result = match (&excess, twice) {
                 (Some(refusal), _) => Err(refusal.clone()),
@@ -57,7 +57,7 @@ impl Decide for CreateTopics {
             answer.push((topic.name, result));
         }
         if self.validate_only {
-            draft.discard(&base);
+            draft.roll_back(before);
             for created in answer.iter_mut().filter_map(|(_, result)| result.as_mut().ok()) {
                 created.topic_id = TopicId::ZERO;
             }

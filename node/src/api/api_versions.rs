@@ -1,0 +1,117 @@
+//! ApiVersions (18): what this broker serves, and which features the cluster has.
+//!
+//! A version that we do not know never comes here as such: the request's body cannot be read, and [`too_new`] answers
+//! it in the version 0 layout with what we do know of ApiVersions itself, so that the client asks again (KIP-511).
+//! Software names are checked loosely, as Kafka does: letters, digits, `-` and `.`, not at the ends.
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::api::{ApiKey, advertise};
+use dejaq_wire::kafka::api_versions::{
+    ApiVersionsRequest, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
+};
+
+use crate::controller::decide::register_broker::{METADATA_VERSION, METADATA_VERSION_FEATURE};
+use crate::metadata::Image;
+use crate::server::service::{Session, Software};
+
+/// Answers in the version of the request. `served` are the APIs that this broker answers.
+#[must_use]
+pub fn answer(
+    served: &[ApiKey],
+    image: &Image,
+    session: &Session,
+    version: i16,
+    request: ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    if version >= 3 {
+        let named = [&request.client_software_name, &request.client_software_version];
+        if !named.into_iter().all(|name| is_software_name(name)) {
+            return ApiVersionsResponse { error_code: ErrorCode::INVALID_REQUEST, ..Default::default() };
+        }
+        session.set_software(Software {
+            name: request.client_software_name,
+            version: request.client_software_version,
+        });
+    }
+    let supported = SupportedFeatureKey {
+        name: METADATA_VERSION_FEATURE.into(),
+        min_version: METADATA_VERSION,
+        max_version: METADATA_VERSION,
+    };
+    let finalized = image.features().map(|(name, level)| FinalizedFeatureKey {
+        name: name.to_owned(),
+        max_version_level: level,
+        min_version_level: level,
+    });
+    ApiVersionsResponse {
+        api_keys: advertise(served.iter().copied()),
+        supported_features: vec![supported],
+        finalized_features_epoch: image.end().0,
+        finalized_features: finalized.collect(),
+        ..Default::default()
+    }
+}
+
+/// Answers a version that we do not know; to be encoded in version 0.
+#[must_use]
+pub fn too_new() -> ApiVersionsResponse {
+    ApiVersionsResponse {
+        error_code: ErrorCode::UNSUPPORTED_VERSION,
+        api_keys: advertise([ApiKey::ApiVersions]),
+        ..Default::default()
+    }
+}
+
+fn is_software_name(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let ends = name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.ends_with(|c: char| c.is_ascii_alphanumeric());
+    ends && name.chars().all(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_are_checked_as_kafka_does() {
+        for good in ["a", "librdkafka", "apache-kafka-java", "2.3.0", "1.0-SNAPSHOT"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", "a_b", "."] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+
+    fn ask(version: i16, name: &str) -> (ApiVersionsResponse, Option<Software>) {
+        let session = Session::new(1, "peer:1".into(), "host:9092".into());
+        let request =
+            ApiVersionsRequest { client_software_name: name.into(), client_software_version: "1.0".into() };
+        let served = [ApiKey::Produce, ApiKey::ApiVersions];
+        let response = answer(&served, &Image::default(), &session, version, request);
+        (response, session.software())
+    }
+
+    #[test]
+    fn only_what_is_served_is_advertised_and_produce_from_0() {
+        let (response, software) = ask(3, "kcat");
+        let ranges: Vec<_> =
+            response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
+        assert_eq!(ranges, [(0, 0, 13), (18, 0, 4)]);
+        assert_eq!(software.map(|software| software.name).as_deref(), Some("kcat"));
+    }
+
+    #[test]
+    fn a_bad_software_name_is_an_invalid_request_and_an_old_version_has_none() {
+        assert_eq!(ask(3, "k cat").0.error_code, ErrorCode::INVALID_REQUEST);
+        assert_eq!(ask(2, "").0.error_code, ErrorCode::NONE);
+    }
+
+    #[test]
+    fn an_unknown_version_is_told_which_ones_there_are() {
+        let response = too_new();
+        assert_eq!(response.error_code, ErrorCode::UNSUPPORTED_VERSION);
+        assert_eq!(response.api_keys.len(), 1);
+        assert_eq!((response.api_keys[0].api_key, response.api_keys[0].max_version), (18, 4));
+    }
+}
