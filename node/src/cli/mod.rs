@@ -9,6 +9,7 @@
     reason = "a load generator runs on the real machine: threads, sockets, clocks, files"
 )]
 mod bench;
+// mod start;
 
 use std::process::ExitCode;
 
@@ -24,18 +25,34 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a broker.
+    // #[command(after_help = START_HELP)]
+    // Start(start::Args),
     /// Measure a broker: this one or any other that speaks Kafka's protocol.
     Bench(bench::Args),
 }
 
+const START_HELP: &str = "\
+A flag wins over its environment variable, that over the settings file, that over the default.
+Names that end in -bytes take KiB, MiB, GiB; names that end in -ms take s, m, h.
+
+Settings file, for example:
+  listen = \"0.0.0.0:9092\"
+  advertise = \"broker.example:9092\"
+  data-dir = \"/var/lib/dejaq\"
+  [topic-defaults]
+  retention.ms = 604800000";
+
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match Cli::parse().command {
-        Command::Bench(args) => bench::run(args),
+        // Command::Start(args) => start::run(args),
+        Command::Bench(args) => done(bench::run(args)),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("dejaq: {error:#}");
             ExitCode::FAILURE

@@ -8,6 +8,7 @@
 //! is charged for every request that had to wait; without (closed loop), as many requests as the window allows are in
 //! flight and latency says little.
 
+mod child;
 mod consume;
 mod floor;
 mod link;
