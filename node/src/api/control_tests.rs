@@ -42,9 +42,10 @@ fn here(auto_create: bool) -> Here {
     let mut settings = desk.settings.clone();
     settings.default_partitions = 3;
     settings.topic_defaults.insert("segment.ms".into(), "1000".into());
-    let controller = imaginary(desk.image, settings.clone(), published.clone());
+    let runtime = TokioRuntime::new(disk, SocketOptions::default());
+    let controller = imaginary(&runtime, desk.image, settings.clone(), published.clone());
     let control = ControlPlane {
-        runtime: TokioRuntime::new(disk, SocketOptions::default()),
+        runtime,
         controller,
         published,
         cluster_id: "cluster".into(),

@@ -25,6 +25,9 @@ const BOOLEAN: i8 = 1;
 const STRING: i8 = 2;
 const LONG: i8 = 5;
 
+/// Resources that one request may ask for; each is answered with some 10 KiB.
+const MAX_RESOURCES: usize = 5000;
+
 /// Answers one request.
 #[must_use]
 pub fn answer<R: Runtime>(
@@ -32,8 +35,15 @@ pub fn answer<R: Runtime>(
     request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let image = control.published.current();
-    let results = request.resources.iter().map(|resource| {
-        let (error_code, error_message, mut configs) = match describe(control, &image, resource) {
+    let results = request.resources.iter().enumerate().map(|(at, resource)| {
+        let described = match at {
+            0..MAX_RESOURCES => describe(control, &image, resource),
+            _ => Err(Refusal::new(
+                ErrorCode::INVALID_REQUEST,
+                format!("One request may ask for at most {MAX_RESOURCES} resources."),
+            )),
+        };
+        let (error_code, error_message, mut configs) = match described {
             Ok(configs) => (ErrorCode::NONE, None, configs),
             Err(Refusal { code, message }) => (code, message, Vec::new()),
         };

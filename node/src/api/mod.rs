@@ -1,17 +1,40 @@
-//! One file per API.
+//! Kafka's APIs: one file each, and the [`dispatch`] between them.
+//!
+//! - data plane, over [`data_plane`] (the partitions): [`produce`] with [`produce_check`] (pure), [`fetch`] with
+//!   [`fetch_session`] (pure), [`list_offsets`], [`offset_for_leader_epoch`], [`delete_records`],
+//!   [`describe_producers`], [`describe_log_dirs`]
+//! - control plane, over [`control_plane`] (the controller and the image): topics, partitions, configs, the cluster,
+//!   [`init_producer_id`], [`api_versions`]
+//!
+//! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them.
 
 pub mod alter_configs;
 pub mod api_versions;
 pub mod control_plane;
 pub mod create_partitions;
 pub mod create_topics;
+pub mod data_plane;
+pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
 pub mod describe_topic_partitions;
+pub mod dispatch;
+pub mod fetch;
+mod fetch_read;
 pub mod fetch_session;
 pub mod incremental_alter_configs;
+pub mod init_producer_id;
+pub mod list_offsets;
 pub mod metadata;
+pub mod offset_for_leader_epoch;
+pub mod produce;
+pub mod produce_check;
+mod reply;
 
 #[cfg(test)]
 mod control_tests;
+
+pub use dispatch::{Api, Parts};

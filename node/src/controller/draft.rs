@@ -14,6 +14,9 @@ use crate::metadata::{Image, Record};
 /// Most partitions that one request may create, as in Kafka.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 
+/// Longest text of a refusal in bytes; old versions of the protocol have room for 32767.
+pub const MAX_MESSAGE_BYTES: usize = 2000;
+
 /// Records that are decided but not durable.
 #[derive(Debug)]
 pub struct Draft {
@@ -119,11 +122,16 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// With a text for people.
+    /// With a text for people, cut to [`MAX_MESSAGE_BYTES`]: it may repeat what a client sent.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
         assert!(code.is_error(), "a refusal is an error, not {code:?}");
-        Refusal { code, message: Some(message.into()) }
+        let mut message = message.into();
+        if message.len() > MAX_MESSAGE_BYTES {
+            message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+            message.push('…');
+        }
+        Refusal { code, message: Some(message) }
     }
 
     /// With the code's own text.

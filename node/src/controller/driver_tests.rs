@@ -3,9 +3,14 @@
 use super::*;
 
 /// Decides at once and forgets at the end; everything else is as in the driver.
-pub(crate) fn imaginary(mut image: Image, settings: Settings, published: Published) -> Controller {
+pub(crate) fn imaginary<R: Runtime>(
+    runtime: &R,
+    mut image: Image,
+    settings: Settings,
+    published: Published,
+) -> Controller {
     let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
-    drop(tokio::spawn(async move {
+    runtime.spawn("imaginary controller", async move {
         let mut entropy_state = 1_u64;
         while let Some(Mail::Request(request)) = inbox.recv().await {
             let mut draft = Draft::on(&image);
@@ -22,6 +27,279 @@ pub(crate) fn imaginary(mut image: Image, settings: Settings, published: Publish
             published.applied(&current);
             release(Ok(end));
         }
-    }));
+    });
     Controller { mailbox, stopped: Arc::default() }
+}
+
+mod on_a_disk {
+    use std::path::Path;
+    use std::sync::{Mutex, PoisonError};
+
+    use dejaq_storage::file_disk::FileDisk;
+    use dejaq_storage::model_disk::random::{below, stream};
+    use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Op, Plan, Platter, Setup};
+    use dejaq_storage::{Disk, Expect, Log, LogConfig, LogIdentity, OpenOptions};
+    use dejaq_wire::ErrorCode;
+    use dejaq_wire::ids::{LeaderEpoch, PartitionId, ProducerId, TopicId};
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::controller::decide::create_topics::CreateTopics;
+    use crate::controller::decide::producer_ids::AllocateProducerIds;
+    use crate::controller::decide::tests::topic;
+    use crate::runtime::tokio::TokioRuntime;
+    use crate::runtime::tokio_net::{SocketOptions, TokioNet};
+
+    /// One incarnation of a node: the real clock, a disk in memory, tasks that a kill drops.
+    #[derive(Clone)]
+    struct Node {
+        real: TokioRuntime,
+        disk: ModelDisk,
+        tasks: Arc<Mutex<JoinSet<()>>>,
+    }
+
+    impl Runtime for Node {
+        type Disk = ModelDisk;
+        type Net = TokioNet;
+        fn now(&self) -> Mono {
+            self.real.now()
+        }
+        fn unix_ms(&self) -> i64 {
+            self.real.unix_ms()
+        }
+        async fn sleep_until(&self, at: Mono) {
+            self.real.sleep_until(at).await;
+        }
+        fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+            self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+        }
+        fn random_u64(&self) -> u64 {
+            self.real.random_u64()
+        }
+        fn disk(&self) -> &ModelDisk {
+            &self.disk
+        }
+        fn net(&self) -> &TokioNet {
+            self.real.net()
+        }
+    }
+
+    struct World {
+        platter: Platter,
+        dir: tempfile::TempDir,
+    }
+
+    struct Life {
+        node: Node,
+        data: DataDir<ModelDisk>,
+        started: Started,
+    }
+
+    impl World {
+        fn new() -> World {
+            let platter = Platter::new(Setup::default());
+            World { platter, dir: tempfile::tempdir().expect("a temporary directory") }
+        }
+
+        async fn start(&self) -> Result<Life, JournalError> {
+            let real = FileDisk::open(self.dir.path()).expect("the directory is there");
+            let node = Node {
+                real: TokioRuntime::new(real, SocketOptions::default()),
+                disk: self.platter.mount(),
+                tasks: Arc::default(),
+            };
+            let expect = Expect {
+                cluster_id: String::new(),
+                node_id: BrokerId(1),
+                new_cluster_id: "c".into(),
+                new_directory_id: [1; 16],
+            };
+            let data = DataDir::open(node.disk.clone(), expect).await.expect("the directory is ours");
+            let endpoints = vec![Endpoint { listener: "CLIENT".into(), host: "h".into(), port: 1 }];
+            let boot = Boot { settings: Settings::default(), endpoints, rack: None };
+            let started = start(&node, &data, boot).await?;
+            Ok(Life { node, data, started })
+        }
+    }
+
+    impl Life {
+        async fn create(&self, name: &str) -> Result<Result<(), ErrorCode>, Unavailable> {
+            let request = CreateTopics { topics: vec![topic(name, 2, 1)], validate_only: false };
+            let deadline = self.node.now().plus(Duration::from_secs(10));
+            let committed = self.started.controller.submit(&self.node, request, deadline).await?;
+            let mut answer = committed.answer;
+            Ok(answer.remove(0).1.map(drop).map_err(|refusal| refusal.code))
+        }
+
+        async fn block(&self) -> i64 {
+            let request =
+                AllocateProducerIds { broker: BrokerId(1), broker_epoch: self.started.broker_epoch };
+            let deadline = self.node.now().plus(Duration::from_secs(10));
+            let committed = self.started.controller.submit(&self.node, request, deadline).await;
+            let ProducerId(start) = committed.expect("healthy").answer.expect("registered").start;
+            start
+        }
+
+        fn image(&self) -> Arc<Image> {
+            self.started.published.current()
+        }
+
+        fn end(self) {
+            self.node.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        }
+    }
+
+    fn metadata_dir() -> String {
+        let path = DataDir::<ModelDisk>::partition_path(TopicId::METADATA, PartitionId(0));
+        path.to_str().expect("our own names are UTF-8").to_owned()
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_survives_a_power_cut_and_every_leader_gets_a_new_epoch() {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        assert_eq!(life.started.broker_epoch, BrokerEpoch(1));
+        assert_eq!(life.create("a").await, Ok(Ok(())));
+        assert_eq!(life.create("a").await, Ok(Err(ErrorCode::TOPIC_ALREADY_EXISTS)));
+        let first_block = life.block().await;
+        life.end();
+        world.platter.crash(&mut stream(1, "crash", 0), CrashMode::Lose);
+        let life = world.start().await.expect("durable");
+        assert_eq!(life.started.broker_epoch, BrokerEpoch(2));
+        let image = life.image();
+        image.check_deep();
+        let topic = image.topic_named("a").expect("it was answered");
+        assert!(topic.partitions.iter().all(|partition| partition.leader_epoch == LeaderEpoch(1)));
+        assert_eq!((first_block, life.block().await), (0, 1000), "blocks are disjoint across lives");
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_stops_the_controller_and_shows_nobody_what_was_not_durable() {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        let before = life.image();
+        world.platter.plan(Plan { fault: Fault::SyncError, path_contains: metadata_dir(), after: 0 });
+        assert_eq!(life.create("a").await, Err(Unavailable::Stopped));
+        assert_eq!(life.image(), before, "what was not durable was never published");
+        assert!(life.started.controller.stopped().is_some());
+        assert_eq!(life.create("b").await, Err(Unavailable::Stopped));
+        assert!(life.started.controller.close().await.is_err(), "not a clean end");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_changes_and_takes_them_again_when_there_is_room() {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        world.platter.set_capacity(Some(1));
+        assert_eq!(life.create("a").await, Err(Unavailable::Full));
+        assert_eq!(life.image().topic_count(), 0);
+        world.platter.set_capacity(None);
+        assert_eq!(life.create("a").await, Ok(Ok(())));
+    }
+
+    #[tokio::test]
+    async fn what_waits_together_shares_a_sync() {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        let before = world.platter.counter(Op::Sync).done;
+        let names: Vec<String> = (0..20).map(|n| format!("t{n}")).collect();
+        let mut all = JoinSet::new();
+        let life = Arc::new(life);
+        for name in names {
+            let life = life.clone();
+            all.spawn(async move { life.create(&name).await });
+        }
+        while let Some(done) = all.join_next().await {
+            assert_eq!(done.expect("no panic"), Ok(Ok(())));
+        }
+        let syncs = world.platter.counter(Op::Sync).done - before;
+        assert!(syncs < 20, "{syncs} syncs for 20 requests");
+    }
+
+    #[tokio::test]
+    async fn damaged_metadata_is_refused_and_not_taken_for_an_empty_cluster() {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        assert_eq!(life.create("a").await, Ok(Ok(())));
+        life.started.controller.close().await.expect("clean");
+        world.platter.kill();
+        let files = world.platter.lengths();
+        let (path, length) = files
+            .into_iter()
+            .find(|(path, _)| {
+                path.starts_with(metadata_dir()) && path.extension().is_some_and(|kind| kind == "log")
+            })
+            .expect("the metadata log has a segment");
+        assert!(world.platter.rot(&path, length - 3, 0x10));
+        let refused = world.start().await.map(drop).expect_err("damage");
+        assert!(matches!(refused, JournalError::Damaged { .. }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_metadata_log_beside_partitions_is_refused() {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        life.started.controller.close().await.expect("clean");
+        let disk = life.node.disk.clone();
+        let other = TopicId([7; 16]);
+        let path = DataDir::<ModelDisk>::partition_path(other, PartitionId(0));
+        let identity = LogIdentity { topic: "a".into(), topic_id: other, partition: PartitionId(0) };
+        let options = OpenOptions { clean: false, now_ms: 0, space: Default::default(), verify_all: false };
+        let log = Log::create(disk.clone(), path, identity, LogConfig::default(), options).await;
+        log.expect("room").0.close().await.expect("room");
+        disk.remove_dir_all(Path::new(&metadata_dir())).await.expect("it is there");
+        drop((life.data, disk));
+        world.platter.kill();
+        let refused = world.start().await.map(drop).expect_err("lost");
+        assert!(matches!(refused, JournalError::Lost { partitions: 1 }), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn no_power_cut_takes_back_an_answer() {
+        for seed in 0..60 {
+            let world = World::new();
+            let mut rng = stream(seed, "controller", 0);
+            let mut answered: Vec<String> = Vec::new();
+            let mut epoch = BrokerEpoch(0);
+            for life_number in 0..4 {
+                let life = world.start().await.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+                assert!(life.started.broker_epoch > epoch, "seed {seed}");
+                epoch = life.started.broker_epoch;
+                let image = life.image();
+                image.check_deep();
+                for name in &answered {
+                    assert!(
+                        image.topic_named(name).is_some(),
+                        "seed {seed}: {name} was answered and is gone"
+                    );
+                }
+                for n in 0..below(&mut rng, 5) {
+                    let name = format!("t{life_number}-{n}");
+                    if life.create(&name).await == Ok(Ok(())) {
+                        answered.push(name);
+                    }
+                }
+                // One more is on its way when the power goes.
+                let name = format!("t{life_number}-last");
+                let request = CreateTopics { topics: vec![topic(&name, 1, 1)], validate_only: false };
+                let controller = life.started.controller.clone();
+                let node = life.node.clone();
+                let mut asked = JoinSet::new();
+                asked.spawn(async move {
+                    let deadline = node.now().plus(Duration::from_secs(10));
+                    controller.submit(&node, request, deadline).await
+                });
+                for _ in 0..below(&mut rng, 6) {
+                    tokio::task::yield_now().await;
+                }
+                asked.abort_all();
+                if let Some(Ok(Ok(_))) = asked.join_next().await {
+                    answered.push(name);
+                }
+                life.end();
+                let mode = CrashMode::draw(&mut rng);
+                world.platter.crash(&mut rng, mode);
+            }
+        }
+    }
 }

@@ -7,7 +7,9 @@ use dejaq_wire::ids::BrokerId;
 
 use super::create_topics::invalid_config;
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
-use crate::metadata::config_table::{InvalidConfig, TopicConfigDef, find, find_by_broker_name, words};
+use crate::metadata::config_table::{
+    InvalidConfig, MAX_VALUE_BYTES, TopicConfigDef, find, find_by_broker_name, words,
+};
 use crate::metadata::record::{ConfigChanged, Resource};
 use crate::metadata::topic_config::{Overrides, candidates, check_topic};
 
@@ -77,12 +79,8 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
         let value = match operation {
             Operation::Set(value) => Some(value.clone()),
             Operation::Delete => None,
-            Operation::Append(more) => {
-                Some(edited(&resource, name, draft, context, |list| append(list, more))?)
-            }
-            Operation::Subtract(less) => {
-                Some(edited(&resource, name, draft, context, |list| subtract(list, less))?)
-            }
+            Operation::Append(more) => Some(edited(&resource, (name, more), draft, context, append)?),
+            Operation::Subtract(less) => Some(edited(&resource, (name, less), draft, context, subtract)?),
         };
         match value {
             Some(value) => wanted.insert(name.clone(), value),
@@ -171,12 +169,17 @@ fn check_broker(wanted: &Overrides) -> Result<Overrides, Refusal> {
 /// A list config after an edit of the value that is in force.
 fn edited(
     resource: &Resource,
-    name: &str,
+    (name, given): (&str, &str),
     draft: &Draft,
     context: &Context<'_>,
-    edit: impl FnOnce(&mut Vec<String>),
+    edit: fn(&mut Vec<String>, &str),
 ) -> Result<String, Refusal> {
     let def = known(resource, name)?;
+    if given.len() > MAX_VALUE_BYTES {
+        let why = format!("{} bytes are too long, at most {MAX_VALUE_BYTES} are allowed", given.len());
+        let value = given[..given.floor_char_boundary(40)].to_owned() + "…";
+        return Err(invalid_config(&InvalidConfig::Value { name: name.to_owned(), value, why }));
+    }
     if !def.kind.is_list() {
         let why = format!("Can't APPEND or SUBTRACT to key {name} because its type is not LIST.");
         return Err(Refusal::new(ErrorCode::INVALID_CONFIG, why));
@@ -186,7 +189,7 @@ fn edited(
         None => inherited(resource, def, draft, context),
     };
     let mut list: Vec<String> = words(&in_force).map(str::to_owned).collect();
-    edit(&mut list);
+    edit(&mut list, given);
     Ok(list.join(","))
 }
 

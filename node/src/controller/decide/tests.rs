@@ -212,6 +212,18 @@ fn validate_only_says_the_same_and_changes_nothing() {
 }
 
 #[test]
+fn a_refusal_does_not_repeat_more_than_a_client_can_read() {
+    let refusal = Refusal::new(ErrorCode::INVALID_REQUEST, "é".repeat(20_000));
+    let message = refusal.message.expect("there is one");
+    assert!(message.len() < 2010 && message.ends_with('…'), "{}", message.len());
+    let mut desk = Desk::with_brokers(1);
+    desk.create(topic("a", 1, 1)).expect("valid");
+    let words = "x,".repeat(1_000_000);
+    let appended = desk.alter("a", false, &[("cleanup.policy", Operation::Append(words))]);
+    refused(appended, ErrorCode::INVALID_CONFIG, "too long");
+}
+
+#[test]
 fn a_manual_assignment_is_followed_or_refused_with_the_reason() {
     let mut desk = Desk::with_brokers(3);
     let manual =

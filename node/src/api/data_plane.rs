@@ -1,0 +1,191 @@
+//! What the APIs of the data plane share: the partitions, the fetch sessions, the memory of answers; and the one
+//! mapping of "where is this partition" to Kafka's codes.
+//!
+//! Owns: [`DataPlane`], [`Refusal`], the lookup of a partition by what a request names.
+//! Promises: a partition that is handed out serves at that moment; its state is looked at again when it is used.
+//! Leaves out: what each API answers (one file each beside this one).
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
+
+use super::fetch_session::{Limits, Sessions, TopicRef};
+use crate::replica::leader::Resigned;
+use crate::replica::{Directory, NoPartition, Partition, Table, TopicEntry};
+use crate::runtime::Runtime;
+use crate::runtime::memory::MemoryBudget;
+
+/// Damaged ranges that are remembered as told; beyond, they are told again.
+const TOLD_DAMAGE: usize = 1024;
+
+/// Bounds of what fetches take.
+#[derive(Debug, Clone, Copy)]
+pub struct FetchLimits {
+    /// Most bytes of one answer, whatever the client allows, but for a single larger batch.
+    pub answer_bytes: usize,
+    /// Bytes of all answers together that are not sent yet.
+    pub memory_bytes: usize,
+    /// Bounds of the fetch sessions.
+    pub sessions: Limits,
+}
+
+impl Default for FetchLimits {
+    fn default() -> FetchLimits {
+        FetchLimits {
+            // Kafka's fetch.max.bytes of a broker.
+            answer_bytes: 55 << 20,
+            memory_bytes: 256 << 20,
+            // Kafka's max.incremental.fetch.session.cache.slots; the partitions take 20 MB at most.
+            sessions: Limits { sessions: 1000, partitions: 100_000 },
+        }
+    }
+}
+
+/// The partitions of this node as an API handler sees them.
+pub struct DataPlane<R: Runtime> {
+    /// Time and tasks.
+    pub runtime: R,
+    /// The partitions.
+    pub directory: Arc<Directory<R>>,
+    /// Bounds of fetches.
+    pub limits: FetchLimits,
+    /// Memory of answers that are not sent yet.
+    pub answers: MemoryBudget,
+    sessions: Mutex<Sessions>,
+    told_damage: Mutex<BTreeSet<(TopicId, PartitionId, Offset)>>,
+}
+
+impl<R: Runtime> DataPlane<R> {
+    /// The data plane of one node.
+    pub fn new(runtime: R, directory: Arc<Directory<R>>, limits: FetchLimits) -> DataPlane<R> {
+        DataPlane {
+            runtime,
+            directory,
+            limits,
+            answers: MemoryBudget::new(limits.memory_bytes),
+            sessions: Mutex::new(Sessions::new(limits.sessions)),
+            told_damage: Mutex::default(),
+        }
+    }
+
+    /// The fetch sessions, for the time of one short step.
+    pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether damage at this place is told for the first time.
+    pub fn is_news(&self, partition: &Partition<R>, from: Offset) -> bool {
+        let identity = partition.identity();
+        let mut told = self.told_damage.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= TOLD_DAMAGE {
+            told.clear();
+        }
+        told.insert((identity.topic_id, identity.partition, from))
+    }
+}
+
+/// A code to answer, and a text for those versions that carry one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub code: ErrorCode,
+    /// What a person should know; `None` where the code says it all.
+    pub message: Option<String>,
+}
+
+impl Refusal {
+    /// A code and a text.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Refusal {
+        Refusal { code, message: Some(message.into()) }
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Refusal {
+        Refusal { code, message: None }
+    }
+}
+
+/// The code for a topic that is not here: by name or by id, as the request names it.
+#[must_use]
+pub fn unknown_topic(topic: &TopicRef) -> ErrorCode {
+    match topic {
+        TopicRef::Name(_) => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        TopicRef::Id(_) => ErrorCode::UNKNOWN_TOPIC_ID,
+    }
+}
+
+/// The code for a partition that stopped serving.
+#[must_use]
+pub fn stopped(why: Resigned, topic: &TopicRef) -> ErrorCode {
+    match why {
+        // A client that is told so asks for metadata and comes back, here or elsewhere.
+        Resigned::Moved | Resigned::Stopping => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        Resigned::Deleted => unknown_topic(topic),
+        Resigned::Offline => ErrorCode::KAFKA_STORAGE_ERROR,
+    }
+}
+
+/// The topic that a request names.
+///
+/// # Errors
+/// The code to answer.
+pub fn topic<'a, R: Runtime>(
+    table: &'a Table<R>,
+    topic: &TopicRef,
+) -> Result<&'a Arc<TopicEntry<R>>, ErrorCode> {
+    let found = match topic {
+        TopicRef::Name(name) => table.named(name),
+        TopicRef::Id(id) => table.with_id(*id),
+    };
+    found.ok_or_else(|| unknown_topic(topic))
+}
+
+/// The partition that a request names, if it serves.
+///
+/// # Errors
+/// The code to answer.
+pub fn partition<'a, R: Runtime>(
+    table: &'a Table<R>,
+    name: &TopicRef,
+    index: PartitionId,
+) -> Result<&'a Arc<Partition<R>>, ErrorCode> {
+    let found = topic(table, name)?.partition(index).map_err(|why| match why {
+        NoPartition::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+        NoPartition::Elsewhere => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        NoPartition::Failed => ErrorCode::KAFKA_STORAGE_ERROR,
+    })?;
+    match found.stopped() {
+        None => Ok(found),
+        Some(why) => Err(stopped(why, name)),
+    }
+}
+
+/// The partition that a request names by topic name, if it serves in the leader epoch that the client knows.
+///
+/// # Errors
+/// The code to answer.
+pub fn partition_in_epoch<'a, R: Runtime>(
+    table: &'a Table<R>,
+    name: &TopicRef,
+    index: PartitionId,
+    known: LeaderEpoch,
+) -> Result<&'a Arc<Partition<R>>, ErrorCode> {
+    let found = partition(table, name, index)?;
+    check_epoch(known, found.view().epoch())?;
+    Ok(found)
+}
+
+/// Fences by the leader epoch that a client knows, if it knows one (KIP-320).
+///
+/// # Errors
+/// The code to answer: 74 for an older epoch, 75 for a newer one.
+pub fn check_epoch(known: LeaderEpoch, ours: LeaderEpoch) -> Result<(), ErrorCode> {
+    match known {
+        known if !known.is_valid() || known == ours => Ok(()),
+        known if known < ours => Err(ErrorCode::FENCED_LEADER_EPOCH),
+        _ => Err(ErrorCode::UNKNOWN_LEADER_EPOCH),
+    }
+}

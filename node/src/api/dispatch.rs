@@ -1,0 +1,164 @@
+//! From requests to the API that answers them.
+//!
+//! Owns: the table of what is served. Promises: Produce requests that came in one turn, next to each other, are started
+//! together; everything is started in the order of arrival; bytes that are no request and APIs that are not served
+//! close the connection.
+//! Leaves out: what an API answers (one file each), order and limits of a connection (`server`).
+//! Called by `server::connection` through [`Service`]; made by `broker`.
+
+use std::sync::Arc;
+
+use dejaq_wire::api::ApiKey;
+
+use super::control_plane::ControlPlane;
+use super::data_plane::DataPlane;
+use super::init_producer_id::ProducerIds;
+use super::{
+    alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_log_dirs, describe_producers, describe_topic_partitions,
+    fetch, incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch,
+    produce, reply,
+};
+use crate::runtime::Runtime;
+use crate::server::service::{Reply, Request, Service, Session, Started};
+
+/// The APIs that this broker answers, as ApiVersions tells.
+pub const SERVED: &[ApiKey] = &[
+    ApiKey::Produce,
+    ApiKey::Fetch,
+    ApiKey::ListOffsets,
+    ApiKey::Metadata,
+    ApiKey::ApiVersions,
+    ApiKey::CreateTopics,
+    ApiKey::DeleteTopics,
+    ApiKey::DeleteRecords,
+    ApiKey::InitProducerId,
+    ApiKey::OffsetForLeaderEpoch,
+    ApiKey::DescribeConfigs,
+    ApiKey::AlterConfigs,
+    ApiKey::DescribeLogDirs,
+    ApiKey::CreatePartitions,
+    ApiKey::IncrementalAlterConfigs,
+    ApiKey::DescribeCluster,
+    ApiKey::DescribeProducers,
+    ApiKey::DescribeTopicPartitions,
+];
+
+/// What the APIs work with.
+pub struct Parts<R: Runtime> {
+    /// Partitions.
+    pub data: Arc<DataPlane<R>>,
+    /// Metadata and who changes it.
+    pub control: ControlPlane<R>,
+    /// Ids for producers.
+    pub producer_ids: ProducerIds,
+}
+
+/// The broker's service: every API that it serves.
+pub struct Api<R: Runtime> {
+    parts: Arc<Parts<R>>,
+}
+
+impl<R: Runtime> Api<R> {
+    /// Serves with these parts.
+    pub fn new(parts: Parts<R>) -> Api<R> {
+        Api { parts: Arc::new(parts) }
+    }
+}
+
+impl<R: Runtime> Service for Api<R> {
+    fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Vec<Started> {
+        let count = requests.len();
+        let mut started = Vec::with_capacity(count);
+        let mut produce = Vec::new();
+        for request in requests {
+            if request.api == ApiKey::Produce {
+                produce.push(request);
+                continue;
+            }
+            started.extend(produce::start(&self.parts.data, std::mem::take(&mut produce)));
+            started.push(start(self.parts.clone(), session.clone(), request));
+        }
+        started.extend(produce::start(&self.parts.data, produce));
+        assert_eq!(started.len(), count, "one start a request");
+        started
+    }
+}
+
+/// Decodes the body, then answers later: `body` is the decoded request in `answer`, an async expression.
+macro_rules! later {
+    ($request:ident, |$body:ident| $answer:expr) => {{
+        let (version, correlation_id) = ($request.version, $request.correlation_id);
+        match decode(version, $request.body) {
+            Ok($body) => Started::Later(Box::pin(async move {
+                let answer = $answer.await;
+                reply::frame(version, correlation_id, &answer)
+            })),
+            Err(close) => Started::Done(close),
+        }
+    }};
+}
+
+/// Decodes the body and answers at once.
+macro_rules! now {
+    ($request:ident, |$body:ident| $answer:expr) => {{
+        let (version, correlation_id) = ($request.version, $request.correlation_id);
+        Started::Done(match decode(version, $request.body) {
+            Ok($body) => reply::frame(version, correlation_id, &$answer),
+            Err(close) => close,
+        })
+    }};
+}
+
+fn decode<Q: dejaq_wire::kafka::Request>(version: i16, body: bytes::Bytes) -> Result<Q, Reply> {
+    Q::decode(version, body).map_err(|error| reply::malformed(&error))
+}
+
+/// Starts any request but Produce.
+fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Request) -> Started {
+    let (at, v) = (request.received_at, request.version);
+    let (data, control) = (parts.data.clone(), parts.control.clone());
+    match request.api {
+        ApiKey::Produce => unreachable!("start_turn keeps Produce apart"),
+        ApiKey::Fetch => later!(request, |body| fetch::answer(&data, at, v, body)),
+        ApiKey::ListOffsets => later!(request, |body| list_offsets::answer(&data, body)),
+        ApiKey::OffsetForLeaderEpoch => now!(request, |body| offset_for_leader_epoch::answer(&data, body)),
+        ApiKey::DeleteRecords => later!(request, |body| delete_records::answer(&data, at, body)),
+        ApiKey::DescribeProducers => now!(request, |body| describe_producers::answer(&data, body)),
+        ApiKey::DescribeLogDirs => now!(request, |body| describe_log_dirs::answer(&data, body)),
+        ApiKey::InitProducerId => {
+            later!(request, |body| init_producer_id::answer(&parts.producer_ids, &control, body))
+        }
+        ApiKey::ApiVersions if !ApiKey::ApiVersions.has_version(v) => {
+            Started::Done(reply::frame(0, request.correlation_id, &api_versions::too_new()))
+        }
+        ApiKey::ApiVersions => now!(request, |body| api_versions::answer(
+            SERVED,
+            &control.published.current(),
+            &session,
+            v,
+            body
+        )),
+        ApiKey::Metadata => later!(request, |body| metadata::answer(&control, &session, v, body)),
+        ApiKey::CreateTopics => later!(request, |body| create_topics::answer(&control, body)),
+        ApiKey::DeleteTopics => later!(request, |body| delete_topics::answer(&control, body)),
+        ApiKey::CreatePartitions => later!(request, |body| create_partitions::answer(&control, body)),
+        ApiKey::DescribeConfigs => now!(request, |body| describe_configs::answer(&control, &body)),
+        ApiKey::AlterConfigs => later!(request, |body| alter_configs::answer(&control, body)),
+        ApiKey::IncrementalAlterConfigs => {
+            later!(request, |body| incremental_alter_configs::answer(&control, body))
+        }
+        ApiKey::DescribeCluster => {
+            now!(request, |body| describe_cluster::answer(&control, &session, v, &body))
+        }
+        ApiKey::DescribeTopicPartitions => {
+            now!(request, |body| describe_topic_partitions::answer(&control.published.current(), body))
+        }
+        api => Started::Done(not_served(api)),
+    }
+}
+
+fn not_served(api: ApiKey) -> Reply {
+    assert!(!SERVED.contains(&api), "{api:?} is advertised and has no line in the dispatch");
+    Reply::Close(format!("{} is not served", api.name()))
+}

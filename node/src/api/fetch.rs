@@ -1,0 +1,180 @@
+//! Fetch (1): reads record batches below the watermark, waiting for more if the client wants to.
+//!
+//! Owns: the way from a request over its session to one or more passes, and to the answer; the wait in between.
+//! Promises: an answer comes when min_bytes are there, when something went wrong, or at max_wait; a wait ends at once
+//! when a partition of it stops serving; the bytes of all answers that are not sent yet are bounded.
+//! Leaves out: sessions (`fetch_session`, pure), one partition (`fetch_read`).
+//! A follower's fetch does not come here: it is read as a consumer's, bounded by the watermark.
+//!
+//! ```text
+//!  session ─► pass ─► enough? answer : watch every partition ─► moved or deadline ─► pass …
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dejaq_storage::mark;
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::TopicId;
+use dejaq_wire::kafka::Records;
+use dejaq_wire::kafka::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
+use tokio::sync::Notify;
+
+use super::data_plane::DataPlane;
+use super::fetch_read::{self, Pass, told};
+use super::fetch_session::{Ask, Key, Plan, SessionError, TopicRef, Wanted};
+use crate::runtime::memory::Claim;
+use crate::runtime::{Mono, Runtime};
+
+/// First version that names topics by id.
+const FIRST_BY_ID: i16 = 13;
+/// First version with sessions.
+const FIRST_WITH_SESSIONS: i16 = 7;
+const READ_COMMITTED: i8 = 1;
+
+/// Answers one request that was received at `received_at`.
+pub async fn answer<R: Runtime>(
+    data: &DataPlane<R>,
+    received_at: Mono,
+    version: i16,
+    request: FetchRequest,
+) -> FetchResponse {
+    let terms = Terms {
+        deadline: received_at.plus(Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0))),
+        min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+        max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(data.limits.answer_bytes),
+        read_committed: request.isolation_level == READ_COMMITTED,
+    };
+    let ask = ask(version, request);
+    let (now, random) = (data.runtime.now(), data.runtime.random_u64());
+    let begun = data.sessions().begin(ask, now, random);
+    let plan = match begun {
+        Ok(plan) => plan,
+        Err(why) => return session_failed(why),
+    };
+    let (pass, claim) = passes(data, &plan, &terms).await;
+    let shown: Vec<_> = pass.answers.iter().map(|(key, answer)| (key.clone(), told(answer))).collect();
+    let finished = data.sessions().finish(&plan, &shown);
+    match finished {
+        Ok(is_shown) => respond(plan.id, hold(pass.answers, claim), &is_shown),
+        Err(why) => session_failed(why),
+    }
+}
+
+/// What the client wants of the answer as a whole.
+struct Terms {
+    deadline: Mono,
+    min_bytes: usize,
+    max_bytes: usize,
+    read_committed: bool,
+}
+
+fn ask(version: i16, request: FetchRequest) -> Ask {
+    let name = |name: String, id: TopicId| {
+        if version >= FIRST_BY_ID { TopicRef::Id(id) } else { TopicRef::Name(name.into()) }
+    };
+    let mut wanted = Vec::new();
+    for topic in request.topics {
+        let name = name(topic.topic, topic.topic_id);
+        for part in topic.partitions {
+            let key = Key { topic: name.clone(), partition: part.partition };
+            let want = Wanted {
+                offset: part.fetch_offset,
+                max_bytes: usize::try_from(part.partition_max_bytes).unwrap_or(0),
+                current_epoch: part.current_leader_epoch,
+                last_epoch: part.last_fetched_epoch,
+            };
+            wanted.push((key, want));
+        }
+    }
+    let mut forgotten = Vec::new();
+    for topic in request.forgotten_topics_data {
+        let name = name(topic.topic, topic.topic_id);
+        forgotten
+            .extend(topic.partitions.into_iter().map(|partition| Key { topic: name.clone(), partition }));
+    }
+    let epoch = if version >= FIRST_WITH_SESSIONS { request.session_epoch } else { -1 };
+    Ask { id: request.session_id, epoch, wanted, forgotten }
+}
+
+/// Reads until the terms are met; the claim covers the bytes that were read.
+async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> (Pass<R>, Option<Claim>) {
+    let most: usize = plan.wanted.iter().fold(0, |sum: usize, (_, want)| sum.saturating_add(want.max_bytes));
+    // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
+    let budget = most.min(terms.max_bytes).max(1);
+    loop {
+        let Some(mut claim) = data.runtime.before(terms.deadline, data.answers.claim(budget)).await else {
+            mark!("the memory for answers was used up until the deadline of a fetch");
+            return (fetch_read::pass(data, &[], 0, terms.read_committed).await, None);
+        };
+        let pass = fetch_read::pass(data, &plan.wanted, terms.max_bytes, terms.read_committed).await;
+        let claim = Some(claim.split(pass.bytes));
+        let is_enough = pass.bytes >= terms.min_bytes || pass.is_urgent || pass.seen.is_empty();
+        if is_enough || !wait(data, &pass, terms.deadline).await {
+            return (pass, claim);
+        }
+    }
+}
+
+/// Waits until one of the partitions has more; false if the deadline came first.
+async fn wait<R: Runtime>(data: &DataPlane<R>, pass: &Pass<R>, deadline: Mono) -> bool {
+    if data.runtime.now() >= deadline {
+        return false;
+    }
+    let waiter = Arc::new(Notify::new());
+    let mut has_moved = false;
+    for (partition, seen) in &pass.seen {
+        has_moved |= partition.view().watch(&waiter, *seen);
+    }
+    has_moved || data.runtime.before(deadline, waiter.notified()).await.is_some()
+}
+
+/// Ties the claim to the first records, so that it lasts until they are sent.
+fn hold(mut answers: Vec<(Key, PartitionData)>, claim: Option<Claim>) -> Vec<(Key, PartitionData)> {
+    let records = answers.iter_mut().filter_map(|(_, answer)| answer.records.as_mut());
+    if let (Some(claim), Some(first)) = (claim, records.into_iter().find(|records| !records.is_empty())) {
+        let bytes = std::mem::take(first).into_bytes();
+        *first = Records::from(Bytes::from_owner(Held { bytes, _claim: claim }));
+    }
+    answers
+}
+
+struct Held {
+    bytes: Bytes,
+    _claim: Claim,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The answer: what is shown, topic by topic as the partitions follow each other.
+fn respond(session_id: i32, answers: Vec<(Key, PartitionData)>, is_shown: &[bool]) -> FetchResponse {
+    assert_eq!(answers.len(), is_shown.len(), "one word about every partition");
+    let mut responses: Vec<FetchableTopicResponse> = Vec::new();
+    let mut last: Option<TopicRef> = None;
+    for ((key, answer), _) in answers.into_iter().zip(is_shown).filter(|(_, is_shown)| **is_shown) {
+        if last.as_ref() != Some(&key.topic) {
+            let (topic, topic_id) = match &key.topic {
+                TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
+                TopicRef::Id(id) => (String::new(), *id),
+            };
+            responses.push(FetchableTopicResponse { topic, topic_id, partitions: Vec::new() });
+            last = Some(key.topic);
+        }
+        responses.last_mut().expect("just pushed if it was missing").partitions.push(answer);
+    }
+    FetchResponse { session_id, responses, ..Default::default() }
+}
+
+fn session_failed(why: SessionError) -> FetchResponse {
+    let error_code = match why {
+        SessionError::NotFound => ErrorCode::FETCH_SESSION_ID_NOT_FOUND,
+        SessionError::WrongEpoch => ErrorCode::INVALID_FETCH_SESSION_EPOCH,
+        SessionError::MixedTopics => ErrorCode::FETCH_SESSION_TOPIC_ID_ERROR,
+    };
+    FetchResponse { error_code, ..Default::default() }
+}

@@ -1,0 +1,192 @@
+//! One pass over the partitions of a fetch: what each of them answers now.
+//!
+//! Owns: the limits of one answer (KIP-74: the first batch comes whatever its size), the fencing and the range check of
+//! one partition, the one mapping of read errors to Kafka's codes.
+//! Promises: nothing at or beyond the watermark is returned (REP-8); an offset between watermark and log end is no
+//! error (REP-17); damage is never served and is told once in the log.
+//! Leaves out: sessions and waiting (`fetch`).
+
+use std::sync::Arc;
+
+use dejaq_storage::{Disk, LogReader, Read, ReadAsk, ReadError, mark};
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
+use dejaq_wire::kafka::Records;
+use dejaq_wire::kafka::fetch::{EpochEndOffset, PartitionData};
+
+use super::data_plane::{self, DataPlane};
+use super::fetch_session::{Key, Told, Wanted};
+use crate::replica::{Partition, Table};
+use crate::runtime::Runtime;
+
+/// What one pass found.
+pub(super) struct Pass<R: Runtime> {
+    /// For every partition that was asked, in that order.
+    pub answers: Vec<(Key, PartitionData)>,
+    /// Bytes of records in them.
+    pub bytes: usize,
+    /// Something is in it that the client should learn at once.
+    pub is_urgent: bool,
+    /// Partitions that may bring more, and the watermark up to which they were looked at.
+    pub seen: Vec<(Arc<Partition<R>>, Offset)>,
+}
+
+/// Reads every partition of `wanted` once, up to `max_bytes` in all.
+pub(super) async fn pass<R: Runtime>(
+    data: &DataPlane<R>,
+    wanted: &[(Key, Wanted)],
+    max_bytes: usize,
+    read_committed: bool,
+) -> Pass<R> {
+    let table = data.directory.table();
+    let mut pass =
+        Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, is_urgent: false, seen: Vec::new() };
+    for (key, wanted) in wanted {
+        let room = max_bytes.saturating_sub(pass.bytes).min(wanted.max_bytes);
+        let limits = Room { bytes: room, at_least_one: pass.bytes == 0 };
+        let mut answer = match find(&table, key, wanted) {
+            Ok(partition) => {
+                let (answer, watermark) = read(data, &partition, wanted, limits).await;
+                pass.seen.push((partition, watermark));
+                answer
+            }
+            Err(code) => failed(key.partition, code),
+        };
+        if read_committed && answer.error_code.is_none() {
+            answer.aborted_transactions = Some(Vec::new()); // no transactions are served, so none is aborted
+        }
+        pass.bytes += answer.records.as_ref().map_or(0, Records::len);
+        pass.is_urgent |= told(&answer).is_notable;
+        pass.answers.push((key.clone(), answer));
+    }
+    pass
+}
+
+/// What an answer tells, for the session.
+pub(super) fn told(answer: &PartitionData) -> Told {
+    Told {
+        watermark: answer.high_watermark,
+        log_start: answer.log_start_offset,
+        has_records: answer.records.as_ref().is_some_and(|records| !records.is_empty()),
+        is_notable: answer.error_code.is_error() || answer.diverging_epoch != EpochEndOffset::default(),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Room {
+    bytes: usize,
+    at_least_one: bool,
+}
+
+fn find<R: Runtime>(table: &Table<R>, key: &Key, wanted: &Wanted) -> Result<Arc<Partition<R>>, ErrorCode> {
+    data_plane::partition_in_epoch(table, &key.topic, key.partition, wanted.current_epoch).cloned()
+}
+
+/// What one partition answers, and the watermark that it was read up to.
+async fn read<R: Runtime>(
+    data: &DataPlane<R>,
+    partition: &Arc<Partition<R>>,
+    wanted: &Wanted,
+    room: Room,
+) -> (PartitionData, Offset) {
+    let view = partition.view();
+    let reader = view.reader();
+    let index = partition.identity().partition;
+    let watermark = view.watermark(); // before the read: what is returned lies below it
+    let mut answer = PartitionData {
+        partition_index: index,
+        high_watermark: watermark,
+        last_stable_offset: watermark,
+        log_start_offset: reader.start(),
+        records: Some(Records::default()),
+        ..Default::default()
+    };
+    if wanted.offset < reader.start() || wanted.offset > reader.end() {
+        answer.error_code = ErrorCode::OFFSET_OUT_OF_RANGE;
+        return (answer, watermark);
+    }
+    if let Some(diverging) = diverging(reader, wanted.last_epoch, wanted.offset) {
+        mark!("a fetch diverges from the log");
+        answer.diverging_epoch = diverging;
+        return (answer, watermark);
+    }
+    let is_full = room.bytes == 0 && !room.at_least_one;
+    if wanted.offset >= watermark || is_full {
+        return (answer, watermark);
+    }
+    let ask = ReadAsk {
+        offset: wanted.offset,
+        max_bytes: room.bytes,
+        at_least_one: room.at_least_one,
+        end_bound: watermark,
+    };
+    match read_warm_or_cold(reader, ask).await {
+        Ok(read) => {
+            assert!(read.next <= watermark, "{:?} is returned, readers may see {watermark:?}", read.next);
+            answer.records = Some(Records::from(read.batches));
+        }
+        Err(error) => answer = refused(data, partition, answer, error),
+    }
+    (answer, watermark)
+}
+
+async fn read_warm_or_cold<D: Disk>(reader: &LogReader<D>, ask: ReadAsk) -> Result<Read, ReadError> {
+    match reader.try_read(ask)? {
+        Some(read) => Ok(read),
+        None => {
+            mark!("a fetch waits for the disk");
+            reader.read(ask).await
+        }
+    }
+}
+
+/// Where a client that has `last_epoch` before `offset` has left our log, if it has (KIP-595).
+fn diverging<D: Disk>(
+    reader: &LogReader<D>,
+    last_epoch: LeaderEpoch,
+    offset: Offset,
+) -> Option<EpochEndOffset> {
+    if !last_epoch.is_valid() {
+        return None;
+    }
+    let ours = reader.end_offset_for_epoch(last_epoch);
+    let is_known = ours.epoch == last_epoch && ours.end >= offset;
+    (!is_known).then_some(EpochEndOffset { epoch: ours.epoch, end_offset: ours.end })
+}
+
+fn refused<R: Runtime>(
+    data: &DataPlane<R>,
+    partition: &Partition<R>,
+    answer: PartitionData,
+    error: ReadError,
+) -> PartitionData {
+    let error_code = match error {
+        // The start moved on, or the log was cut, while we looked.
+        ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
+        ReadError::Damaged { from, .. } => {
+            mark!("a fetch meets damage");
+            if data.is_news(partition, from) {
+                tracing::error!(partition = partition.name(), %error, "records are damaged: they are not served");
+            }
+            ErrorCode::CORRUPT_MESSAGE
+        }
+        ReadError::Io(_) => {
+            mark!("a fetch meets an error of the disk");
+            if data.is_news(partition, Offset::NONE) {
+                tracing::error!(partition = partition.name(), %error, "a read failed");
+            }
+            ErrorCode::KAFKA_STORAGE_ERROR
+        }
+    };
+    PartitionData { error_code, ..answer }
+}
+
+fn failed(index: PartitionId, error_code: ErrorCode) -> PartitionData {
+    PartitionData {
+        partition_index: index,
+        error_code,
+        high_watermark: Offset::NONE,
+        records: Some(Records::default()),
+        ..Default::default()
+    }
+}

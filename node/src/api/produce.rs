@@ -1,0 +1,317 @@
+//! Produce (0): appends the batches of all Produce requests of one turn, then answers each when it is safe.
+//!
+//! Owns: the way of a request from bytes to writes and from outcomes to its answer; the one mapping of write errors to
+//! Kafka's codes. Promises: batches for one partition reach it in the order of the requests, in one call; acks=all is
+//! answered after the watermark passed, or with REQUEST_TIMED_OUT at its deadline; acks=0 is never answered, and an
+//! error of it closes the connection.
+//! Leaves out: rules about batches (`produce_check`), when a write is safe (`replica::leader`).
+//!
+//! ```text
+//!  requests ─► admit each batch ─► writes by partition ─► Partition::write ─► all outcomes there? answer : wait
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dejaq_storage::{AppendError, mark};
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{CorrelationId, Offset, PartitionId, TopicId};
+use dejaq_wire::kafka::Request as _;
+use dejaq_wire::kafka::produce::{
+    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
+    ProduceResponse, TopicProduceResponse,
+};
+use tokio::sync::oneshot;
+
+use super::data_plane::{self, DataPlane, Refusal};
+use super::fetch_session::TopicRef;
+use super::produce_check::{BadBatch, admit};
+use super::reply;
+use crate::metadata::image::is_internal;
+use crate::replica::leader::{Refused, Required};
+use crate::replica::write::{Outcome, Write, WriteError};
+use crate::replica::{Partition, Table};
+use crate::runtime::{Mono, Runtime};
+use crate::server::service::{Reply, Request, Started};
+
+/// First version that names topics by id.
+const FIRST_BY_ID: i16 = 13;
+
+/// Starts Produce requests that came in one turn, in order; as many results in that order.
+pub fn start<R: Runtime>(data: &Arc<DataPlane<R>>, requests: Vec<Request>) -> Vec<Started> {
+    let table = data.directory.table();
+    let mut writes = Writes::new();
+    let answers: Vec<_> =
+        requests.into_iter().map(|request| Answer::begin(data, &table, request, &mut writes)).collect();
+    for (partition, writes) in writes.into_values() {
+        partition.write(writes);
+    }
+    let finish = |answer: Result<Answer, Reply>| match answer {
+        Err(close) => Started::Done(close),
+        Ok(answer) => answer.finish(data.runtime.clone()),
+    };
+    answers.into_iter().map(finish).collect()
+}
+
+/// Writes of one turn by partition, in the order of the requests.
+type Writes<R> = BTreeMap<(TopicId, PartitionId), (Arc<Partition<R>>, Vec<Write>)>;
+
+/// The answer to one request, growing.
+struct Answer {
+    request: About,
+    /// 0, 1 or -1; anything else is refused partition by partition.
+    acks: i16,
+    deadline: Mono,
+    topics: Vec<TopicAnswer>,
+}
+
+#[derive(Clone, Copy)]
+struct About {
+    version: i16,
+    correlation_id: CorrelationId,
+}
+
+struct TopicAnswer {
+    topic: TopicRef,
+    partitions: Vec<(PartitionId, State)>,
+}
+
+enum State {
+    Refused(BadBatch),
+    Waiting { outcome: oneshot::Receiver<Outcome>, append_time_ms: Option<i64> },
+    Settled { outcome: Outcome, append_time_ms: Option<i64> },
+}
+
+impl Answer {
+    /// Checks a request and adds its batches to `writes`.
+    ///
+    /// # Errors
+    /// The reply that closes the connection: the bytes are not a request.
+    fn begin<R: Runtime>(
+        data: &DataPlane<R>,
+        table: &Table<R>,
+        request: Request,
+        writes: &mut Writes<R>,
+    ) -> Result<Answer, Reply> {
+        let version = request.version;
+        let body = ProduceRequest::decode(version, request.body).map_err(|error| reply::malformed(&error))?;
+        let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
+        let mut answer = Answer {
+            request: About { version, correlation_id: request.correlation_id },
+            acks: body.acks,
+            deadline: request.received_at.plus(timeout),
+            topics: Vec::with_capacity(body.topic_data.len()),
+        };
+        let required = required(body.acks);
+        let now_ms = data.runtime.unix_ms();
+        for topic in body.topic_data {
+            let name = if version >= FIRST_BY_ID {
+                TopicRef::Id(topic.topic_id)
+            } else {
+                TopicRef::Name(topic.name.into())
+            };
+            let mut partitions = Vec::with_capacity(topic.partition_data.len());
+            for part in topic.partition_data {
+                let index = part.index;
+                let state = match place(table, &name, part, version, required.clone(), now_ms) {
+                    Ok(placed) => {
+                        let identity = placed.partition.identity();
+                        let key = (identity.topic_id, identity.partition);
+                        let list = writes.entry(key).or_insert_with(|| (placed.partition, Vec::new()));
+                        list.1.push(placed.write);
+                        State::Waiting { outcome: placed.outcome, append_time_ms: placed.append_time_ms }
+                    }
+                    Err(bad) => State::Refused(bad),
+                };
+                partitions.push((index, state));
+            }
+            answer.topics.push(TopicAnswer { topic: name, partitions });
+        }
+        Ok(answer)
+    }
+
+    /// Answers at once if every outcome is there.
+    fn finish<R: Runtime>(mut self, runtime: R) -> Started {
+        if self.take_outcomes() {
+            return Started::Done(self.into_reply());
+        }
+        Started::Later(Box::pin(async move {
+            self.wait(&runtime).await;
+            self.into_reply()
+        }))
+    }
+
+    /// Takes the outcomes that are there; whether that is all of them.
+    fn take_outcomes(&mut self) -> bool {
+        let mut is_all = true;
+        for state in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).map(|(_, state)| state) {
+            let State::Waiting { outcome, append_time_ms } = state else { continue };
+            match outcome.try_recv() {
+                Ok(outcome) => *state = State::Settled { outcome, append_time_ms: *append_time_ms },
+                // A dropped sender is the end of the node: the reply goes nowhere.
+                Err(oneshot::error::TryRecvError::Empty | oneshot::error::TryRecvError::Closed) => {
+                    is_all = false
+                }
+            }
+        }
+        is_all
+    }
+
+    /// Waits for the outcomes that are not there yet, until the deadline.
+    async fn wait<R: Runtime>(&mut self, runtime: &R) {
+        let states = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).map(|(_, state)| state);
+        let all = async {
+            for state in states {
+                let State::Waiting { outcome, append_time_ms } = state else { continue };
+                if let Ok(outcome) = outcome.await {
+                    *state = State::Settled { outcome, append_time_ms: *append_time_ms };
+                }
+            }
+        };
+        if runtime.before(self.deadline, all).await.is_none() {
+            mark!("a produce request timed out");
+            self.take_outcomes(); // the first that is late must not hide those behind it
+        }
+    }
+
+    fn into_reply(self) -> Reply {
+        let About { version, correlation_id } = self.request;
+        let acks = self.acks;
+        let responses = self.topics.into_iter().map(TopicAnswer::into_response).collect();
+        let response = ProduceResponse { responses, ..Default::default() };
+        if acks != 0 {
+            return reply::frame(version, correlation_id, &response);
+        }
+        let mut parts = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+        match parts.find(|part| part.error_code.is_error()) {
+            None => Reply::Nothing,
+            Some(part) => {
+                let why = part.error_message.as_deref().unwrap_or_default();
+                Reply::Close(format!("produce with acks=0 failed: {:?} {why}", part.error_code))
+            }
+        }
+    }
+}
+
+/// What the producer demands.
+fn required(acks: i16) -> Result<Required, BadBatch> {
+    match acks {
+        0 | 1 => Ok(Required::Leader),
+        -1 => Ok(Required::All),
+        _ => Err(refused(Refusal::new(
+            ErrorCode::INVALID_REQUIRED_ACKS,
+            format!("acks={acks} is not -1, 0 or 1"),
+        ))),
+    }
+}
+
+struct Placed<R: Runtime> {
+    partition: Arc<Partition<R>>,
+    write: Write,
+    outcome: oneshot::Receiver<Outcome>,
+    append_time_ms: Option<i64>,
+}
+
+/// Finds the partition and checks the batch for it.
+fn place<R: Runtime>(
+    table: &Table<R>,
+    topic: &TopicRef,
+    part: PartitionProduceData,
+    version: i16,
+    required: Result<Required, BadBatch>,
+    now_ms: i64,
+) -> Result<Placed<R>, BadBatch> {
+    let required = required?;
+    let unknown = |code: ErrorCode| refused(code.into());
+    let entry = data_plane::topic(table, topic).map_err(unknown)?;
+    if is_internal(&entry.name) {
+        let message = format!("{} is written by brokers only", entry.name);
+        return Err(refused(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message)));
+    }
+    let partition = data_plane::partition(table, topic, part.index).map_err(unknown)?.clone();
+    let admitted = admit(part.records, version, &entry.config, now_ms)?;
+    let (sender, outcome) = oneshot::channel();
+    let write = Write { batch: admitted.batch, required, outcome: sender };
+    Ok(Placed { partition, write, outcome, append_time_ms: admitted.append_time_ms })
+}
+
+fn refused(refusal: Refusal) -> BadBatch {
+    BadBatch { refusal, record: None }
+}
+
+impl TopicAnswer {
+    fn into_response(self) -> TopicProduceResponse {
+        let parts = self.partitions.into_iter();
+        let partition_responses =
+            parts.map(|(index, state)| state.into_response(index, &self.topic)).collect();
+        let (name, topic_id) = match self.topic {
+            TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
+            TopicRef::Id(id) => (String::new(), id),
+        };
+        TopicProduceResponse { name, topic_id, partition_responses }
+    }
+}
+
+impl State {
+    fn into_response(self, index: PartitionId, topic: &TopicRef) -> PartitionProduceResponse {
+        let (outcome, append_time_ms) = match self {
+            State::Refused(bad) => return refusal_response(index, bad),
+            State::Waiting { .. } => {
+                return refusal_response(index, refused(ErrorCode::REQUEST_TIMED_OUT.into()));
+            }
+            State::Settled { outcome, append_time_ms } => (outcome, append_time_ms),
+        };
+        match outcome {
+            Ok(written) => PartitionProduceResponse {
+                index,
+                base_offset: written.base,
+                log_append_time_ms: append_time_ms.unwrap_or(-1),
+                log_start_offset: written.log_start,
+                ..Default::default()
+            },
+            Err(why) => {
+                let refusal = Refusal::new(code_of(&why, topic), why.to_string());
+                refusal_response(index, refused(refusal))
+            }
+        }
+    }
+}
+
+fn refusal_response(index: PartitionId, bad: BadBatch) -> PartitionProduceResponse {
+    let record_errors = bad.record.map(|batch_index| BatchIndexAndErrorMessage {
+        batch_index,
+        batch_index_error_message: bad.refusal.message.clone(),
+    });
+    PartitionProduceResponse {
+        index,
+        error_code: bad.refusal.code,
+        base_offset: Offset::NONE,
+        record_errors: record_errors.into_iter().collect(),
+        error_message: bad.refusal.message,
+        ..Default::default()
+    }
+}
+
+/// What a failed write is answered with.
+fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
+    match error {
+        WriteError::Refused(Refused::NotEnoughReplicas) => ErrorCode::NOT_ENOUGH_REPLICAS,
+        // Nothing was appended; a producer waits and tries again, as it does after a timeout.
+        WriteError::Refused(Refused::Overloaded) => ErrorCode::REQUEST_TIMED_OUT,
+        WriteError::Refused(Refused::Resigned(why)) | WriteError::Abandoned(why) => {
+            data_plane::stopped(*why, topic)
+        }
+        WriteError::Append(error) => match error {
+            AppendError::Sealed | AppendError::Io(_) | AppendError::DiskFull => {
+                ErrorCode::KAFKA_STORAGE_ERROR
+            }
+            AppendError::FencedEpoch { .. } | AppendError::Busy => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            AppendError::StaleProducer { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
+            AppendError::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            AppendError::TooManyProducers => ErrorCode::REQUEST_TIMED_OUT,
+            AppendError::TooLarge => ErrorCode::RECORD_LIST_TOO_LARGE,
+            AppendError::NotNext { .. } => ErrorCode::UNKNOWN_SERVER_ERROR, // followers only
+        },
+    }
+}

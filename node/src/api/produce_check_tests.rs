@@ -1,0 +1,125 @@
+use dejaq_wire::ids::{ProducerEpoch, ProducerId, Sequence};
+use dejaq_wire::record::Compression;
+
+use super::*;
+use crate::metadata::BrokerDefaults;
+
+const NOW: i64 = 1_800_000_000_000;
+
+fn topic(configs: &[(&str, &str)]) -> TopicConfig {
+    let set = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    TopicConfig::resolve(&set, &BrokerDefaults::default())
+}
+
+fn batch(codec: Compression, timestamp_ms: i64) -> Bytes {
+    let mut builder = BatchBuilder::new(codec);
+    builder.producer_id = ProducerId(7);
+    builder.producer_epoch = ProducerEpoch(0);
+    builder.base_sequence = Sequence(40);
+    for value in ["one", "two"] {
+        let headers: &[(&str, Option<&[u8]>)] = &[("h", Some(b"v")), ("n", None)];
+        let value = Some(value.as_bytes());
+        builder.append(&NewRecord { timestamp_ms, key: Some(b"k"), value, headers });
+    }
+    builder.build().expect("small batches build").to_bytes()
+}
+
+fn admitted(bytes: &Bytes, configs: &[(&str, &str)]) -> Result<Admitted, BadBatch> {
+    admit(Some(Records::from(bytes.clone())), 9, &topic(configs), NOW)
+}
+
+#[track_caller]
+fn check_code(bytes: &Bytes, configs: &[(&str, &str)], code: ErrorCode) {
+    let bad = admitted(bytes, configs).expect_err("it must be refused");
+    assert_eq!(bad.refusal.code, code, "{bad:?}");
+}
+
+#[test]
+fn every_codec_passes_unchanged() {
+    for codec in Compression::ALL {
+        let bytes = batch(codec, NOW);
+        let found = admitted(&bytes, &[]).expect("it is good");
+        assert_eq!(found.batch.bytes(), &bytes, "{codec:?}");
+        assert_eq!(found.batch.bytes().as_ptr(), bytes.as_ptr(), "{codec:?} was copied");
+        assert_eq!(found.append_time_ms, None);
+    }
+}
+
+#[test]
+fn log_append_time_is_the_brokers_clock_under_a_good_crc() {
+    let found = admitted(&batch(Compression::Zstd, 5), &[("message.timestamp.type", "LogAppendTime")]);
+    let found = found.expect("the producer's time does not matter");
+    assert_eq!(found.append_time_ms, Some(NOW));
+    let batch = Batch::parse(found.batch.bytes()).expect("it is whole");
+    assert!(batch.header.is_append_time());
+    assert!(
+        batch.records(1000).expect("it reads").all(|record| record.expect("it reads").timestamp_ms == NOW)
+    );
+}
+
+#[test]
+fn another_codec_of_the_topic_keeps_records_sequence_and_times() {
+    for codec in ["uncompressed", "gzip", "snappy", "lz4", "zstd"] {
+        let sent = batch(Compression::Gzip, NOW - 5);
+        let found = admitted(&sent, &[("compression.type", codec)]).expect("it is good");
+        let (sent, stored) =
+            (Batch::parse(&sent).expect("whole"), Batch::parse(found.batch.bytes()).expect("whole"));
+        let records = |batch: &Batch| batch.records(1000).expect("it reads").collect::<Result<Vec<_>, _>>();
+        assert_eq!(records(&sent), records(&stored), "{codec}");
+        assert_eq!(stored.header.base_sequence, Sequence(40));
+        assert_eq!(stored.header.producer_id, ProducerId(7));
+        assert_eq!(stored.header.compression().expect("known").name().replace("none", "uncompressed"), codec);
+    }
+}
+
+#[test]
+fn a_batch_above_the_topics_limit_is_too_large() {
+    let bytes = batch(Compression::None, NOW);
+    let limit = bytes.len().to_string();
+    assert!(admitted(&bytes, &[("max.message.bytes", &limit)]).is_ok());
+    let limit = (bytes.len() - 1).to_string();
+    check_code(&bytes, &[("max.message.bytes", &limit)], ErrorCode::MESSAGE_TOO_LARGE);
+}
+
+#[test]
+fn times_outside_the_topics_bounds_are_refused() {
+    let bounds = &[("message.timestamp.before.max.ms", "1000"), ("message.timestamp.after.max.ms", "50")];
+    assert!(admitted(&batch(Compression::None, NOW - 1000), bounds).is_ok());
+    assert!(admitted(&batch(Compression::None, NOW + 50), bounds).is_ok());
+    check_code(&batch(Compression::None, NOW - 1001), bounds, ErrorCode::INVALID_TIMESTAMP);
+    check_code(&batch(Compression::None, NOW + 51), bounds, ErrorCode::INVALID_TIMESTAMP);
+}
+
+#[test]
+fn nothing_two_batches_and_old_formats_are_refused() {
+    let one = batch(Compression::None, NOW);
+    check_code(&Bytes::new(), &[], ErrorCode::INVALID_RECORD);
+    check_code(&[one.as_ref(), one.as_ref()].concat().into(), &[], ErrorCode::INVALID_RECORD);
+    let mut old = one.to_vec();
+    old[16] = 1;
+    check_code(&old.into(), &[], ErrorCode::UNSUPPORTED_FOR_MESSAGE_FORMAT);
+}
+
+#[test]
+fn a_changed_byte_is_a_corrupt_message() {
+    let mut bytes = batch(Compression::None, NOW).to_vec();
+    *bytes.last_mut().expect("not empty") ^= 1;
+    check_code(&bytes.into(), &[], ErrorCode::CORRUPT_MESSAGE);
+}
+
+#[test]
+fn zstd_is_not_allowed_before_version_7() {
+    let bytes = batch(Compression::Zstd, NOW);
+    let bad = admit(Some(Records::from(bytes)), 6, &topic(&[]), NOW).expect_err("too old");
+    assert_eq!(bad.refusal.code, ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
+}
+
+#[test]
+fn transactional_batches_are_refused_clearly() {
+    let mut builder = BatchBuilder::new(Compression::None);
+    (builder.producer_id, builder.producer_epoch) = (ProducerId(7), ProducerEpoch(0));
+    (builder.base_sequence, builder.transactional) = (Sequence(0), true);
+    builder.append(&NewRecord { timestamp_ms: NOW, ..Default::default() });
+    let bytes = builder.build().expect("small batches build").to_bytes();
+    check_code(&bytes, &[], ErrorCode::INVALID_TXN_STATE);
+}
