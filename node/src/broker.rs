@@ -21,11 +21,13 @@ use tracing::{info, warn};
 
 use crate::api::control_plane::{Address, ControlPlane};
 use crate::api::data_plane::{DataPlane, FetchLimits};
-use crate::api::Api;
+use crate::api::init_producer_id::ProducerIds;
+use crate::api::{self, Api};
 use crate::config::Config;
 use crate::controller::{self, Boot, Controller, JournalError};
+use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::record::Endpoint;
-use crate::metadata::topic_config::{InvalidConfig, check_topic};
+use crate::metadata::topic_config::check_topic;
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
 use crate::replica::{self, Directory, NotClean, NotStarted};
@@ -102,8 +104,7 @@ impl<R: Runtime> Broker<R> {
         let bound = Bound::bind(&runtime, &config.listen)
             .await
             .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
-        let advertised =
-            if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
+        let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
         let settings = controller::Settings {
             node,
             default_partitions: i32::try_from(config.topics.default_partitions).expect("the table bounds it"),
@@ -138,8 +139,9 @@ impl<R: Runtime> Broker<R> {
             settings: Arc::new(settings),
             config: Arc::new(config),
         };
-        let data = DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default());
-        let service = Arc::new(Api::new(control, data));
+        let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
+        let producer_ids = ProducerIds::new(node, started.broker_epoch);
+        let service = Arc::new(Api::new(api::Parts { data, control, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), was_clean, "serving");
         Ok(Broker {
@@ -225,7 +227,7 @@ impl<R: Runtime> Health<R> {
 }
 
 async fn open_data_dir<R: Runtime>(runtime: &R, node: BrokerId) -> Result<DataDir<R::Disk>, LayoutError> {
-    let mut random = || u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
+    let random = || u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
     let expect = Expect {
         cluster_id: String::new(),
         node_id: node,
@@ -246,7 +248,8 @@ fn cluster_id(random: u128) -> String {
 }
 
 fn endpoints(advertised: &str) -> Vec<Endpoint> {
-    let address = Address::parse(advertised).unwrap_or_else(|| panic!("{advertised} was checked to be an address"));
+    let address =
+        Address::parse(advertised).unwrap_or_else(|| panic!("{advertised} was checked to be an address"));
     vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: address.host, port: address.port }]
 }
 

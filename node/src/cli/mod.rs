@@ -9,7 +9,7 @@
     reason = "a load generator runs on the real machine: threads, sockets, clocks, files"
 )]
 mod bench;
-// mod start;
+mod start;
 
 use std::process::ExitCode;
 
@@ -26,8 +26,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a broker.
-    // #[command(after_help = START_HELP)]
-    // Start(start::Args),
+    #[command(after_help = START_HELP)]
+    Start(start::Args),
     /// Measure a broker: this one or any other that speaks Kafka's protocol.
     Bench(bench::Args),
 }
@@ -48,7 +48,7 @@ Settings file, for example:
 pub fn main() -> ExitCode {
     let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match Cli::parse().command {
-        // Command::Start(args) => start::run(args),
+        Command::Start(args) => start::run(args),
         Command::Bench(args) => done(bench::run(args)),
     };
     match result {

@@ -42,7 +42,7 @@ impl clap::Args for Args {
             let default = setting.default_text();
             let default = if default.is_empty() { String::new() } else { format!("default {default}, ") };
             let bounds = setting.bounds();
-            let bounds = if bounds.is_empty() { bounds } else { format!("within {bounds}, ") };
+            let bounds = if bounds.is_empty() { bounds } else { format!("{bounds}, ") };
             let help = format!("{} [{default}{bounds}env {}]", setting.effect, setting.env());
             command.arg(Arg::new(setting.name).long(setting.name).value_name(setting.shape()).help(help))
         })
@@ -89,9 +89,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 #[allow(clippy::disallowed_methods, reason = "here the settings come in: environment and file")]
 fn sources(args: Args) -> anyhow::Result<Sources> {
-    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    let text =
+        |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     let env: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
-    let named = args.config.or_else(|| env.iter().find(|(name, _)| name == "DEJAQ_CONFIG").map(|(_, v)| v.clone()));
+    let named =
+        args.config.or_else(|| env.iter().find(|(name, _)| name == "DEJAQ_CONFIG").map(|(_, v)| v.clone()));
     let path = match named {
         Some(path) => Some(path),
         None => Path::new(DEFAULT_FILE).exists().then(|| DEFAULT_FILE.to_owned()),
