@@ -106,7 +106,14 @@ impl Cluster {
         machine.crashes += 1;
         let number = u64::from(node) << 32 | machine.crashes;
         let mut dice = self.world.streams().dice("crash", number);
-        machine.device.platter.crash(dice.rng(), mode);
+        let platter = &machine.device.platter;
+        let at_risk = platter.unsynced_bytes();
+        platter.crash(dice.rng(), mode);
+        let image = u64::from(platter.checksum());
+        let who = Who { node, incarnation: machine.incarnation };
+        self.world.event(who, "image", &[at_risk, image], || {
+            format!("{mode:?} {at_risk} bytes at risk {image:08x}")
+        });
     }
 
     fn end(&self, node: u32, power: bool) {

@@ -368,3 +368,46 @@ fn a_run_is_a_function_of_its_seed() {
         assert_ne!(chaos(seed).0, chaos(seed + 100).0, "seed {seed}");
     }
 }
+
+/// `cargo test --release -p dejaq-sim how_fast -- --ignored --nocapture`
+#[test]
+#[ignore = "measures, and proves nothing"]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "real time, outside of the simulated world"
+)]
+fn how_fast_the_simulator_is() {
+    let start = std::time::Instant::now();
+    let ((_, events), virtual_ns) = world(1, |world| async move {
+        let cluster = cluster(&world, 4);
+        cluster.start(1, echo);
+        for node in 2..=4 {
+            cluster.start(node, |runtime| async move {
+                runtime.sleep(MS).await;
+                for _ in 0..5 {
+                    let client = runtime.clone();
+                    runtime.spawn("asker", async move {
+                        let (mut reader, mut writer) = client.net().connect("n1:7").await.expect("connect");
+                        let mut frames = Vec::new();
+                        for _ in 0..20_000 {
+                            writer.send(frame(100)).await.expect("send");
+                            let deadline = client.now() + Duration::from_secs(30);
+                            let answer = client.before(deadline, reader.recv(&mut frames, 1, 1000)).await;
+                            answer.expect("in time").expect("a frame");
+                            frames.clear();
+                        }
+                    });
+                }
+            });
+        }
+        world.sleep(Duration::from_secs(8)).await;
+        (world.trace().digest(), world.now_ns())
+    });
+    let wall = start.elapsed().as_secs_f64();
+    println!(
+        "{events} events in {wall:.2} s: {:.0} events/s, {:.1} virtual seconds a second",
+        events as f64 / wall,
+        virtual_ns as f64 / 1e9 / wall
+    );
+}

@@ -200,6 +200,12 @@ impl Platter {
         self.shared.state().files(true)
     }
 
+    /// CRC-32 over the names and contents of all files as a process sees them: what a digest needs after a crash.
+    #[must_use]
+    pub fn checksum(&self) -> u32 {
+        self.shared.state().checksum()
+    }
+
     /// Length of every file, as a process sees it, by path.
     #[must_use]
     pub fn lengths(&self) -> Vec<(PathBuf, u64)> {

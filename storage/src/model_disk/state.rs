@@ -449,6 +449,18 @@ impl State {
         named.iter().map(|(path, id)| (PathBuf::from(path), content(id))).collect()
     }
 
+    /// A checksum over every name and content that a process sees.
+    pub(super) fn checksum(&self) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        for (path, id) in self.tree.files(false) {
+            let content = self.files.get(&id).map_or(&[][..], |file| file.content.cached());
+            sum.update(path.as_bytes());
+            sum.update(&(content.len() as u64).to_le_bytes());
+            sum.update(content);
+        }
+        sum.finalize()
+    }
+
     pub(super) fn lengths(&self) -> Vec<(PathBuf, u64)> {
         let named = self.tree.files(false);
         let len = |id: &Id| self.files.get(id).map_or(0, |file| file.content.len());
