@@ -128,7 +128,8 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let disk = FileDisk::open(Path::new(&config.data_dir))
         .with_context(|| format!("cannot open the data directory {}", config.data_dir))?;
-    let runtime = TokioRuntime::new(disk, SocketOptions::default());
+    let congestion = Some(config.tcp_congestion.clone()).filter(|name| !name.is_empty());
+    let runtime = TokioRuntime::new(disk, SocketOptions { congestion });
     let broker = tokio::select! {
         biased; // a stop during a long recovery is obeyed; it is a crash, which is safe
         _ = terminate.recv() => return Ok(false),

@@ -104,6 +104,8 @@ pub const TABLE: &[Setting] = &[
     number("drain-timeout-ms", 10_000, (0, 600_000), (100, 10_000),
         "how long a graceful stop waits for requests that are being answered"),
 
+    text("tcp-congestion", "", "NAME", "TCP congestion control of connections by its kernel name, such as cubic; empty: the system's"),
+
     number("min-free-bytes", 256 * MIB, (0, 1024 * GIB), (0, 64 * KIB),
         "below this much free disk, writes of clients are refused before the disk is full"),
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
+use super::link::CONGESTION;
+
 /// How long a broker may take to listen or to stop; under valgrind that is a while.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Clock ticks a second in `/proc`, fixed by Linux for user space.
@@ -49,7 +51,9 @@ impl Server {
             }
         };
         match who {
-            Who::Ours => command.args(["start", "--admin-listen", "", "--log-level", "warn"]),
+            Who::Ours => command
+                .args(["start", "--admin-listen", "", "--log-level", "warn"])
+                .args(["--tcp-congestion", CONGESTION]),
             Who::Floor => command.args(["bench", "floor"]),
         };
         command.arg("--listen").arg(&address).arg("--data-dir").arg(&data_dir);

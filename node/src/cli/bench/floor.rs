@@ -58,7 +58,7 @@ struct Produced {
 }
 
 fn serve(mut stream: TcpStream, file: &File, single: bool) -> anyhow::Result<()> {
-    stream.set_nodelay(true)?;
+    super::link::set_up(&stream)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     let (mut filled, mut at) = (0, 0_u64);
     let mut requests = Vec::new();
