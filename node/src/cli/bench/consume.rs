@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 /// Runs the load and sums it up.
 pub(super) fn measure(args: &Args) -> anyhow::Result<Summary> {
-    let leaders = find_topic(&args.broker, &args.topic, args.partitions)?;
+    let leaders = find_topic(&args.broker, &args.topic, args.partitions, &[])?;
     let address = leaders.get(&0).context("the topic has no partition 0")?.clone();
     let mine: Vec<i32> =
         (0..args.partitions).filter(|partition| leaders.get(partition) == Some(&address)).collect();

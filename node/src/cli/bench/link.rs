@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::frame::{decode_response, encode_request};
 use dejaq_wire::ids::CorrelationId;
-use dejaq_wire::kafka::create_topics::{CreatableTopic, CreateTopicsRequest};
+use dejaq_wire::kafka::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dejaq_wire::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
 use dejaq_wire::kafka::{Request, Response};
 
@@ -109,7 +109,9 @@ pub(super) fn find_topic(
     broker: &str,
     topic: &str,
     partitions: i32,
+    configs: &[String],
 ) -> anyhow::Result<BTreeMap<i32, String>> {
+    let configs = configs.iter().map(|pair| config(pair)).collect::<anyhow::Result<_>>()?;
     let mut link = Link::connect(broker)?;
     let created = link.call(
         4,
@@ -118,6 +120,7 @@ pub(super) fn find_topic(
                 name: topic.to_owned(),
                 num_partitions: partitions,
                 replication_factor: 1,
+                configs,
                 ..CreatableTopic::default()
             }],
             timeout_ms: 30_000,
@@ -136,6 +139,11 @@ pub(super) fn find_topic(
         std::thread::sleep(Duration::from_millis(50));
     }
     bail!("topic {topic} has no leaders after 5 s")
+}
+
+fn config(pair: &str) -> anyhow::Result<CreatableTopicConfig> {
+    let (name, value) = pair.split_once('=').with_context(|| format!("{pair:?} is not KEY=VALUE"))?;
+    Ok(CreatableTopicConfig { name: name.to_owned(), value: Some(value.to_owned()) })
 }
 
 fn leaders(link: &mut Link, topic: &str) -> anyhow::Result<Option<BTreeMap<i32, String>>> {

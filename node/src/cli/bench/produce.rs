@@ -30,6 +30,9 @@ pub(super) struct Args {
     /// Partitions to write to.
     #[arg(long, default_value_t = 1)]
     pub(super) partitions: i32,
+    /// Configs that the topic is created with, such as durability=none.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) topic_config: Vec<String>,
     /// Connections, each on a thread (two with --rate).
     #[arg(long, default_value_t = 1)]
     pub(super) connections: usize,
@@ -119,7 +122,7 @@ pub(super) fn measure(args: &Args) -> anyhow::Result<Summary> {
     let leaders = if args.no_metadata {
         (0..args.partitions).map(|p| (p, args.broker.clone())).collect()
     } else {
-        find_topic(&args.broker, &args.topic, args.partitions)?
+        find_topic(&args.broker, &args.topic, args.partitions, &args.topic_config)?
     };
     let barrier = Arc::new(Barrier::new(args.connections + 1));
     let mut threads = Vec::new();

@@ -59,6 +59,8 @@ fn load(batch_bytes: usize, window: usize, connections: usize, acks: &str, secon
         broker: String::new(),
         topic: "bench".to_owned(),
         partitions: 1,
+        // The floor never syncs: with acks=1 neither do we. With acks=all the default stands: on disk, then answered.
+        topic_config: if acks == "all" { Vec::new() } else { vec!["durability=none".to_owned()] },
         connections,
         window,
         rate: None,
@@ -223,7 +225,7 @@ fn footprint(root: &Path) -> anyhow::Result<()> {
     };
     let empty_cpu = idle_cpu()?;
     let empty_kib = server.resident_kib()?;
-    find_topic(&server.address, "many", PARTITIONS)?;
+    find_topic(&server.address, "many", PARTITIONS, &[])?;
     std::thread::sleep(Duration::from_secs(2));
     let many_kib = server.resident_kib()?;
     println!("| footprint | |\n|---|---|");
