@@ -15,6 +15,8 @@
 
 mod clients;
 mod corpus;
+mod determinism;
+mod differential;
 mod install;
 mod kill9;
 mod oracle;
@@ -23,6 +25,7 @@ mod raw;
 mod report;
 mod server;
 mod symbols;
+mod test;
 mod tidy;
 mod work;
 
@@ -39,8 +42,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// The whole suite, in order: what README names and CI runs.
+    Test(test::Args),
+    /// A simulated run is a function of its seed: two processes, two builds.
+    Determinism(determinism::Args),
     /// Stock Kafka clients against the release broker: files, codecs, seeks, admin.
     Clients(clients::Args),
+    /// The same requests to Apache Kafka (recorded) and to us: same answers but for ids and times.
+    Differential(differential::Args),
     /// Kill the release broker with SIGKILL under an acks=all load; nothing acked may be lost.
     Kill9(kill9::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
@@ -65,7 +74,10 @@ fn main() -> ExitCode {
 /// Runs one verb; `Ok(false)` is a red result that the verb has already explained.
 fn run(verb: Verb) -> Result<bool> {
     match verb {
+        Verb::Test(args) => test::run(&args),
+        Verb::Determinism(args) => determinism::run(&args),
         Verb::Clients(args) => clients::run(&args),
+        Verb::Differential(args) => differential::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),

@@ -41,6 +41,10 @@ impl Report {
         self.entries.push(Entry { subject: subject.into(), name: name.into(), outcome, took });
     }
 
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
     /// Counts of passed, failed and skipped.
     pub fn counts(&self) -> (usize, usize, usize) {
         count(self.entries.iter())
@@ -61,7 +65,15 @@ impl Report {
         }
         for entry in &self.entries {
             match &entry.outcome {
-                Outcome::Failed(why) => println!("  failed: {} {}: {why}", entry.subject, entry.name),
+                // A reason of several lines was printed above; here its first one.
+                Outcome::Failed(why) => {
+                    println!(
+                        "  failed: {} {}: {}",
+                        entry.subject,
+                        entry.name,
+                        why.lines().next().unwrap_or_default()
+                    );
+                }
                 Outcome::Skipped(why) => println!("  skipped: {} {}: {why}", entry.subject, entry.name),
                 Outcome::Passed => {}
             }

@@ -1,71 +1,111 @@
-//! The data directory.
-use crate::disk::Disk;
-use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
+//! The data directory: its names, its lock, whose it is, and whether it was closed cleanly.
+//!
+//! Owns: every file name. Promises: one process at a time; a directory of another cluster, node or format version is
+//! refused with a message that says what to do; the clean marker exists only from a clean close to the next start, and
+//! is gone durably before anything else is touched (LOG-8). Leaves out: what is in a partition (`log::open`).
+//! Called by the broker at start and stop.
+//!
+//! ```text
+//! lock   meta.properties   clean            the marker
+//! partitions/<topic id, 32 hex>-<index>/    partition  start  epochs  truncate
+//!     00000000000000000000.log .sum .index       one segment, named by its first offset
+//!     00000000000000000042.producers             the producers' state at that offset
+//!     *.tmp *.deleted                            leftovers: ignored, removed at the next start
+//! partitions/<...>.deleted/                      a partition being removed
+//! ```
+
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
+
+use crate::binding::Binding;
+use crate::disk::{Disk, DiskFile, Open};
+use crate::mutant;
+use crate::small_file;
+
+/// The version of the whole layout; another one is refused.
+pub const FORMAT_VERSION: u32 = 1;
+/// The marker of a clean close.
+pub const CLEAN_MARKER: &str = "clean";
+/// The file that the lock is taken on.
+pub const LOCK: &str = "lock";
+/// Whose directory it is.
+pub const META: &str = "meta.properties";
+/// The directory of the partitions.
+pub const PARTITIONS: &str = "partitions";
+/// Suffix of what is being removed.
+pub const DELETED: &str = ".deleted";
+const META_MAX_BYTES: u64 = 64 << 10;
 
 /// What the start must find.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expect {
-    /// Refuse another cluster; "" takes what is there.
+    /// Another cluster's directory is refused; "" takes what is there.
     pub cluster_id: String,
-    /// Refuse another node.
+    /// Another node's directory is refused.
     pub node_id: BrokerId,
     /// Written into a new directory when `cluster_id` is "".
     pub new_cluster_id: String,
-    /// Written into a new directory.
+    /// Written into a new directory: random, so that a wiped disk is told apart.
     pub new_directory_id: [u8; 16],
 }
+
 /// Who a data directory belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirMeta {
-    /// Cluster.
+    /// The cluster.
     pub cluster_id: String,
-    /// Node.
+    /// The node.
     pub node_id: BrokerId,
     /// Random, made with the directory.
     pub directory_id: [u8; 16],
 }
+
 /// A partition's directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionDir {
-    /// Topic.
+    /// The topic.
     pub topic_id: TopicId,
-    /// Index.
+    /// The index.
     pub partition: PartitionId,
     /// Relative to the data directory.
     pub path: PathBuf,
 }
+
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// Another process uses it.
-    #[error("{0} is in use by another process")]
+    /// Stop the other process or choose another directory.
+    #[error("{0} is in use by another process; stop it or choose another --data-dir")]
     InUse(PathBuf),
-    /// Written by another format version.
-    #[error("{path} has format version {found}, this program reads version {expected}")]
+    /// Use the program version that wrote it.
+    #[error(
+        "{path} has format version {found}, this program reads version {expected}; use the DejaQ version that wrote it"
+    )]
     Version {
-        /// File.
+        /// The file.
         path: PathBuf,
-        /// There.
+        /// What it says.
         found: u32,
-        /// Ours.
+        /// What this program reads.
         expected: u32,
     },
-    /// Belongs to another cluster or node.
+    /// The directory of another cluster or node was given.
     #[error("{path} belongs to {found}, not to {expected}")]
     Foreign {
-        /// File.
+        /// The file.
         path: PathBuf,
-        /// There.
+        /// What it says.
         found: String,
-        /// Ours.
+        /// What the configuration says.
         expected: String,
     },
-    /// Not readable.
+    /// The file cannot be read; restore it, or start with an empty directory.
     #[error("{path}: {why}")]
     Corrupt {
-        /// File.
+        /// The file.
         path: PathBuf,
         /// What is wrong.
         why: String,
@@ -74,57 +114,291 @@ pub enum LayoutError {
     #[error(transparent)]
     Io(#[from] io::Error),
 }
-/// A data directory that this process owns.
-pub struct DataDir<D: Disk> {
-    _disk: D,
+
+impl DirMeta {
+    fn encode(&self) -> Bytes {
+        let directory_id: String = self.directory_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = format!(
+            "dejaq.format={FORMAT_VERSION}\ncluster.id={}\nnode.id={}\ndirectory.id={directory_id}\n",
+            self.cluster_id, self.node_id
+        );
+        let sum = Binding::none().sum(&[text.as_bytes()]);
+        Bytes::from(format!("{text}crc32={sum:08x}\n"))
+    }
+
+    /// The version comes before the checksum: a later format may sum differently.
+    fn decode(text: &str) -> Result<DirMeta, MetaError> {
+        let value = |key: &str| {
+            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).ok_or(MetaError::Corrupt)
+        };
+        let version: u32 = value("dejaq.format")?.parse().map_err(|_| MetaError::Corrupt)?;
+        if version != FORMAT_VERSION {
+            return Err(MetaError::Version(version));
+        }
+        let body = text.find("crc32=").ok_or(MetaError::Corrupt)?;
+        let sum = u32::from_str_radix(value("crc32")?, 16).map_err(|_| MetaError::Corrupt)?;
+        if Binding::none().sum(&[&text.as_bytes()[..body]]) != sum {
+            return Err(MetaError::Corrupt);
+        }
+        Ok(DirMeta {
+            cluster_id: value("cluster.id")?.to_owned(),
+            node_id: BrokerId(value("node.id")?.parse().map_err(|_| MetaError::Corrupt)?),
+            directory_id: hex16(value("directory.id")?).ok_or(MetaError::Corrupt)?,
+        })
+    }
 }
-#[expect(unused_variables, clippy::unimplemented, reason = "signatures first")]
+
+enum MetaError {
+    Corrupt,
+    Version(u32),
+}
+
+fn hex16(text: &str) -> Option<[u8; 16]> {
+    if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 16];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// A data directory that this process owns until the last clone of its disk is gone.
+pub struct DataDir<D: Disk> {
+    disk: D,
+    meta: DirMeta,
+    was_clean: bool,
+}
+
 impl<D: Disk> DataDir<D> {
-    /// Opens.
+    /// Takes the directory: the lock, then `meta.properties` (made if the directory is new), then the clean marker,
+    /// which is removed durably.
     ///
     /// # Errors
-    /// See [`LayoutError`].
+    /// [`LayoutError`]; nothing was changed then, except that the lock may be held.
     pub async fn open(disk: D, expect: Expect) -> Result<DataDir<D>, LayoutError> {
-        unimplemented!()
+        disk.create_dir_all(Path::new(PARTITIONS))?;
+        disk.lock(Path::new(LOCK)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => LayoutError::InUse(disk.display(Path::new(""))),
+            _ => LayoutError::Io(error),
+        })?;
+        let meta = match read_meta(&disk).await? {
+            Some(meta) => meta,
+            None => make_meta(&disk, &expect).await?,
+        };
+        refuse_foreign(&disk, &meta, &expect)?;
+        let marker = Path::new(CLEAN_MARKER);
+        let was_clean = disk.exists(marker);
+        if was_clean && !mutant!(26) {
+            disk.remove(marker).await?;
+            disk.sync_dir(Path::new("")).await?;
+        }
+        Ok(DataDir { disk, meta, was_clean })
     }
-    /// Who it belongs to.
+
+    /// Whose it is.
     pub fn meta(&self) -> &DirMeta {
-        unimplemented!()
+        &self.meta
     }
-    /// Whether the last process closed it cleanly.
+
+    /// Whether the last process closed every log and said so.
     pub fn was_clean(&self) -> bool {
-        unimplemented!()
+        self.was_clean
     }
-    /// Partitions.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn partitions(&self) -> io::Result<Vec<PartitionDir>> {
-        unimplemented!()
-    }
+
     /// Where a partition lives.
+    #[must_use]
     pub fn partition_path(topic_id: TopicId, partition: PartitionId) -> PathBuf {
-        unimplemented!()
+        let hex: String = topic_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        PathBuf::from(format!("{PARTITIONS}/{hex}-{partition}"))
     }
-    /// Removes leftovers.
+
+    /// Every partition that has a directory, sorted.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk's.
+    pub fn partitions(&self) -> io::Result<Vec<PartitionDir>> {
+        let entries = self.disk.list(Path::new(PARTITIONS))?;
+        let parse = |name: &str| {
+            let (hex, index) = name.split_once('-')?;
+            let partition = PartitionId(index.parse().ok().filter(|index| *index >= 0)?);
+            let topic_id = TopicId(hex16(hex)?);
+            Some(PartitionDir { topic_id, partition, path: Path::new(PARTITIONS).join(name) })
+        };
+        Ok(entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse(&entry.name)).collect())
+    }
+
+    /// Finishes removals that a crash interrupted.
+    ///
+    /// # Errors
+    /// The disk's.
     pub async fn sweep(&self) -> io::Result<()> {
-        unimplemented!()
+        for entry in self.disk.list(Path::new(PARTITIONS))? {
+            if entry.is_dir && entry.name.ends_with(DELETED) {
+                self.disk.remove_dir_all(&Path::new(PARTITIONS).join(entry.name)).await?;
+            }
+        }
+        Ok(())
     }
-    /// Removes a partition durably.
+
+    /// Removes a partition for good. On return it does not come back, whatever crashes; no error if it is not there.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk's; the next [`DataDir::sweep`] or call finishes it.
     pub async fn remove_partition(&self, topic_id: TopicId, partition: PartitionId) -> io::Result<()> {
-        unimplemented!()
+        let path = DataDir::<D>::partition_path(topic_id, partition);
+        if !self.disk.exists(&path) {
+            return Ok(());
+        }
+        let aside = with_suffix(&path, DELETED);
+        if self.disk.exists(&aside) {
+            self.disk.remove_dir_all(&aside).await?;
+        }
+        self.disk.rename(&path, &aside)?;
+        self.disk.sync_dir(Path::new(PARTITIONS)).await?;
+        self.disk.remove_dir_all(&aside).await
     }
-    /// Marks the directory clean.
+
+    /// Says that everything in the directory is durable and complete. Only after every log was closed without an error.
     ///
     /// # Errors
-    /// The disk.
+    /// The disk's; the next start then scans, which is slower and just as safe.
     pub async fn mark_clean(self) -> io::Result<()> {
-        unimplemented!()
+        small_file::replace(&self.disk, Path::new(CLEAN_MARKER), self.meta.encode()).await
+    }
+}
+
+async fn read_meta<D: Disk>(disk: &D) -> Result<Option<DirMeta>, LayoutError> {
+    let path = Path::new(META);
+    let file = match disk.open(path, Open::Read) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let corrupt = |why: &str| LayoutError::Corrupt { path: disk.display(path), why: why.to_owned() };
+    let length = file.len()?;
+    if length > META_MAX_BYTES {
+        return Err(corrupt("it is too long to be ours"));
+    }
+    let bytes = file.read_at(0, length as usize).await?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| corrupt("it is not text"))?;
+    match DirMeta::decode(text) {
+        Ok(meta) => Ok(Some(meta)),
+        Err(MetaError::Corrupt) => {
+            Err(corrupt("it is damaged (checksum or fields); restore it from a backup"))
+        }
+        Err(MetaError::Version(found)) => {
+            Err(LayoutError::Version { path: disk.display(path), found, expected: FORMAT_VERSION })
+        }
+    }
+}
+
+async fn make_meta<D: Disk>(disk: &D, expect: &Expect) -> Result<DirMeta, LayoutError> {
+    if disk.list(Path::new(PARTITIONS))?.iter().any(|entry| entry.is_dir) {
+        let why = "it is missing, but there are partitions; restore it from a backup".to_owned();
+        return Err(LayoutError::Corrupt { path: disk.display(Path::new(META)), why });
+    }
+    let given = if expect.cluster_id.is_empty() { &expect.new_cluster_id } else { &expect.cluster_id };
+    let meta =
+        DirMeta { cluster_id: given.clone(), node_id: expect.node_id, directory_id: expect.new_directory_id };
+    small_file::replace(disk, Path::new(META), meta.encode()).await?;
+    Ok(meta)
+}
+
+fn refuse_foreign<D: Disk>(disk: &D, meta: &DirMeta, expect: &Expect) -> Result<(), LayoutError> {
+    let path = disk.display(Path::new(META));
+    if !expect.cluster_id.is_empty() && expect.cluster_id != meta.cluster_id {
+        let (found, expected) =
+            (format!("cluster {}", meta.cluster_id), format!("cluster {}", expect.cluster_id));
+        return Err(LayoutError::Foreign { path, found, expected });
+    }
+    if expect.node_id != meta.node_id {
+        let (found, expected) = (format!("node {}", meta.node_id), format!("node {}", expect.node_id));
+        return Err(LayoutError::Foreign { path, found, expected });
+    }
+    Ok(())
+}
+
+/// The path with something at the end of its last name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The files of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FileKind {
+    Log,
+    Sum,
+    Index,
+    Producers,
+}
+
+impl FileKind {
+    pub(crate) const ALL: [FileKind; 4] =
+        [FileKind::Log, FileKind::Sum, FileKind::Index, FileKind::Producers];
+
+    fn extension(self) -> &'static str {
+        match self {
+            FileKind::Log => "log",
+            FileKind::Sum => "sum",
+            FileKind::Index => "index",
+            FileKind::Producers => "producers",
+        }
+    }
+
+    /// `00000000000000000042.log`
+    pub(crate) fn name(self, offset: Offset) -> String {
+        format!("{:020}.{}", offset.0, self.extension())
+    }
+
+    /// The kind and offset that a name stands for.
+    pub(crate) fn parse(name: &str) -> Option<(FileKind, Offset)> {
+        let (digits, extension) = name.split_once('.')?;
+        if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        let kind = FileKind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
+        let offset: i64 = digits.parse().ok()?;
+        (offset <= i64::MAX / 2).then_some((kind, Offset(offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const META: &str =
+        "dejaq.format=1\ncluster.id=abc\nnode.id=3\ndirectory.id=000102030405060708090a0b0c0d0e0f\n";
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for kind in FileKind::ALL {
+            let name = kind.name(Offset(42));
+            assert!(name.starts_with("00000000000000000042."), "{name}");
+            assert_eq!(FileKind::parse(&name), Some((kind, Offset(42))));
+        }
+        for name in [
+            "42.log",
+            "00000000000000000042.log.deleted",
+            "0000000000000000004x.log",
+            "99999999999999999999.log",
+            "x",
+        ] {
+            assert_eq!(FileKind::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_meta_file_is_readable_text_and_no_change_of_it_is_believed() {
+        let mut directory_id = [0; 16];
+        directory_id.iter_mut().enumerate().for_each(|(at, byte)| *byte = at as u8);
+        let meta = DirMeta { cluster_id: "abc".to_owned(), node_id: BrokerId(3), directory_id };
+        let text = String::from_utf8(meta.encode().to_vec()).expect("text");
+        assert!(text.starts_with(META), "{text}");
+        assert!(matches!(DirMeta::decode(&text), Ok(decoded) if decoded == meta));
+        assert!(matches!(DirMeta::decode(&text.replace("node.id=3", "node.id=4")), Err(MetaError::Corrupt)));
+        assert!(matches!(DirMeta::decode(&text.replace("format=1", "format=2")), Err(MetaError::Version(2))));
     }
 }

@@ -3,20 +3,33 @@
 //! `wire` is below (batches are its business), `node` above (topics, replication and clients are its business).
 
 pub mod batch;
+mod binding;
+mod check;
 pub mod config;
 #[cfg(any(test, feature = "model"))]
 pub mod contract;
 pub mod disk;
 pub mod epochs;
 pub mod file_disk;
+mod index;
 pub mod layout;
 pub mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model_disk;
 pub mod probe;
+mod producers;
 pub mod reader;
+mod recovery;
+pub mod scrub;
+mod segment;
+mod small_file;
+mod sum;
+#[cfg(test)]
+mod tests;
+pub mod time_index;
+mod walk;
 
-pub use batch::{BatchError, BatchHeader, VerifiedBatch};
+pub use batch::VerifiedBatch;
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
 pub use disk::{DirEntry, Disk, DiskFile, Open};
 pub use epochs::{EpochEnd, EpochStart};
@@ -27,4 +40,6 @@ pub use log::open::{CloseError, Cut, OpenError, RecoveryReport};
 pub use log::start::{Removal, StartError, StartWrite, StartWritten};
 pub use log::truncate::{TruncateError, Truncated, Truncation};
 pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};
-pub use reader::{LogReader, Read, ReadAsk, ReadError, TimestampOffset};
+pub use reader::{LogReader, Read, ReadAsk, ReadError};
+pub use scrub::{Damage, ScrubReport, Visit};
+pub use time_index::TimestampOffset;

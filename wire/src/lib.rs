@@ -34,6 +34,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod ids;
 pub mod kafka;
+pub mod peer;
 pub mod record;
 pub mod topic_name;
 

@@ -1,9 +1,27 @@
-//! Appends.
-use crate::batch::VerifiedBatch;
-use crate::disk::Disk;
-use crate::log::Log;
-use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, Sequence};
+//! Appends: judge every batch, patch base offset and epoch, one vectored write for all that fit the segment.
+//!
+//! Owns: the order judge → write → commit to memory. Promises: a batch is wholly in or wholly out; a failed write leaves
+//! the log exactly as before (LOG-10) or seals it; producers change only with a successful write (IDM-5); the bytes of a
+//! batch's payload are never copied (a fresh chunk stands in for its header). Leaves out: durability (`log::flush`).
+
 use std::io;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, Sequence};
+use dejaq_wire::record::BatchHeader;
+
+use super::{Busy, Log, SealReason};
+use crate::batch::VerifiedBatch;
+use crate::config::MAX_SEGMENT_BYTES;
+use crate::disk::{Disk, DiskFile};
+use crate::mark;
+use crate::producers::{Staged, Verdict};
+use crate::sum::{Entry, SumCodec};
+
+/// Entries that may wait for the side file before the segment is rolled: 4 MiB.
+const MAX_UNWRITTEN: usize = 65_536;
+/// Offsets relative to a segment's base fit 31 bits, as in Kafka.
+const MAX_OFFSET_SPAN: i64 = i32::MAX as i64;
 
 /// Where a batch is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +30,7 @@ pub struct Appended {
     pub base: Offset,
     /// Offset of its last record.
     pub last: Offset,
-    /// It was there already: these are the original offsets; still wait for the watermark to pass `last`.
+    /// It was there already: these are the original offsets. Still wait for the watermark to pass `last`.
     pub duplicate: bool,
 }
 
@@ -23,7 +41,7 @@ pub enum AppendError {
     #[error("the log is sealed after a failed write or sync")]
     Sealed,
     /// Answer NOT_LEADER_OR_FOLLOWER; a newer leader has appended.
-    #[error("epoch is fenced, the log is at {latest}")]
+    #[error("the epoch is fenced, the log is at {latest}")]
     FencedEpoch {
         /// The log's latest epoch.
         latest: LeaderEpoch,
@@ -67,33 +85,314 @@ pub enum AppendError {
     TooLarge,
 }
 
-#[expect(unused_variables, clippy::unimplemented, reason = "signatures first")]
+/// Batches that go into one segment with one write.
+#[derive(Debug, Default)]
+struct Run {
+    parts: Vec<Bytes>,
+    entries: Vec<Entry>,
+    staged: Staged,
+    /// Result slots that depend on this write, with what they get if it succeeds.
+    waiting: Vec<(usize, Appended)>,
+}
+
+/// Where the next batch goes.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    segment_base: Offset,
+    position: u32,
+    end: Offset,
+    unwritten: usize,
+    created_ms: i64,
+}
+
+type Results = Vec<Option<Result<Appended, AppendError>>>;
+
 impl<D: Disk> Log<D> {
-    /// New leader start.
+    /// A new leader starts: its epoch begins at the current end. Durable with the next flush. Call before its first append.
     ///
     /// # Errors
-    /// Fenced, sealed.
+    /// [`AppendError::FencedEpoch`] if the log knows a later epoch, `Sealed`, `Busy`.
     pub fn begin_epoch(&mut self, epoch: LeaderEpoch) -> Result<(), AppendError> {
-        unimplemented!()
+        self.may_append()?;
+        let mut view = self.shared.lock();
+        if let Some(latest) = view.epochs.latest()
+            && latest.epoch > epoch
+        {
+            return Err(AppendError::FencedEpoch { latest: latest.epoch });
+        }
+        let end = view.end;
+        if view.epochs.assign(epoch, end) {
+            self.commit.epochs_dirty = true;
+        }
+        Ok(())
     }
-    /// Appends as leader.
+
+    /// Appends batches as their leader: offsets from the end on, `epoch` in each. `results[i]` belongs to `batches[i]`.
+    ///
+    /// Inline; the bytes are in the page cache on return and *not* durable: wait for the flushed end to pass `last`.
+    ///
+    /// # Errors
+    /// One for each batch, [`AppendError`]. Batches behind a failed write fail with it.
     pub fn append_leader(
         &mut self,
         batches: &[VerifiedBatch],
         epoch: LeaderEpoch,
         now_ms: i64,
     ) -> Vec<Result<Appended, AppendError>> {
-        unimplemented!()
+        self.now_ms = self.now_ms.max(now_ms);
+        let ready =
+            if self.space.is_refusing() { Err(AppendError::DiskFull) } else { self.begin_epoch(epoch) };
+        if let Err(error) = ready {
+            return vec![Err(error); batches.len()];
+        }
+        let mut results: Results = vec![None; batches.len()];
+        let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
+        let mut run = Run::default();
+        let mut cursor = self.cursor();
+        for (slot, batch) in batches.iter().enumerate() {
+            let header = batch.header();
+            if let Some(early) = self.judge(&mut run, slot, header) {
+                results[slot] = early;
+                continue;
+            }
+            if header.batch_bytes() > MAX_SEGMENT_BYTES as usize {
+                results[slot] = Some(Err(AppendError::TooLarge));
+                continue;
+            }
+            if self.must_roll(&cursor, header, cursor.end, now_ms) {
+                let rolled = self.write_run(std::mem::take(&mut run), &mut results);
+                if let Err(error) = rolled.and_then(|()| self.roll(now_ms)) {
+                    return fail_rest(results, error);
+                }
+                cursor = self.cursor();
+            }
+            let entry = self.place(&mut run, batch, &mut fronts, &cursor, epoch);
+            run.staged.apply(&self.producers, header, cursor.end, now_ms);
+            run.waiting.push((slot, Appended { base: entry.base, last: entry.last, duplicate: false }));
+            cursor.position = entry.position_after();
+            cursor.end = entry.last.next();
+            cursor.unwritten += 1;
+        }
+        match self.write_run(run, &mut results) {
+            Ok(()) => fail_rest(results, AppendError::Sealed), // nothing is left to fail
+            Err(error) => fail_rest(results, error),
+        }
     }
-    /// Appends as follower.
+
+    /// Appends batches that a leader assigned: offsets and epochs stay. Inline, not durable on return.
     ///
     /// # Errors
-    /// See [`AppendError`].
+    /// [`AppendError::NotNext`] if a batch does not begin at the end. Batches before the one that failed may be in:
+    /// `end()` tells.
     pub fn append_follower(
         &mut self,
         batches: &[VerifiedBatch],
         now_ms: i64,
     ) -> Result<Appended, AppendError> {
-        unimplemented!()
+        self.now_ms = self.now_ms.max(now_ms);
+        self.may_append()?;
+        if self.space.is_refusing() {
+            return Err(AppendError::DiskFull);
+        }
+        let first = self.end();
+        let mut results: Results = vec![None; batches.len()];
+        let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
+        let mut run = Run::default();
+        let mut cursor = self.cursor();
+        for (slot, batch) in batches.iter().enumerate() {
+            let header = batch.header();
+            if header.base_offset != cursor.end {
+                self.write_run(run, &mut results)?;
+                return Err(AppendError::NotNext { expected: cursor.end, found: header.base_offset });
+            }
+            if self.must_roll(&cursor, header, header.base_offset, now_ms) {
+                self.write_run(std::mem::take(&mut run), &mut results)?;
+                self.roll(now_ms)?;
+                cursor = self.cursor();
+            }
+            self.follow_epoch(header)?;
+            let codec = self.shared.codec(cursor.segment_base);
+            let entry = write_front(&mut run, batch, &mut fronts, header, &codec, cursor.position);
+            run.entries.push(entry);
+            run.staged.apply(&self.producers, header, entry.base, now_ms);
+            run.waiting.push((slot, Appended { base: entry.base, last: entry.last, duplicate: false }));
+            cursor.position = entry.position_after();
+            cursor.end = entry.last.next();
+            cursor.unwritten += 1;
+        }
+        self.write_run(run, &mut results)?;
+        Ok(Appended { base: first, last: self.end().previous(), duplicate: false })
     }
+
+    fn follow_epoch(&mut self, header: &BatchHeader) -> Result<(), AppendError> {
+        let mut view = self.shared.lock();
+        if let Some(latest) = view.epochs.latest()
+            && header.leader_epoch < latest.epoch
+        {
+            return Err(AppendError::FencedEpoch { latest: latest.epoch });
+        }
+        if header.leader_epoch.is_valid() && view.epochs.assign(header.leader_epoch, header.base_offset) {
+            self.commit.epochs_dirty = true;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn may_append(&self) -> Result<(), AppendError> {
+        if self.sealed.is_some() {
+            return Err(AppendError::Sealed);
+        }
+        if self.busy == Busy::Truncating {
+            return Err(AppendError::Busy);
+        }
+        Ok(())
+    }
+
+    /// Idempotence. `Some` is the result, or a wait for the run that holds the original; `None`: append it.
+    fn judge(
+        &self,
+        run: &mut Run,
+        slot: usize,
+        header: &BatchHeader,
+    ) -> Option<Option<Result<Appended, AppendError>>> {
+        if !header.producer_id.is_valid() || header.is_control() {
+            return None;
+        }
+        match run.staged.check(&self.producers, header, self.config.max_producers) {
+            Verdict::Accept => None,
+            Verdict::Duplicate { base, last } => {
+                let original = Appended { base, last, duplicate: true };
+                if run.entries.first().is_some_and(|first| base >= first.base) {
+                    run.waiting.push((slot, original));
+                    return Some(None);
+                }
+                Some(Some(Ok(original)))
+            }
+            Verdict::StaleEpoch { current } => Some(Some(Err(AppendError::StaleProducer { current }))),
+            Verdict::OutOfOrder { expected } => {
+                let found = header.base_sequence;
+                Some(Some(Err(AppendError::OutOfOrderSequence { expected, found })))
+            }
+            Verdict::TooMany => Some(Some(Err(AppendError::TooManyProducers))),
+        }
+    }
+
+    fn cursor(&self) -> Cursor {
+        let mut view = self.shared.lock();
+        let end = view.end;
+        let active = view.active();
+        Cursor {
+            segment_base: active.base,
+            position: active.bytes,
+            end,
+            unwritten: active.unwritten_count(),
+            created_ms: active.created_ms,
+        }
+    }
+
+    fn must_roll(&self, cursor: &Cursor, header: &BatchHeader, base: Offset, now_ms: i64) -> bool {
+        if cursor.position == 0 {
+            return base.plus(i64::from(header.last_offset_delta)).since(cursor.segment_base)
+                > MAX_OFFSET_SPAN;
+        }
+        let grown = u64::from(cursor.position) + header.batch_bytes() as u64;
+        let last = base.plus(i64::from(header.last_offset_delta));
+        grown > u64::from(self.config.segment_bytes)
+            || now_ms.saturating_sub(cursor.created_ms) >= self.config.segment_ms
+            || last.since(cursor.segment_base) > MAX_OFFSET_SPAN
+            || cursor.unwritten >= MAX_UNWRITTEN
+    }
+
+    /// Adds a batch to the run: a fresh front with our base offset and epoch, the rest as it came.
+    fn place(
+        &self,
+        run: &mut Run,
+        batch: &VerifiedBatch,
+        fronts: &mut BytesMut,
+        cursor: &Cursor,
+        epoch: LeaderEpoch,
+    ) -> Entry {
+        let header = BatchHeader { base_offset: cursor.end, leader_epoch: epoch, ..*batch.header() };
+        let codec = self.shared.codec(cursor.segment_base);
+        let entry = write_front(run, batch, fronts, &header, &codec, cursor.position);
+        run.entries.push(entry);
+        entry
+    }
+
+    /// Writes a run and takes it into memory, or leaves everything as it was.
+    fn write_run(&mut self, run: Run, results: &mut Results) -> Result<(), AppendError> {
+        let outcome = if run.entries.is_empty() { Ok(()) } else { self.write_parts(&run) };
+        for (slot, appended) in run.waiting {
+            results[slot] = Some(outcome.map(|()| appended));
+        }
+        outcome?;
+        let mut bytes = 0;
+        {
+            let mut view = self.shared.lock();
+            for entry in run.entries {
+                bytes += u64::from(entry.length);
+                view.active().push(entry);
+            }
+            view.end = view.active().end;
+            view.check();
+        }
+        if !run.staged.is_empty() {
+            self.producers.commit(run.staged, self.config.max_producers);
+        }
+        self.unsnapped_bytes += bytes;
+        if self.unsnapped_bytes >= self.config.snapshot_bytes {
+            self.snapshot_producers();
+        }
+        Ok(())
+    }
+
+    fn write_parts(&mut self, run: &Run) -> Result<(), AppendError> {
+        let (files, at) = {
+            let mut view = self.shared.lock();
+            let active = view.segments.len() - 1;
+            let at = u64::from(view.segments[active].bytes);
+            (self.shared.files(&mut view, active), at)
+        };
+        let files = match files {
+            Ok(files) => files,
+            Err(error) => return Err(self.write_failed(&error)),
+        };
+        assert!(run.entries[0].position as u64 == at, "run at {} of {at}", run.entries[0].position);
+        let Err(error) = files.log.append_at(at, &run.parts) else { return Ok(()) };
+        mark!("a failed append is taken back");
+        if files.log.truncate(at).is_err() {
+            self.seal(SealReason::WriteFailed);
+            return Err(AppendError::Io(error.kind()));
+        }
+        Err(self.write_failed(&error))
+    }
+
+    /// A full disk is a state; anything else is the end.
+    pub(crate) fn write_failed(&mut self, error: &io::Error) -> AppendError {
+        if error.kind() == io::ErrorKind::StorageFull {
+            return AppendError::DiskFull;
+        }
+        self.seal(SealReason::WriteFailed);
+        AppendError::Io(error.kind())
+    }
+}
+
+fn fail_rest(results: Results, error: AppendError) -> Vec<Result<Appended, AppendError>> {
+    results.into_iter().map(|result| result.unwrap_or(Err(error))).collect()
+}
+
+/// The batch's header as it goes into the log, in front of its payload.
+fn write_front(
+    run: &mut Run,
+    batch: &VerifiedBatch,
+    fronts: &mut BytesMut,
+    header: &BatchHeader,
+    codec: &SumCodec,
+    position: u32,
+) -> Entry {
+    fronts.put_slice(&header.encode());
+    let front = fronts.split().freeze();
+    let entry = crate::walk::entry_of(codec, header, &front, position);
+    run.parts.push(front);
+    run.parts.push(batch.bytes().slice(BatchHeader::BYTES..));
+    entry
 }

@@ -1,21 +1,39 @@
-//! One partition's log: the single writer.
+//! One partition's log: the single writer. Sits behind the partition's short mutex; never waits for the disk.
+//!
+//! Owns: the order of things. Every change is decided in memory, written inline to the page cache, and made durable by
+//! work that the caller runs without the lock. Promises: LOG-1 to LOG-14 of the catalogue; what each step leaves on disk
+//! at any crash point is recovered by `recovery`. Leaves out: watermarks, acks, who leads (node).
+//!
+//! ```text
+//! append (inline) ─► begin_flush ─► sync_flushes (async, no lock) ─► end_flush ─► flushed end ─► acks
+//! retention_plan  ─► begin_advance_start ─► StartWrite::run ─► end_advance_start ─► Removal::run
+//! begin_truncate  ─► Truncation::run ─► end_truncate
+//! ```
+
 pub mod append;
 pub mod flush;
 pub mod open;
+pub mod roll;
 pub mod start;
 pub mod truncate;
 
-use crate::config::{LogConfig, LogIdentity};
-use crate::disk::Disk;
-use crate::epochs::EpochStart;
-use crate::reader::LogReader;
-use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
+use std::fmt;
 use std::sync::Arc;
 
-/// Offsets `from..to`.
+use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
+
+use crate::config::{LogConfig, LogIdentity, SpaceGuard};
+use crate::disk::Disk;
+use crate::epochs::EpochStart;
+use crate::producers::Producers;
+use crate::reader::LogReader;
+use crate::segment::Shared;
+use flush::Commit;
+
+/// The offsets `from..to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OffsetRange {
-    /// First.
+    /// The first.
     pub from: Offset,
     /// After the last.
     pub to: Offset,
@@ -24,18 +42,18 @@ pub struct OffsetRange {
 /// Why a log takes no writes any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SealReason {
-    /// A sync failed.
+    /// A sync failed: what the disk holds is unknown (LOG-9).
     SyncFailed,
-    /// A write failed for another reason than a full disk.
+    /// A write failed for another reason than a full disk, or a failed write could not be taken back.
     WriteFailed,
 }
 
-/// The log is sealed until the process restarts.
+/// The log takes no writes until the process restarts: take the data directory offline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log is sealed: {0:?}")]
 pub struct Sealed(pub SealReason);
 
-/// What the log knows of one producer.
+/// What the log knows of one producer (DescribeProducers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProducerSummary {
     /// Who.
@@ -44,86 +62,147 @@ pub struct ProducerSummary {
     pub epoch: ProducerEpoch,
     /// Sequence of its last record, or none.
     pub last_sequence: Sequence,
-    /// Timestamp of its last batch.
+    /// Timestamp of its last batch, unix milliseconds.
     pub last_timestamp_ms: i64,
-    /// Epoch of the coordinator that wrote its last marker, -1 if none.
+    /// Epoch of the coordinator that wrote its last marker, or -1.
     pub coordinator_epoch: i32,
     /// First offset of its open transaction.
     pub txn_start: Option<Offset>,
 }
 
-/// The writer.
-pub struct Log<D: Disk> {
-    _disk: Arc<D>,
+/// What excludes other work on the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Busy {
+    Nothing,
+    MovingStart { to: Offset },
+    Truncating,
 }
 
-#[expect(unused_variables, clippy::unimplemented, reason = "signatures first")]
+/// The writer of one log.
+pub struct Log<D: Disk> {
+    pub(crate) shared: Arc<Shared<D>>,
+    identity: LogIdentity,
+    config: LogConfig,
+    space: SpaceGuard,
+    producers: Producers,
+    commit: Commit<D>,
+    busy: Busy,
+    sealed: Option<SealReason>,
+    /// The latest time that a caller told, for work that has no caller's time.
+    now_ms: i64,
+    /// Bytes appended since the last snapshot of the producers.
+    unsnapped_bytes: u64,
+    /// Whether a snapshot exists for exactly this end.
+    snapped_end: Option<Offset>,
+}
+
 impl<D: Disk> Log<D> {
     /// A handle for readers.
+    #[must_use]
     pub fn reader(&self) -> LogReader<D> {
-        unimplemented!()
+        LogReader { shared: Arc::clone(&self.shared) }
     }
-    /// Who.
+
+    /// Which partition this is.
     pub fn identity(&self) -> &LogIdentity {
-        unimplemented!()
+        &self.identity
     }
-    /// Config.
+
+    /// The configuration in force.
     pub fn config(&self) -> &LogConfig {
-        unimplemented!()
+        &self.config
     }
-    /// Replaces the config.
+
+    /// Replaces the configuration, from the next append on.
     pub fn set_config(&mut self, config: LogConfig) {
-        unimplemented!()
+        config.check();
+        self.config = config;
     }
-    /// First offset.
+
+    /// The first offset.
+    #[must_use]
     pub fn start(&self) -> Offset {
-        unimplemented!()
+        self.shared.lock().start
     }
-    /// Next offset.
+
+    /// The next offset to be assigned.
+    #[must_use]
     pub fn end(&self) -> Offset {
-        unimplemented!()
+        self.shared.lock().end
     }
-    /// Durable end.
+
+    /// Everything below survives a power cut.
+    #[must_use]
     pub fn flushed(&self) -> Offset {
-        unimplemented!()
+        self.shared.lock().flushed
     }
-    /// Bytes.
+
+    /// Bytes of all batches.
+    #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        unimplemented!()
+        self.shared.lock().size_bytes()
     }
-    /// Whether sealed.
+
+    /// Why the log takes no writes, if it does not.
+    #[must_use]
     pub fn sealed(&self) -> Option<SealReason> {
-        unimplemented!()
+        self.sealed
     }
-    /// Latest epoch.
+
+    /// The latest leader epoch that the log knows.
+    #[must_use]
     pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
-        unimplemented!()
+        self.shared.lock().epochs.latest().map(|latest| latest.epoch)
     }
-    /// Known damage.
+
+    /// Offsets that are known to be damaged.
+    #[must_use]
     pub fn damaged(&self) -> Vec<OffsetRange> {
-        unimplemented!()
+        self.shared.lock().damaged.clone()
     }
-    /// Epochs.
+
+    /// The leader epochs and their first offsets, oldest first.
+    #[must_use]
     pub fn epochs(&self) -> Vec<EpochStart> {
-        unimplemented!()
+        self.shared.lock().epochs.list().to_vec()
     }
-    /// Producers.
+
+    /// Every producer that is remembered, by id.
+    #[must_use]
     pub fn describe_producers(&self) -> Vec<ProducerSummary> {
-        unimplemented!()
+        self.producers.summaries()
     }
-    /// Forgets.
+
+    /// Forgets producers that were silent for longer than the configuration allows; returns how many. Call once a minute.
     pub fn expire_producers(&mut self, now_ms: i64) -> usize {
-        unimplemented!()
+        self.producers.expire(now_ms, self.config.producer_expiry_ms)
     }
-    /// Sheds.
+
+    /// Gives back what an idle log does not need: open files, most of the index, the newest entries.
     pub fn shed_idle(&mut self) {
-        unimplemented!()
+        if self.needs_flush() || self.commit.is_in_flight() {
+            return; // a file with unsynced bytes stays open: its handle is what reports a failed write-back
+        }
+        let mut view = self.shared.lock();
+        for segment in &mut view.segments {
+            segment.shed();
+        }
     }
-    /// Checks.
-    ///
-    /// # Errors
-    /// What is wrong.
-    pub async fn check_deep(&self) -> Result<(), String> {
-        unimplemented!()
+
+    /// See `Producers::agree_with_replay`.
+    pub(crate) fn producers_agree(&self, replayed: &Producers, first: Offset) -> Result<(), String> {
+        self.producers.agree_with_replay(replayed, first)
+    }
+
+    pub(crate) fn seal(&mut self, reason: SealReason) -> Sealed {
+        let reason = *self.sealed.get_or_insert(reason);
+        tracing::error!(topic = %self.identity.topic, partition = self.identity.partition.0, ?reason, "log sealed");
+        Sealed(reason)
+    }
+}
+
+impl<D: Disk> fmt::Debug for Log<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Log({}-{} {:?})", self.identity.topic, self.identity.partition, self.reader())
     }
 }

@@ -1,25 +1,46 @@
-//! Open, create, close.
-use crate::config::{LogConfig, LogIdentity, OpenOptions};
-use crate::disk::Disk;
-use crate::log::flush::FlushError;
-use crate::log::{Log, OffsetRange};
-use dejaq_wire::ids::Offset;
+//! Opening, creating and closing a log.
+//!
+//! Owns: the identity file and the order of a clean close. Promises: a directory of another partition or another format
+//! is refused; [`Log::create`] is durable on return and may be repeated after a crash inside it; after [`Log::close`]
+//! everything is durable and a marker says so, so that the next start scans nothing. Leaves out: recovery itself.
+//!
+//! ```text
+//! file `partition` (see `small_file`): topic id 16 | index 4 | name length 2 | name          big-endian
+//! ```
+
 use std::io;
 use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use dejaq_wire::ids::{Offset, PartitionId, TopicId};
+
+use super::flush::{Commit, FlushError};
+use super::{Busy, Log, OffsetRange};
+use crate::binding::Binding;
+use crate::config::{LogConfig, LogIdentity, OpenOptions};
+use crate::disk::Disk;
+use crate::recovery::{self, Loader};
+use crate::segment::Shared;
+use crate::small_file::{self, Kind, SmallFileError};
+
+const PARTITION: &str = "partition";
+const PARTITION_KIND: Kind = Kind { magic: *b"DJpa", version: 1 };
+/// Flushes that a close may need: what is appended, then the marker about it.
+const CLOSE_FLUSHES: usize = 3;
 
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// There is no such partition here.
+    /// There is no such partition here: create it.
     #[error("{0} holds no partition")]
     Missing(PathBuf),
-    /// The directory belongs to another partition.
+    /// The directory belongs to another partition: stop.
     #[error("the directory belongs to {found:?}")]
     Foreign {
         /// Who it belongs to.
         found: LogIdentity,
     },
-    /// Written by another version of DejaQ, or not readable at all.
+    /// Written by another version of DejaQ, or not readable at all: stop.
     #[error("{path}: {why}")]
     Format {
         /// The file.
@@ -32,23 +53,26 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// Why a log was not closed cleanly.
+/// Why a log was not closed cleanly: the data directory must not be marked clean.
 #[derive(Debug, thiserror::Error)]
 pub enum CloseError {
-    /// Not all is durable.
+    /// Not everything is durable.
     #[error(transparent)]
     Flush(#[from] FlushError),
+    /// Other work on the log was never ended.
+    #[error("work on the log is still under way")]
+    Busy,
     /// A small file could not be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A tail that was cut away.
+/// A tail that was cut away because no sync had covered it and it does not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// First offset that is gone.
     pub from: Offset,
-    /// Bytes that are gone.
+    /// Bytes that are gone from that segment.
     pub bytes: u64,
     /// What was wrong with the first of them.
     pub reason: String,
@@ -59,45 +83,51 @@ pub struct Cut {
 pub struct RecoveryReport {
     /// The caller said that the directory was closed cleanly.
     pub clean: bool,
-    /// First offset.
+    /// The first offset.
     pub start: Offset,
-    /// Next offset.
+    /// The next offset.
     pub end: Offset,
     /// Everything below was known to be durable before this start.
     pub durable_end: Offset,
     /// The torn tail, if there was one.
     pub cut: Option<Cut>,
-    /// Offsets that were durable and are damaged: refused on read.
+    /// Offsets that were durable and are damaged: refused on read. Someone must look.
     pub damaged: Vec<OffsetRange>,
-    /// Bytes of log read to find that out.
+    /// Bytes of log that were read to find all this out.
     pub scanned_bytes: u64,
-    /// Index files made again.
+    /// Index files that were made again.
     pub rebuilt_indexes: u32,
-    /// Batches replayed for the producers.
+    /// Batches that were replayed for the producers.
     pub replayed_batches: u64,
     /// Anything else worth a line in the log.
     pub notes: Vec<String>,
 }
 
-#[expect(unused_variables, clippy::unimplemented, reason = "signatures first")]
-impl<D: Disk> Log<D> {
-    /// Opens.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
-    pub async fn open(
-        disk: D,
-        dir: PathBuf,
-        identity: LogIdentity,
-        config: LogConfig,
-        options: OpenOptions,
-    ) -> Result<(Log<D>, RecoveryReport), OpenError> {
-        unimplemented!()
+fn encode_identity(identity: &LogIdentity) -> Bytes {
+    let mut payload = BytesMut::with_capacity(22 + identity.topic.len());
+    payload.put_slice(&identity.topic_id.0);
+    payload.put_i32(identity.partition.0);
+    payload.put_u16(u16::try_from(identity.topic.len()).expect("topic names have at most 249 letters"));
+    payload.put_slice(identity.topic.as_bytes());
+    small_file::encode(PARTITION_KIND, &Binding::none(), &payload)
+}
+
+fn decode_identity(mut payload: Bytes) -> Option<LogIdentity> {
+    if payload.len() < 22 {
+        return None;
     }
-    /// Creates durably, or opens.
+    let topic_id = TopicId(payload.split_to(16).as_ref().try_into().ok()?);
+    let partition = PartitionId(payload.get_i32());
+    let length = usize::from(payload.get_u16());
+    let topic = String::from_utf8(payload.to_vec()).ok().filter(|topic| topic.len() == length)?;
+    Some(LogIdentity { topic, topic_id, partition })
+}
+
+impl<D: Disk> Log<D> {
+    /// Makes the log's directory durably; opens it if it is there already.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// [`OpenError`] other than `Missing`; may be tried again.
     pub async fn create(
         disk: D,
         dir: PathBuf,
@@ -105,20 +135,132 @@ impl<D: Disk> Log<D> {
         config: LogConfig,
         options: OpenOptions,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
-        unimplemented!()
+        if !disk.exists(&dir.join(PARTITION)) {
+            disk.create_dir_all(&dir)?;
+            small_file::replace(&disk, &dir.join(PARTITION), encode_identity(&identity)).await?;
+            disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).await?;
+        }
+        Log::open(disk, dir, identity, config, options).await
     }
-    /// The identity written in a directory.
+
+    /// Opens the log of `identity` in `dir`, after a clean close or any crash.
+    ///
+    /// On return everything below `end` is durable. Work is bounded by what no sync had covered.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// [`OpenError`]. Nothing was given up then: a later try finds what this one found.
+    pub async fn open(
+        disk: D,
+        dir: PathBuf,
+        identity: LogIdentity,
+        config: LogConfig,
+        options: OpenOptions,
+    ) -> Result<(Log<D>, RecoveryReport), OpenError> {
+        config.check();
+        let restored = check_identity(&disk, &dir, &identity).await?;
+        let binding = Binding::new(identity.topic_id, identity.partition);
+        let loader = Loader {
+            disk,
+            dir,
+            binding,
+            config: config.clone(),
+            now_ms: options.now_ms,
+            clean: options.clean,
+        };
+        let loaded = recovery::load(&loader).await?;
+        let mut report = loaded.report;
+        report.notes.extend(restored);
+        let Loader { disk, dir, binding, .. } = loader;
+        let shared = Shared::new(disk, dir, binding, loaded.view);
+        let mut log = Log {
+            commit: Commit::new(Log::point_of(&shared), loaded.marked),
+            shared,
+            identity,
+            config,
+            space: options.space,
+            producers: loaded.producers,
+            busy: Busy::Nothing,
+            sealed: None,
+            now_ms: options.now_ms,
+            unsnapped_bytes: 0,
+            snapped_end: loaded.snapped_end,
+        };
+        log.commit.epochs_dirty = loaded.epochs_dirty;
+        if options.verify_all {
+            crate::scrub::note_damage(&log.reader(), &mut report).await?;
+        }
+        Ok((log, report))
+    }
+
+    /// The identity that a directory holds, for a start that does not know yet.
+    ///
+    /// # Errors
+    /// [`OpenError::Missing`], [`OpenError::Format`].
     pub async fn identity_of(disk: &D, dir: &Path) -> Result<LogIdentity, OpenError> {
-        unimplemented!()
+        let path = dir.join(PARTITION);
+        let format = |why: String| OpenError::Format { path: disk.display(&path), why };
+        match small_file::read(disk, &path, PARTITION_KIND, &Binding::none()).await {
+            Ok(payload) => decode_identity(payload).ok_or_else(|| format("it makes no sense".to_owned())),
+            Err(SmallFileError::Missing) => Err(OpenError::Missing(disk.display(dir))),
+            Err(SmallFileError::Io(error)) => Err(OpenError::Io(error)),
+            Err(error) => Err(format(error.to_string())),
+        }
     }
-    /// Closes cleanly.
+
+    /// Makes everything durable, says so durably, and writes what a fast start wants. Not cancel safe.
     ///
     /// # Errors
-    /// Then the data directory must not be marked clean.
-    pub async fn close(self) -> Result<(), CloseError> {
-        unimplemented!()
+    /// [`CloseError`]: the data directory must not be marked clean then.
+    pub async fn close(mut self) -> Result<(), CloseError> {
+        if self.busy != Busy::Nothing || self.commit.is_in_flight() {
+            return Err(CloseError::Busy);
+        }
+        let snapshot = if self.end() > Offset::ZERO { self.snapshot_producers() } else { None };
+        if let Some(file) = snapshot {
+            self.commit.rolled.push(file);
+            self.commit.names_dirty = true;
+        }
+        for _ in 0..CLOSE_FLUSHES {
+            let Some(flush) = self.begin_idle_flush()? else { break };
+            self.run_flush(flush).await?;
+        }
+        assert!(self.flushed() == self.end(), "closed at {:?} of {:?}", self.flushed(), self.end());
+        assert!(
+            self.marked_durable() == self.end(),
+            "marked to {:?} of {:?}",
+            self.marked_durable(),
+            self.end()
+        );
+        Ok(())
+    }
+}
+
+/// Refuses another partition's directory. An identity file that rotted is written again: the caller knows who it is, and
+/// every other file is bound to that identity. Returns what is worth a note.
+async fn check_identity<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    identity: &LogIdentity,
+) -> Result<Option<String>, OpenError> {
+    let path = dir.join(PARTITION);
+    let read = small_file::read(disk, &path, PARTITION_KIND, &Binding::none()).await;
+    let found = match read {
+        Ok(payload) => decode_identity(payload),
+        Err(SmallFileError::Corrupt(_)) => None,
+        Err(SmallFileError::Missing) => return Err(OpenError::Missing(disk.display(dir))),
+        Err(SmallFileError::Io(error)) => return Err(OpenError::Io(error)),
+        Err(error @ SmallFileError::Version { .. }) => {
+            return Err(OpenError::Format { path: disk.display(&path), why: error.to_string() });
+        }
+    };
+    match found {
+        Some(found) if found.topic_id == identity.topic_id && found.partition == identity.partition => {
+            Ok(None)
+        }
+        Some(found) => Err(OpenError::Foreign { found }),
+        None => {
+            small_file::replace(disk, &path, encode_identity(identity)).await?;
+            Ok(Some("the identity file was damaged and is written again".to_owned()))
+        }
     }
 }

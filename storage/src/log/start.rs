@@ -1,22 +1,44 @@
-//! The start of the log moves on.
-use crate::disk::Disk;
-use crate::log::Log;
-use dejaq_wire::ids::Offset;
+//! The start of the log moves on: DeleteRecords and retention, persisted before anything is removed (LOG-14).
+//!
+//! Owns: what retention wants ([`Log::retention_plan`], pure on sizes and timestamps), and the three steps of a move.
+//! Promises: the start never moves back (RET-1); readers see the new start only when it is durable; files go only after
+//! that, and a crash in between leaves segments that the next start removes. Time-based removal asks for
+//! `newest record < now - retention`, so a clock step shows as soon as it is undone (RET-2; the caller guards `now_ms`).
+//! Leaves out: compaction.
+//!
+//! ```text
+//! begin ─► write `start`, sync ─► end: publish, detach, rename *.deleted ─► sync directory ─► unlink
+//! ```
+
 use std::io;
-use std::marker::PhantomData;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use dejaq_wire::ids::Offset;
+
+use super::{Busy, Log};
+use crate::binding::Binding;
+use crate::disk::Disk;
+use crate::layout::{DELETED, FileKind, with_suffix};
+use crate::segment::{Segment, View};
+use crate::small_file::{self, Kind};
+use crate::{mark, mutant};
+
+/// The file that keeps the start: 8 bytes, big-endian.
+pub(crate) const START_KIND: Kind = Kind { magic: *b"DJst", version: 1 };
 
 /// Why the start cannot move.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Beyond the end of the log.
+    /// Answer OFFSET_OUT_OF_RANGE.
     #[error("start {to} is beyond the end {end}")]
     BeyondEnd {
         /// Asked for.
         to: Offset,
-        /// The end.
+        /// The log's end.
         end: Offset,
     },
-    /// Another move or a truncation is under way.
+    /// Another move or a truncation is under way: try again after it.
     #[error("the log is busy")]
     Busy,
     /// The disk refused; the start is where it was.
@@ -24,72 +46,205 @@ pub enum StartError {
     Io(#[from] io::Error),
 }
 
-/// Persists a new start.
-#[must_use = "run it"]
+/// Persists a new start. Run it, then give the result to [`Log::end_advance_start`] or call [`Log::abandon_start`].
+#[must_use = "a move that is not ended blocks the next one"]
 pub struct StartWrite<D: Disk> {
-    _disk: PhantomData<D>,
-}
-/// The new start is durable.
-#[must_use = "give it to end_advance_start"]
-pub struct StartWritten {
-    _to: Offset,
-}
-/// Files that may go.
-#[must_use = "run it"]
-pub struct Removal<D: Disk> {
-    _disk: PhantomData<D>,
+    disk: D,
+    path: PathBuf,
+    bytes: Bytes,
+    to: Offset,
 }
 
-#[expect(clippy::unimplemented, reason = "signatures first")]
+/// The new start is durable.
+#[must_use = "give it to end_advance_start"]
+#[derive(Debug)]
+pub struct StartWritten {
+    to: Offset,
+}
+
+/// Files that are out of use and may go, any time later; a crash before leaves them to the next start.
+#[must_use = "run it to give the space back"]
+pub struct Removal<D: Disk> {
+    disk: D,
+    dir: PathBuf,
+    /// Renamed already.
+    files: Vec<PathBuf>,
+    /// Snapshots below are of no use, except the newest of all.
+    first_base: Offset,
+}
+
+pub(crate) fn encode_start(binding: &Binding, start: Offset) -> Bytes {
+    small_file::encode(START_KIND, binding, &start.0.to_be_bytes())
+}
+
 impl<D: Disk> StartWrite<D> {
-    /// Persists.
+    /// Makes the start durable.
     ///
     /// # Errors
-    /// The start is where it was.
+    /// The disk's; call [`Log::abandon_start`] then.
     pub async fn run(self) -> io::Result<StartWritten> {
-        unimplemented!()
+        small_file::replace(&self.disk, &self.path, self.bytes).await?;
+        Ok(StartWritten { to: self.to })
     }
 }
-#[expect(clippy::unimplemented, reason = "signatures first")]
+
 impl<D: Disk> Removal<D> {
-    /// Nothing to do.
+    /// Whether there is nothing to do.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
-        unimplemented!()
+        self.files.is_empty()
     }
-    /// Unlinks.
+
+    /// Makes the removal durable and gives the space back.
     ///
     /// # Errors
-    /// A restart finishes it.
+    /// The disk's; the next start finishes it.
     pub async fn run(self) -> io::Result<()> {
-        unimplemented!()
+        if self.files.is_empty() {
+            return Ok(());
+        }
+        self.disk.sync_dir(&self.dir).await?;
+        for file in self.files {
+            self.disk.remove(&file).await?;
+        }
+        let entries = self.disk.list(&self.dir)?;
+        let snapshots: Vec<Offset> = entries
+            .iter()
+            .filter_map(|entry| FileKind::parse(&entry.name))
+            .filter_map(|(kind, offset)| (kind == FileKind::Producers).then_some(offset))
+            .collect();
+        for offset in snapshots.iter().take(snapshots.len().saturating_sub(1)) {
+            if *offset < self.first_base {
+                self.disk.remove(&self.dir.join(FileKind::Producers.name(*offset))).await?;
+            }
+        }
+        Ok(())
     }
 }
-#[expect(unused_variables, clippy::unimplemented, reason = "signatures first")]
+
+/// What retention looks at.
+fn keeps<D: Disk>(log: &Log<D>, segment: &Segment<D>, total: u64, now_ms: i64) -> bool {
+    let config = log.config();
+    let newest = segment.max_timestamp;
+    let expired =
+        newest >= 0 && config.retention_ms.is_some_and(|keep_ms| newest < now_ms.saturating_sub(keep_ms));
+    let spare = config.retention_bytes.is_some_and(|keep| total - u64::from(segment.bytes) >= keep);
+    !expired && !spare
+}
+
 impl<D: Disk> Log<D> {
-    /// New start that retention wants now, never beyond `limit`.
+    /// The start that retention wants now, at most `limit` (the watermark); `None` if it is content. Rolls the active
+    /// segment when that is what has to go. Follow with [`Log::begin_advance_start`].
     pub fn retention_plan(&mut self, now_ms: i64, limit: Offset) -> Option<Offset> {
-        unimplemented!()
+        let (target, active_too) = {
+            let view = self.shared.lock();
+            let mut total = view.size_bytes();
+            let going = view.segments.iter().take_while(|segment| {
+                let goes = segment.bytes > 0 && segment.end <= limit && !keeps(self, segment, total, now_ms);
+                total -= if goes { u64::from(segment.bytes) } else { 0 };
+                goes
+            });
+            let going: Vec<Offset> = going.map(|segment| segment.end).collect();
+            let active_too = going.len() == view.segments.len();
+            (going.last().copied().filter(|target| *target > view.start)?, active_too)
+        };
+        if active_too {
+            mark!("retention rolls the active segment");
+            self.may_append().ok()?;
+            self.roll(now_ms).ok()?;
+        }
+        Some(target)
     }
-    /// Begins; `None` if the start is there already.
+
+    /// Begins a move of the start to `to`. `None`: it is there already. Between begin and end the log appends and flushes
+    /// as usual.
     ///
     /// # Errors
-    /// See [`StartError`].
+    /// [`StartError`].
     pub fn begin_advance_start(&mut self, to: Offset) -> Result<Option<StartWrite<D>>, StartError> {
-        unimplemented!()
+        if self.busy != Busy::Nothing {
+            return Err(StartError::Busy);
+        }
+        let (start, end) = {
+            let view = self.shared.lock();
+            (view.start, view.end)
+        };
+        if to > end {
+            return Err(StartError::BeyondEnd { to, end });
+        }
+        if to <= start {
+            return Ok(None);
+        }
+        if mutant!(28) {
+            let mut view = self.shared.lock();
+            let _ = self.detach(&mut view, to);
+        }
+        self.busy = Busy::MovingStart { to };
+        let bytes = encode_start(&self.shared.binding, to);
+        let path = self.shared.dir.join(crate::recovery::START);
+        Ok(Some(StartWrite { disk: self.shared.disk.clone(), path, bytes, to }))
     }
-    /// The write failed: the start stays.
+
+    /// The start could not be persisted: it stays. Whether the disk has the new one is unknown, which is safe: nobody was
+    /// told, and nothing was removed.
     pub fn abandon_start(&mut self) {
-        unimplemented!()
+        assert!(matches!(self.busy, Busy::MovingStart { .. }), "no move of the start to abandon");
+        self.busy = Busy::Nothing;
     }
-    /// Publishes the start, detaches segments below it.
+
+    /// Publishes the durable start and takes the segments below it out of use.
     pub fn end_advance_start(&mut self, written: StartWritten) -> Removal<D> {
-        unimplemented!()
+        assert!(self.busy == Busy::MovingStart { to: written.to }, "{:?} ends, not {written:?}", self.busy);
+        self.busy = Busy::Nothing;
+        let mut view = self.shared.lock();
+        assert!(written.to > view.start, "start {:?} moves back to {:?}", view.start, written.to);
+        view.start = written.to;
+        if view.epochs.advance_start(written.to) {
+            self.commit.epochs_dirty = true;
+        }
+        let files = self.detach(&mut view, written.to);
+        view.check();
+        let first_base = view.segments[0].base;
+        Removal { disk: self.shared.disk.clone(), dir: self.shared.dir.clone(), files, first_base }
     }
-    /// All in one.
+
+    /// Takes segments that end at or below `to` out of the view and renames their files; the active one stays.
+    fn detach(&self, view: &mut View<D>, to: Offset) -> Vec<PathBuf> {
+        let count = view.segments.iter().skip(1).take_while(|next| next.base <= to).count();
+        if count == 0 {
+            return Vec::new();
+        }
+        mark!("segments are removed at the start");
+        view.generation += 1;
+        let mut files = Vec::new();
+        for segment in view.segments.drain(..count) {
+            for kind in [FileKind::Log, FileKind::Sum, FileKind::Index] {
+                let path = self.shared.path(kind, segment.base);
+                let aside = with_suffix(&path, DELETED);
+                // What cannot be renamed lies below the durable start: the next start of the process removes it.
+                if self.shared.disk.rename(&path, &aside).is_ok() {
+                    files.push(aside);
+                }
+            }
+        }
+        files
+    }
+
+    /// The whole move in one, removal included, for an owner that may wait. Returns the start.
     ///
     /// # Errors
-    /// See [`StartError`].
+    /// [`StartError`].
     pub async fn advance_start(&mut self, to: Offset) -> Result<Offset, StartError> {
-        unimplemented!()
+        let Some(write) = self.begin_advance_start(to)? else { return Ok(self.start()) };
+        match write.run().await {
+            Ok(written) => {
+                self.end_advance_start(written).run().await?;
+                Ok(self.start())
+            }
+            Err(error) => {
+                self.abandon_start();
+                Err(StartError::Io(error))
+            }
+        }
     }
 }

@@ -213,3 +213,56 @@ impl Source for Reader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(bytes: &'static [u8]) -> Reader {
+        Reader::new(Bytes::from_static(bytes), true)
+    }
+
+    fn reason<T>(result: Result<T, DecodeError>) -> Option<Malformed> {
+        result.err().map(|error| error.reason)
+    }
+
+    #[test]
+    fn a_tagged_field_must_fill_the_size_that_it_announces() {
+        for (size, sound) in [(1, false), (2, true), (3, false)] {
+            let mut reader = Reader::new(vec![1, 5, size, 0xab, 0xcd, 0, 0, 0].into(), true);
+            let mut tags = reader.tags(&[5]).expect("one tag");
+            assert_eq!(reader.next_tag(&mut tags), Ok(Some(5)));
+            assert_eq!(reader.fixed(), Ok([0xab, 0xcd]));
+            let announced = 3 + usize::from(size);
+            let wrong = Some(Malformed::TagSize { end: 5, announced });
+            assert_eq!(reason(reader.next_tag(&mut tags)), if sound { None } else { wrong });
+        }
+        let mut long = reader(&[1, 5, 9, 0]);
+        let mut tags = long.tags(&[]).expect("one tag");
+        assert_eq!(reason(long.next_tag(&mut tags)), Some(Malformed::Truncated { needed: 9, left: 1 }));
+    }
+
+    #[test]
+    fn a_varint_has_at_most_32_bits() {
+        assert_eq!(reader(&[0xff, 0xff, 0xff, 0xff, 0x0f]).varint(), Ok(u32::MAX));
+        assert_eq!(reason(reader(&[0xff, 0xff, 0xff, 0xff, 0x1f]).varint()), Some(Malformed::VarintTooLong));
+        assert_eq!(reason(reader(&[0x80; 6]).varint()), Some(Malformed::VarintTooLong));
+        assert_eq!(reason(reader(&[0x80]).varint()), Some(Malformed::Truncated { needed: 1, left: 0 }));
+    }
+
+    #[test]
+    fn null_is_told_from_empty_and_from_negative() {
+        assert_eq!(reader(&[0]).text(true), Ok(None));
+        assert_eq!(reader(&[1]).text(true), Ok(Some(String::new())));
+        assert_eq!(reason(reader(&[0]).text(false)), Some(Malformed::UnexpectedNull));
+        assert_eq!(reason(reader(&[2, 0xff]).text(false)), Some(Malformed::NotUtf8));
+        let old = |bytes: &'static [u8]| Reader::new(Bytes::from_static(bytes), false);
+        assert_eq!(old(&[0xff, 0xff]).text(true), Ok(None));
+        assert_eq!(reason(old(&[0xff, 0xfe]).text(true)), Some(Malformed::NegativeLength(-2)));
+        assert_eq!(old(&[0xff, 0xff, 0xff, 0xff]).blob(true), Ok(None));
+        assert_eq!(
+            reason(old(&[0x80, 0, 0, 0]).blob(true)),
+            Some(Malformed::NegativeLength(i32::MIN.into()))
+        );
+    }
+}

@@ -222,9 +222,9 @@ impl BatchHeader {
         self.last_offset().next()
     }
 
-    /// Sequence of the last record; only for a batch with a producer id.
-    pub fn last_sequence(&self) -> Sequence {
-        self.base_sequence.plus(self.last_offset_delta)
+    /// Sequence of the last record; `None` if the batch has no sequences.
+    pub fn last_sequence(&self) -> Option<Sequence> {
+        self.base_sequence.is_valid().then(|| self.base_sequence.plus(self.last_offset_delta))
     }
 
     /// The codec of the payload.
@@ -348,7 +348,7 @@ mod tests {
         assert!(header.has_delete_horizon());
         assert_eq!(header.batch_bytes(), 61);
         assert_eq!(header.last_offset(), header.base_offset.plus(2));
-        assert_eq!(header.last_sequence(), Sequence(1), "sequences start over");
+        assert_eq!(header.last_sequence(), Some(Sequence(1)), "sequences start over");
     }
 
     #[test]

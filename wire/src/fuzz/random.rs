@@ -1,8 +1,6 @@
-//! Random messages, for tests and fuzzing; no production code calls this.
+//! A stream of random numbers that reads as any message, and damages any bytes.
 //!
-//! Owns: [`Random`], a [`Source`] that makes every value up, so that the declaration of a message is
-//! its own generator: `Random::new(seed, flexible)` read as a `FetchRequest` is a random one.
-//! Promises: the same seed gives the same values. Generic code only: what nobody calls costs nothing.
+//! Promises: the same seed gives the same values and the same damage.
 
 use bytes::Bytes;
 
@@ -12,9 +10,9 @@ use crate::kafka::codec::{DecodeError, Source, Tags};
 #[derive(Debug, Clone)]
 pub struct Random {
     state: u64,
-    flexible: bool,
+    pub(super) flexible: bool,
     /// Array elements that may still be made, so that nested arrays end.
-    elements: usize,
+    pub(super) elements: usize,
 }
 
 impl Random {
@@ -41,6 +39,48 @@ impl Random {
     /// Whether a chance of one in `n` comes true.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
+    }
+}
+
+/// Values that lengths and counts are most often wrong with.
+const EXTREMES: [[u8; 4]; 6] = [
+    [0x7f, 0xff, 0xff, 0xff],
+    [0xff, 0xff, 0xff, 0xff],
+    [0x80, 0, 0, 0],
+    [0xff, 0xff, 0xff, 0x0f],
+    [0, 0xff, 0xff, 0xff],
+    [0, 0, 0x7f, 0xff],
+];
+
+impl Random {
+    /// Damages `bytes`: flips, cuts, inserts, repeats, or writes extreme lengths, up to four times.
+    pub fn mutate(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..self.below(5) {
+            let length = bytes.len();
+            if length == 0 {
+                bytes.push(self.draw() as u8);
+                continue;
+            }
+            let at = self.below(length);
+            match self.below(9) {
+                0 => bytes[at] ^= 1 << self.below(8),
+                1 => bytes[at] = self.draw() as u8,
+                2 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][self.below(5)],
+                3 => bytes.truncate(at),
+                4 => bytes.insert(at, self.draw() as u8),
+                5 => drop(bytes.remove(at)),
+                6 => {
+                    let end = length.min(at + 1 + self.below(16));
+                    bytes.extend_from_within(at..end);
+                }
+                7 | 8 => {
+                    let extreme = EXTREMES[self.below(EXTREMES.len())];
+                    let end = length.min(at + extreme.len());
+                    bytes[at..end].copy_from_slice(&extreme[..end - at]);
+                }
+                other => unreachable!("{other} is not below 9"),
+            }
+        }
     }
 }
 

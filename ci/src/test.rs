@@ -1,0 +1,127 @@
+//! `cargo ci test`: the one test command of README and `.ci/run`.
+//!
+//! Owns: the steps, their order and their deadlines. Promises: each step is a command that a person can
+//! type, printed before it runs; a red step does not hide those behind it; the last line counts them.
+//! Leaves out: the meaning of each step, which is in its own program.
+//!
+//! Determinism comes first: no other result of the simulator means anything without it.
+
+use crate::process::Guarded;
+use crate::report::{Outcome, Report};
+use crate::work::Work;
+use anyhow::Result;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only what needs no release broker, no stock client and no long run.
+    #[arg(long)]
+    quick: bool,
+    /// Only steps whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+}
+
+/// One step: a name, a command line, and how long it may take on two busy cores.
+struct Step {
+    name: &'static str,
+    command: &'static str,
+    minutes: u64,
+    quick: bool,
+}
+
+const fn step(name: &'static str, command: &'static str, minutes: u64) -> Step {
+    Step { name, command, minutes, quick: false }
+}
+
+const fn quick(name: &'static str, command: &'static str, minutes: u64) -> Step {
+    Step { name, command, minutes, quick: true }
+}
+
+/// In order. The sources are judged before anything long is built for them, except for determinism.
+const STEPS: &[Step] = &[
+    quick("fmt", "cargo fmt --all --check", 2),
+    quick("clippy", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 20),
+    quick("tidy", "cargo ci tidy", 5),
+    quick("tests", "cargo test --workspace", 25),
+    step("symbols", "cargo ci symbols", 25),
+    step("clients", "cargo ci clients", 20),
+    step("kill9", "cargo ci kill9 --seconds 20", 10),
+];
+
+/// The verb.
+pub fn run(args: &Args) -> Result<bool> {
+    let work = Work::open()?;
+    let mut report = Report::default();
+    for step in STEPS.iter().filter(|step| step.name.contains(&args.only)) {
+        if args.quick && !step.quick {
+            let why = "left out by --quick".to_owned();
+            report.add("step", step.name, Outcome::Skipped(why), Duration::ZERO);
+            continue;
+        }
+        println!("\n── {}: {}", step.name, step.command);
+        let started = Instant::now();
+        let outcome = run_step(&work, step)?;
+        report.add("step", step.name, outcome, started.elapsed());
+    }
+    println!("\n  {:<14} {:<8} {:>8}", "step", "result", "seconds");
+    for entry in report.entries() {
+        let result = match entry.outcome {
+            Outcome::Passed => "ok",
+            Outcome::Failed(_) => "FAILED",
+            Outcome::Skipped(_) => "skipped",
+        };
+        println!("  {:<14} {result:<8} {:>8.1}", entry.name, entry.took.as_secs_f64());
+    }
+    Ok(report.finish("steps"))
+}
+
+/// Runs a step with our own terminal, so that what it prints is seen as it comes.
+fn run_step(work: &Work, step: &Step) -> Result<Outcome> {
+    let mut command = command(step.command)?;
+    command.current_dir(&work.root).stdin(Stdio::null());
+    let mut child = Guarded::spawn_in_our_group(&mut command)?;
+    let limit = Duration::from_secs(step.minutes * 60);
+    Ok(match child.wait(limit)? {
+        Some(status) if status.success() => Outcome::Passed,
+        Some(status) => Outcome::Failed(format!("`{}` ended with {status}", step.command)),
+        None => Outcome::Failed(format!("`{}` took longer than {} minutes", step.command, step.minutes)),
+    })
+}
+
+/// `cargo ci …` is this very program: calling it directly spares waiting for cargo's lock.
+fn command(line: &str) -> Result<Command> {
+    let mut words = line.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let mut command = match line.strip_prefix("cargo ci ") {
+        Some(_) => {
+            words.next();
+            Command::new(std::env::current_exe()?)
+        }
+        None => Command::new(program),
+    };
+    command.args(words);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_called_as_a_person_would_call_it() {
+        let plain = command("cargo fmt --all").expect("a plain command");
+        assert_eq!((plain.get_program(), plain.get_args().count()), ("cargo".as_ref(), 2));
+        let own = command("cargo ci tidy --bless").expect("our own verb");
+        assert_eq!(own.get_args().collect::<Vec<_>>(), ["tidy", "--bless"]);
+    }
+
+    #[test]
+    fn every_step_has_a_name_of_its_own_and_the_quick_ones_need_no_client() {
+        for (index, step) in STEPS.iter().enumerate() {
+            assert!(STEPS[..index].iter().all(|other| other.name != step.name), "{}", step.name);
+            assert!(!step.quick || !["clients", "kill9"].contains(&step.name), "{}", step.name);
+        }
+    }
+}

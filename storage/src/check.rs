@@ -1,0 +1,131 @@
+//! The deep self-check: everything that the log keeps beside its batches, computed again from the batches.
+//!
+//! Checks LOG-1 (offsets never repeat), LOG-2 (the order of start, flushed, end), LOG-6 (indexes), LOG-7 (epochs) and
+//! LOG-13 (producers). Reads the whole log: for the simulator and for tests, after every step that matters.
+
+use dejaq_wire::ids::Offset;
+
+use crate::disk::{Disk, Open};
+use crate::epochs::Epochs;
+use crate::index::{Place, SparseIndex};
+use crate::layout::FileKind;
+use crate::log::Log;
+use crate::producers::Producers;
+use crate::scrub::Frozen;
+use crate::sum::Record;
+use crate::walk::{Patience, RecordWalk, Step, fetch};
+
+impl<D: Disk> Log<D> {
+    /// Compares everything derived with the batches themselves. Known damage is passed over, new damage is a finding.
+    ///
+    /// # Errors
+    /// The first contradiction, in words.
+    pub async fn check_deep(&self) -> Result<(), String> {
+        let reader = self.reader();
+        let (start, end, flushed) = (reader.start(), reader.end(), reader.flushed());
+        if start > end || flushed > end {
+            return Err(format!("LOG-2: start {start:?}, flushed {flushed:?}, end {end:?}"));
+        }
+        let damaged = reader.damaged();
+        let mut epochs = Epochs::default();
+        let mut producers = Producers::default();
+        let mut next = Offset::ZERO;
+        let mut first = None;
+        while let Some(frozen) = reader.freeze(next).map_err(|error| error.to_string())? {
+            if first.is_some() && frozen.base != next {
+                return Err(format!("LOG-1: segment {:?} follows {next:?}", frozen.base));
+            }
+            first.get_or_insert(frozen.base);
+            let mut walk = frozen.walk();
+            while let Some(step) = walk.next().await.map_err(|miss| format!("{miss:?}"))? {
+                match step {
+                    Step::Batch { entry, header, .. } => {
+                        if entry.base < next {
+                            return Err(format!("LOG-1: batch {:?} after {next:?}", entry.base));
+                        }
+                        next = entry.last.next();
+                        epochs.observe(header.leader_epoch, entry.base);
+                        producers.replay(&header, 0, usize::MAX);
+                    }
+                    Step::Damaged { from, to, why } => {
+                        if !damaged.iter().any(|known| known.from <= from && to <= known.to) {
+                            return Err(format!("LOG-5: {from:?}..{to:?} is damaged: {why}"));
+                        }
+                        next = to;
+                    }
+                }
+            }
+            self.check_index(&frozen).await?;
+            next = frozen.end;
+        }
+        if next != end && end > start {
+            return Err(format!("LOG-1: the batches end at {next:?}, the log at {end:?}"));
+        }
+        if first.is_some_and(|base| base > start) && damaged.is_empty() {
+            return Err(format!("LOG-2: the first segment begins at {first:?}, behind the start {start:?}"));
+        }
+        if damaged.is_empty() {
+            self.check_epochs(&epochs, start, end)?;
+            let first = first.unwrap_or(start);
+            self.producers_agree(&producers, first).map_err(|error| format!("LOG-13: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Every epoch of a batch is in the list at the same offset; what the list has beyond that led without appending.
+    fn check_epochs(&self, from_log: &Epochs, start: Offset, end: Offset) -> Result<(), String> {
+        let mut from_log = from_log.clone();
+        from_log.advance_start(start);
+        let kept = self.epochs();
+        for pair in kept.windows(2) {
+            if pair[0].epoch >= pair[1].epoch || pair[0].start > pair[1].start {
+                return Err(format!("LOG-7: {pair:?} is not in order"));
+            }
+        }
+        for entry in from_log.list().iter().filter(|entry| entry.start < end) {
+            if !kept.contains(entry) {
+                return Err(format!("LOG-7: {entry:?} is in the log, the list is {kept:?}"));
+            }
+        }
+        for (at, entry) in kept.iter().enumerate() {
+            let next = kept.get(at + 1).map_or(end, |next| next.start);
+            let empty = entry.start == next || entry.start >= end;
+            if !from_log.list().contains(entry) && !empty && entry.start > start {
+                return Err(format!("LOG-7: {entry:?} is in the list but not in the log"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every place of an index is where its record says.
+    async fn check_index(&self, frozen: &Frozen<D>) -> Result<(), String> {
+        let mut places: Vec<Place> = Vec::new();
+        {
+            let view = self.shared.lock();
+            if let Some(index) =
+                view.segments.iter().find(|s| s.base == frozen.base).and_then(|s| s.index.as_ref())
+            {
+                places.extend_from_slice(index.places());
+            }
+        }
+        let path = self.shared.path(FileKind::Index, frozen.base);
+        if let Ok(file) = self.shared.disk.open(&path, Open::Read)
+            && let Ok(bytes) = fetch(&file, 0, SparseIndex::max_file_bytes(), Patience::Wait).await
+            && let Some((summary, index)) = SparseIndex::decode(&self.shared.binding, frozen.base, &bytes)
+            && summary.end == frozen.end
+        {
+            places.extend_from_slice(index.places());
+        }
+        for place in places {
+            let (at, sum) = (place.ordinal, &frozen.files.sum);
+            let mut walk = RecordWalk::new(sum, &frozen.codec, at, at + 1, Patience::Wait);
+            match walk.next().await.map_err(|miss| format!("{miss:?}"))? {
+                Some((_, Ok(Record::Batch(entry))))
+                    if entry.base == place.base && entry.position == place.position => {}
+                Some((_, Err(_))) => {} // a rotten record: the batch behind it is reported as damaged
+                other => return Err(format!("LOG-6: {place:?} points at {other:?}")),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! A new segment, and snapshots of the producers.
+//!
+//! Owns: the order of a roll. Promises: a roll that fails leaves the old segment active and the log as it was; nothing in
+//! the new segment counts as flushed before its name is durable (`Commit::names_dirty`, LOG-12); index files and
+//! snapshots are derived, so that losing or tearing one costs time and nothing else.
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::Log;
+use super::append::AppendError;
+use crate::disk::{Disk, DiskFile};
+use crate::layout::FileKind;
+use crate::producers::snapshot;
+use crate::segment::{Files, Segment};
+use crate::sum::{Marker, Record, SumCodec};
+use crate::{mark, small_file};
+
+/// Makes the two files of an empty segment. Not durable on return.
+pub(crate) fn create_segment<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    codec: &SumCodec,
+    segment: &mut Segment<D>,
+    marker: Marker,
+) -> io::Result<()> {
+    let log = small_file::create_empty(disk, &dir.join(FileKind::Log.name(segment.base)))?;
+    let sum = small_file::create_empty(disk, &dir.join(FileKind::Sum.name(segment.base)))?;
+    let header = codec.encode(0, &Record::Header { created_ms: segment.created_ms });
+    let marker = codec.encode(1, &Record::Marker(marker));
+    sum.append_at(0, &[Bytes::copy_from_slice(&header), Bytes::copy_from_slice(&marker)])?;
+    segment.records = 2;
+    segment.files = Some(Files { log, sum });
+    Ok(())
+}
+
+impl<D: Disk> Log<D> {
+    /// Seals the active segment and begins a new one at the end of the log.
+    pub(crate) fn roll(&mut self, now_ms: i64) -> Result<(), AppendError> {
+        self.write_side_file().map_err(|error| self.write_failed(&error))?;
+        let (end, start) = {
+            let view = self.shared.lock();
+            (view.end, view.start)
+        };
+        let mut fresh = Segment::empty(end, now_ms, self.config.index_interval_bytes);
+        let codec = self.shared.codec(end);
+        let marker = self.commit.marker_now(end, start);
+        let made = create_segment(&self.shared.disk, &self.shared.dir, &codec, &mut fresh, marker);
+        made.map_err(|error| self.write_failed(&error))?;
+        self.commit.names_dirty = true;
+        self.commit.side_dirty = true;
+        self.commit.note_marked();
+        let mut view = self.shared.lock();
+        let at = view.segments.len() - 1;
+        let files = self.shared.files(&mut view, at);
+        let old = view.active();
+        assert!(old.base < end, "a segment of {:?} is rolled empty", old.base);
+        let summary = old.summary();
+        let index = old.index.take();
+        old.seal();
+        view.segments.push(fresh);
+        view.check();
+        drop(view);
+        let files = files.map_err(|error| self.write_failed(&error))?;
+        self.commit.rolled.push(files.log);
+        self.commit.rolled.push(files.sum);
+        if let Some(index) = index {
+            let bytes = index.encode(&self.shared.binding, &summary);
+            let path = self.shared.path(FileKind::Index, summary.base);
+            if write_derived(&self.shared.disk, &path, bytes).is_err() {
+                mark!("an index file could not be written");
+            }
+        }
+        self.snapshot_producers();
+        Ok(())
+    }
+
+    /// Writes the producers' state at the end, if it is not written already. A failure costs a longer replay, no more.
+    pub(crate) fn snapshot_producers(&mut self) -> Option<D::File> {
+        let end = self.end();
+        self.unsnapped_bytes = 0;
+        if self.snapped_end == Some(end) {
+            return None;
+        }
+        let payload = snapshot::encode(&self.producers, end);
+        let bytes = small_file::encode(snapshot::PRODUCERS_KIND, &self.shared.binding, &payload);
+        let path = self.shared.path(FileKind::Producers, end);
+        match write_derived(&self.shared.disk, &path, bytes) {
+            Ok(file) => {
+                self.snapped_end = Some(end);
+                Some(file)
+            }
+            Err(_) => {
+                mark!("a snapshot of the producers could not be written");
+                None
+            }
+        }
+    }
+}
+
+/// Writes a file that can be made again. Not durable on return; a torn one does not decode.
+pub(crate) fn write_derived<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> io::Result<D::File> {
+    let file = small_file::create_empty(disk, path)?;
+    file.append_at(0, &[bytes])?;
+    Ok(file)
+}

@@ -1,0 +1,196 @@
+use super::*;
+use dejaq_wire::ids::LeaderEpoch;
+
+fn batch(id: i64, epoch: i16, sequence: i32, count: i32) -> BatchHeader {
+    BatchHeader {
+        base_offset: Offset(0),
+        length: 88,
+        leader_epoch: LeaderEpoch(0),
+        crc: 0,
+        attributes: 0,
+        last_offset_delta: count - 1,
+        base_timestamp_ms: 0,
+        max_timestamp_ms: 0,
+        producer_id: ProducerId(id),
+        producer_epoch: ProducerEpoch(epoch),
+        base_sequence: Sequence(sequence),
+        records: count,
+    }
+}
+
+/// A partition that appends what it accepts.
+#[derive(Default)]
+struct Partition {
+    producers: Producers,
+    end: i64,
+    now_ms: i64,
+}
+
+impl Partition {
+    fn append(&mut self, header: &BatchHeader) -> Verdict {
+        self.append_limited(header, 100)
+    }
+
+    fn append_limited(&mut self, header: &BatchHeader, limit: usize) -> Verdict {
+        let mut staged = Staged::default();
+        let verdict = staged.check(&self.producers, header, limit);
+        if verdict == Verdict::Accept {
+            staged.apply(&self.producers, header, Offset(self.end), self.now_ms);
+            self.producers.commit(staged, limit);
+            self.end += i64::from(header.last_offset_delta) + 1;
+        }
+        verdict
+    }
+}
+
+#[test]
+fn each_of_the_last_five_batches_is_recognised_and_the_sixth_is_not() {
+    let mut partition = Partition::default();
+    for at in 0..6 {
+        assert_eq!(partition.append(&batch(1, 0, at * 10, 10)), Verdict::Accept);
+    }
+    for at in 1..6 {
+        let first = i64::from(at) * 10;
+        let again = partition.append(&batch(1, 0, at * 10, 10));
+        assert_eq!(again, Verdict::Duplicate { base: Offset(first), last: Offset(first + 9) });
+    }
+    let expected = Sequence(60);
+    assert_eq!(partition.append(&batch(1, 0, 0, 10)), Verdict::OutOfOrder { expected });
+}
+
+#[test]
+fn a_gap_and_a_different_length_are_out_of_order() {
+    let mut partition = Partition::default();
+    partition.append(&batch(1, 0, 0, 10));
+    let expected = Sequence(10);
+    assert_eq!(partition.append(&batch(1, 0, 11, 1)), Verdict::OutOfOrder { expected });
+    assert_eq!(partition.append(&batch(1, 0, 0, 9)), Verdict::OutOfOrder { expected });
+    assert_eq!(partition.append(&batch(1, 0, 10, 1)), Verdict::Accept);
+}
+
+#[test]
+fn sequences_go_on_at_zero_after_their_largest_number() {
+    let mut partition = Partition::default();
+    assert_eq!(partition.append(&batch(1, 0, i32::MAX - 1, 2)), Verdict::Accept);
+    assert_eq!(partition.append(&batch(1, 0, 0, 1)), Verdict::Accept);
+
+    // One batch may span the end.
+    assert_eq!(partition.append(&batch(2, 0, i32::MAX, 3)), Verdict::Accept);
+    assert_eq!(partition.append(&batch(2, 0, 2, 1)), Verdict::Accept);
+    assert_eq!(
+        partition.append(&batch(2, 0, i32::MAX, 3)),
+        Verdict::Duplicate { base: Offset(3), last: Offset(5) }
+    );
+}
+
+#[test]
+fn an_older_epoch_is_fenced_and_a_newer_one_begins_at_zero() {
+    let mut partition = Partition::default();
+    partition.append(&batch(1, 3, 0, 1));
+    assert_eq!(partition.append(&batch(1, 2, 1, 1)), Verdict::StaleEpoch { current: ProducerEpoch(3) });
+    assert_eq!(partition.append(&batch(1, 4, 1, 1)), Verdict::OutOfOrder { expected: Sequence::ZERO });
+    assert_eq!(partition.append(&batch(1, 4, 0, 1)), Verdict::Accept);
+    assert_eq!(partition.append(&batch(1, 3, 1, 1)), Verdict::StaleEpoch { current: ProducerEpoch(4) });
+}
+
+#[test]
+fn an_unknown_producer_may_begin_anywhere() {
+    let mut partition = Partition::default();
+    assert_eq!(partition.append(&batch(1, 7, 4711, 1)), Verdict::Accept);
+}
+
+#[test]
+fn nothing_changes_when_the_write_fails() {
+    let mut partition = Partition::default();
+    partition.append(&batch(1, 0, 0, 1));
+    let before = partition.producers.clone();
+    let mut staged = Staged::default();
+    let header = batch(1, 0, 1, 1);
+    assert_eq!(staged.check(&partition.producers, &header, 100), Verdict::Accept);
+    staged.apply(&partition.producers, &header, Offset(1), 0);
+    // A second batch of the same call is judged by what the first one will have done.
+    assert_eq!(staged.check(&partition.producers, &batch(1, 0, 2, 1), 100), Verdict::Accept);
+    drop(staged);
+    assert_eq!(partition.producers, before);
+}
+
+#[test]
+fn the_producer_silent_longest_is_forgotten_first_but_never_inside_a_transaction() {
+    let mut partition = Partition::default();
+    let mut open = batch(1, 0, 0, 1);
+    open.attributes = 1 << 4;
+    partition.append_limited(&open, 2);
+    for id in 2..5 {
+        partition.now_ms = id;
+        assert_eq!(partition.append_limited(&batch(id, 0, 0, 1), 2), Verdict::Accept);
+    }
+    let known: Vec<i64> = partition.producers.summaries().iter().map(|s| s.producer_id.0).collect();
+    assert_eq!(known, [1, 4]);
+
+    let mut open = batch(4, 0, 1, 1);
+    open.attributes = 1 << 4;
+    partition.append_limited(&open, 2);
+    assert_eq!(partition.append_limited(&batch(9, 0, 0, 1), 2), Verdict::TooMany);
+}
+
+#[test]
+fn expiry_counts_from_the_last_batch_or_marker() {
+    let mut partition = Partition { now_ms: 1000, ..Partition::default() };
+    partition.append(&batch(1, 0, 0, 1));
+    partition.now_ms = 1500;
+    partition.append(&batch(2, 0, 0, 1));
+    let mut marker = batch(1, 0, -1, 1);
+    marker.attributes = 1 << 5 | 1 << 4;
+    marker.base_offset = Offset(2);
+    partition.producers.replay(&marker, 1800, 100);
+    assert_eq!(partition.producers.expire(2600, 1000), 1);
+    let known: Vec<i64> = partition.producers.summaries().iter().map(|s| s.producer_id.0).collect();
+    assert_eq!(known, [1]);
+}
+
+#[test]
+fn a_marker_ends_the_transaction() {
+    let mut partition = Partition::default();
+    let mut open = batch(1, 0, 0, 3);
+    open.attributes = 1 << 4;
+    partition.append(&open);
+    assert_eq!(partition.producers.summaries()[0].txn_start, Some(Offset(0)));
+    let mut marker = batch(1, 1, -1, 1);
+    marker.attributes = 1 << 5 | 1 << 4;
+    marker.base_offset = Offset(3);
+    partition.producers.replay(&marker, 0, 100);
+    assert_eq!(partition.producers.summaries()[0].txn_start, None);
+    assert_eq!(partition.append(&batch(1, 1, 0, 1)), Verdict::Accept);
+}
+
+#[test]
+fn a_snapshot_gives_the_state_back_and_no_cut_one_is_believed() {
+    let mut partition = Partition::default();
+    for at in 0..7 {
+        partition.append(&batch(1, 0, at * 10, 10));
+        partition.append(&batch(i64::from(at) + 10, 2, 5, 3));
+    }
+    let payload = snapshot::encode(&partition.producers, Offset(partition.end));
+    let (offset, producers) = snapshot::decode(payload.clone()).expect("good");
+    assert_eq!((offset.0, &producers), (partition.end, &partition.producers));
+    for length in 0..payload.len() {
+        assert!(snapshot::decode(payload.slice(..length)).is_none(), "length {length}");
+    }
+}
+
+#[test]
+fn a_replay_from_a_later_start_agrees_as_long_as_nothing_was_forgotten() {
+    let mut partition = Partition::default();
+    let mut replayed = Producers::default();
+    for at in 0..4 {
+        partition.append(&batch(1, 0, at, 1));
+        let mut header = batch(1, 0, at, 1);
+        header.base_offset = Offset(i64::from(at));
+        if at >= 2 {
+            replayed.replay(&header, 99, 100);
+        }
+    }
+    assert_eq!(partition.producers.agree_with_replay(&replayed, Offset(2)), Ok(()));
+    assert!(partition.producers.agree_with_replay(&replayed, Offset(1)).is_err());
+    assert!(Producers::default().agree_with_replay(&replayed, Offset(2)).is_err());
+}

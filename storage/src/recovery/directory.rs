@@ -1,0 +1,236 @@
+//! What is in a partition's directory: leftovers swept, segments probed, the newest durable point found.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use dejaq_wire::ids::Offset;
+
+use super::{Loader, Progress};
+use crate::config::MAX_SEGMENT_BYTES;
+use crate::disk::{Disk, DiskFile, Open};
+use crate::index::{SUMMARY_BYTES, SparseIndex, Summary};
+use crate::layout::{DELETED, FileKind};
+use crate::log::OffsetRange;
+use crate::log::open::OpenError;
+use crate::log::roll::write_derived;
+use crate::mark;
+use crate::segment::{Files, Segment, add_range};
+use crate::sum::{BadRecord, Marker, RECORD_BYTES, Record};
+use crate::walk::{Patience, RecordWalk, fetch};
+
+/// Records looked at in one piece when going backwards.
+const BACKWARDS_RECORDS: u32 = 1024;
+
+/// A segment's files as they were found.
+pub(crate) struct Probe<D: Disk> {
+    pub(crate) base: Offset,
+    pub(crate) files: Files<D>,
+    /// Bytes of the log file, at most what a segment may have.
+    pub(crate) log_len: u32,
+    /// Whole records of the side file.
+    pub(crate) records: u32,
+    /// The side file holds something else than whole records.
+    pub(crate) ragged: bool,
+}
+
+/// Removes leftovers and lists the segments' bases.
+pub(super) async fn sweep<D: Disk>(loader: &Loader<D>) -> Result<Vec<Offset>, OpenError> {
+    let mut bases = BTreeSet::new();
+    let mut derived = Vec::new();
+    for entry in loader.disk.list(&loader.dir)? {
+        if entry.is_dir {
+            continue;
+        }
+        if entry.name.ends_with(DELETED) || entry.name.ends_with(".tmp") {
+            mark!("a leftover is swept");
+            loader.disk.remove(&loader.dir.join(&entry.name)).await?;
+            continue;
+        }
+        match FileKind::parse(&entry.name) {
+            Some((FileKind::Log | FileKind::Sum, base)) => drop(bases.insert(base)),
+            Some((FileKind::Index, base)) => derived.push(base),
+            Some((FileKind::Producers, _)) | None => {}
+        }
+    }
+    for base in derived.into_iter().filter(|base| !bases.contains(base)) {
+        loader.disk.remove(&loader.path(FileKind::Index, base)).await?;
+    }
+    Ok(bases.into_iter().collect())
+}
+
+/// Opens the files of every segment; one that is missing beside its other is made empty.
+pub(super) fn probe_all<D: Disk>(loader: &Loader<D>, bases: &[Offset]) -> io::Result<Vec<Probe<D>>> {
+    bases.iter().map(|base| probe(loader, *base)).collect()
+}
+
+fn probe<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<Probe<D>> {
+    let open = |path: &Path| match loader.disk.open(path, Open::Write) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            mark!("half a segment is found");
+            loader.disk.open(path, Open::CreateNew)
+        }
+        other => other,
+    };
+    let log = open(&loader.path(FileKind::Log, base))?;
+    let sum = open(&loader.path(FileKind::Sum, base))?;
+    let log_len = u32::try_from(log.len()?).unwrap_or(u32::MAX).min(MAX_SEGMENT_BYTES);
+    let sum_len = sum.len()?;
+    let records = u32::try_from(sum_len / RECORD_BYTES as u64).unwrap_or(u32::MAX);
+    let ragged = !sum_len.is_multiple_of(RECORD_BYTES as u64);
+    Ok(Probe { base, files: Files { log, sum }, log_len, records, ragged })
+}
+
+/// The last marker of the newest side file that has one.
+pub(super) async fn newest_marker<D: Disk>(
+    loader: &Loader<D>,
+    probes: &[Probe<D>],
+) -> Result<Option<Marker>, OpenError> {
+    for probe in probes.iter().rev() {
+        if let Some((_, marker)) = last_marker(loader, probe, Offset(i64::MAX)).await? {
+            return Ok(Some(marker));
+        }
+    }
+    Ok(None)
+}
+
+/// The last marker of a side file that speaks of `most` at most, and its ordinal.
+pub(super) async fn last_marker<D: Disk>(
+    loader: &Loader<D>,
+    probe: &Probe<D>,
+    most: Offset,
+) -> Result<Option<(u32, Marker)>, OpenError> {
+    let codec = loader.codec(probe.base);
+    let mut high = probe.records;
+    while high > 0 {
+        let low = high.saturating_sub(BACKWARDS_RECORDS);
+        let mut walk = RecordWalk::new(&probe.files.sum, &codec, low, high, Patience::Wait);
+        let mut last = None;
+        while let Some((ordinal, record)) = walk.next().await.map_err(io::Error::from)? {
+            match record {
+                Ok(Record::Marker(marker)) if marker.end <= most => last = Some((ordinal, marker)),
+                Ok(_) | Err(BadRecord::Corrupt) => {}
+                Err(BadRecord::Version(version)) => {
+                    let path = loader.disk.display(&loader.path(FileKind::Sum, probe.base));
+                    let why = format!("format version {version}, this program reads another");
+                    return Err(OpenError::Format { path, why });
+                }
+            }
+        }
+        if last.is_some() {
+            return Ok(last);
+        }
+        high = low;
+    }
+    Ok(None)
+}
+
+/// Removes segments that end at or below the durable start: a removal that a crash interrupted.
+pub(super) async fn remove_below<D: Disk>(
+    loader: &Loader<D>,
+    probes: &mut Vec<Probe<D>>,
+    start: Offset,
+) -> Result<(), OpenError> {
+    let count = probes.iter().skip(1).take_while(|next| next.base <= start).count();
+    for probe in probes.drain(..count) {
+        mark!("a removal is finished after a crash");
+        remove_files(loader, probe.base).await?;
+    }
+    Ok(())
+}
+
+async fn remove_files<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<()> {
+    for kind in [FileKind::Log, FileKind::Sum, FileKind::Index] {
+        let path = loader.path(kind, base);
+        if loader.disk.exists(&path) {
+            loader.disk.remove(&path).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops segments behind a cut, newest first, so that a crash in between leaves no gap that looks like damage.
+pub(super) async fn remove_segments<D: Disk>(
+    loader: &Loader<D>,
+    probes: &[Probe<D>],
+    progress: &mut Progress<D>,
+) -> Result<(), OpenError> {
+    progress.touched |= !probes.is_empty();
+    for probe in probes.iter().rev() {
+        let note = format!("segment {} of {} bytes lies behind a cut", probe.base, probe.log_len);
+        progress.report.notes.push(note);
+        remove_files(loader, probe.base).await?;
+        loader.disk.sync_dir(&loader.dir).await?;
+    }
+    Ok(())
+}
+
+/// A segment that is wholly below the durable point: its summary if it is good, else a walk over its side file.
+pub(super) async fn load_sealed<D: Disk>(
+    loader: &Loader<D>,
+    probe: &Probe<D>,
+    end: Offset,
+    progress: &mut Progress<D>,
+) -> Result<Segment<D>, OpenError> {
+    let mut segment = Segment::empty(probe.base, 0, loader.config.index_interval_bytes);
+    segment.end = end;
+    if let Some(summary) = read_summary(loader, probe, end).await? {
+        segment.bytes = summary.bytes;
+        segment.records = summary.records;
+        segment.max_timestamp = summary.max_timestamp;
+        segment.written_max_timestamp = summary.max_timestamp;
+        segment.seal();
+        return Ok(segment);
+    }
+    mark!("an index file is made again");
+    progress.report.rebuilt_indexes += 1;
+    let codec = loader.codec(probe.base);
+    let mut index = SparseIndex::new(loader.config.index_interval_bytes);
+    let mut walk = RecordWalk::new(&probe.files.sum, &codec, 0, probe.records, Patience::Wait);
+    let mut missing_from = None;
+    while let Some((ordinal, record)) = walk.next().await.map_err(io::Error::from)? {
+        let Ok(Record::Batch(entry)) = record else { continue };
+        if entry.position < segment.bytes || entry.last >= end {
+            continue; // stale: something else was written over what it spoke of
+        }
+        index.push(&entry, ordinal, segment.max_timestamp);
+        if entry.position_after() > probe.log_len {
+            missing_from = missing_from.or(Some(entry.base));
+        }
+        segment.bytes = entry.position_after();
+        segment.max_timestamp = segment.max_timestamp.max(entry.max_timestamp);
+    }
+    segment.records = probe.records;
+    segment.written_max_timestamp = segment.max_timestamp;
+    segment.index = Some(Arc::new(index));
+    if segment.bytes == 0 {
+        missing_from = Some(probe.base);
+    }
+    if let Some(from) = missing_from {
+        add_range(&mut progress.damaged, OffsetRange { from, to: end });
+    } else if let Some(index) = &segment.index {
+        let bytes = index.encode(&loader.binding, &segment.summary());
+        if write_derived(&loader.disk, &loader.path(FileKind::Index, probe.base), bytes).is_err() {
+            progress.report.notes.push(format!("the index of segment {} could not be written", probe.base));
+        }
+    }
+    segment.seal();
+    Ok(segment)
+}
+
+async fn read_summary<D: Disk>(
+    loader: &Loader<D>,
+    probe: &Probe<D>,
+    end: Offset,
+) -> io::Result<Option<Summary>> {
+    let Ok(file) = loader.disk.open(&loader.path(FileKind::Index, probe.base), Open::Read) else {
+        return Ok(None);
+    };
+    let bytes = fetch(&file, 0, SUMMARY_BYTES, Patience::Wait).await?;
+    let decoded = SparseIndex::decode_summary(&loader.binding, probe.base, &bytes);
+    let summary = decoded.map(|(summary, _, _)| summary);
+    let fits =
+        |s: &Summary| s.end == end && s.bytes <= probe.log_len && s.records <= probe.records && s.bytes > 0;
+    Ok(summary.filter(fits))
+}

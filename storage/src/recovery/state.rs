@@ -1,0 +1,143 @@
+//! What is derived from the log beside its offsets: the leader epochs and the producers.
+
+use std::io;
+
+use dejaq_wire::ids::Offset;
+use dejaq_wire::record::BatchHeader;
+
+use super::{EPOCHS, Loader, Progress};
+use crate::disk::Disk;
+use crate::epochs::{EPOCHS_KIND, Epochs};
+use crate::layout::FileKind;
+use crate::log::OffsetRange;
+use crate::log::open::OpenError;
+use crate::mark;
+use crate::producers::{Producers, snapshot};
+use crate::segment::{add_range, open_files};
+use crate::small_file;
+use crate::walk::{BatchWalk, Patience, Step, seek};
+
+/// The epochs as the file has them, corrected by what the log says; and whether they must be written again.
+pub(super) async fn load_epochs<D: Disk>(
+    loader: &Loader<D>,
+    start: Offset,
+    end: Offset,
+    progress: &mut Progress<D>,
+) -> Result<(Epochs, bool), OpenError> {
+    let path = loader.dir.join(EPOCHS);
+    let read = small_file::read(&loader.disk, &path, EPOCHS_KIND, &loader.binding).await;
+    let payload = loader.usable(EPOCHS, read, &mut progress.report)?;
+    let mut dirty = false;
+    let mut epochs = match payload.and_then(Epochs::decode) {
+        Some(epochs) => epochs,
+        None if end > start => {
+            mark!("the epochs are made again from the log");
+            dirty = true;
+            rebuild(loader, start, progress).await?
+        }
+        None => Epochs::default(),
+    };
+    dirty |= if progress.intent.is_some() { epochs.truncate(end) } else { epochs.drop_beyond(end) };
+    for (epoch, base) in &progress.epochs_seen {
+        dirty |= epochs.observe(*epoch, *base);
+    }
+    dirty |= epochs.advance_start(start);
+    Ok((epochs, dirty))
+}
+
+async fn rebuild<D: Disk>(
+    loader: &Loader<D>,
+    start: Offset,
+    progress: &mut Progress<D>,
+) -> Result<Epochs, OpenError> {
+    let mut epochs = Epochs::default();
+    replay(loader, start, progress, |header| {
+        epochs.observe(header.leader_epoch, header.base_offset);
+    })
+    .await?;
+    Ok(epochs)
+}
+
+/// The producers at the end of the log: the newest good snapshot and a replay of what was appended after it. Also the
+/// offset of that snapshot if it is the end.
+pub(super) async fn load_producers<D: Disk>(
+    loader: &Loader<D>,
+    end: Offset,
+    progress: &mut Progress<D>,
+) -> Result<(Producers, Option<Offset>), OpenError> {
+    let (mut from, mut producers) = (Offset::ZERO, Producers::default());
+    for offset in snapshots_newest_first(loader, end).await? {
+        let path = loader.path(FileKind::Producers, offset);
+        let name = FileKind::Producers.name(offset);
+        let read = small_file::read(&loader.disk, &path, snapshot::PRODUCERS_KIND, &loader.binding).await;
+        let payload = loader.usable(&name, read, &mut progress.report)?;
+        if let Some((at, state)) = payload.and_then(snapshot::decode)
+            && at == offset
+        {
+            (from, producers) = (offset, state);
+            break;
+        }
+        mark!("a damaged snapshot of the producers is passed over");
+        loader.disk.remove(&path).await?;
+    }
+    let snapped_end = (from == end && end > Offset::ZERO).then_some(end);
+    let limit = loader.config.max_producers;
+    let mut count = 0;
+    replay(loader, from, progress, |header| {
+        count += 1;
+        producers.replay(header, loader.now_ms, limit);
+    })
+    .await?;
+    progress.report.replayed_batches += count;
+    Ok((producers, snapped_end))
+}
+
+/// Snapshots at or below the end; those beyond speak of what is gone and are removed for good.
+async fn snapshots_newest_first<D: Disk>(loader: &Loader<D>, end: Offset) -> io::Result<Vec<Offset>> {
+    let entries = loader.disk.list(&loader.dir)?;
+    let parsed = entries.iter().filter_map(|entry| FileKind::parse(&entry.name));
+    let all = parsed.filter_map(|(kind, offset)| (kind == FileKind::Producers).then_some(offset));
+    let (mut good, beyond): (Vec<Offset>, Vec<Offset>) = all.partition(|offset| *offset <= end);
+    for offset in &beyond {
+        mark!("a snapshot from beyond the end is removed");
+        loader.disk.remove(&loader.path(FileKind::Producers, *offset)).await?;
+    }
+    if !beyond.is_empty() {
+        loader.disk.sync_dir(&loader.dir).await?;
+    }
+    good.reverse();
+    Ok(good)
+}
+
+/// Visits every good batch that ends after `from`; damage is noted.
+async fn replay<D: Disk>(
+    loader: &Loader<D>,
+    from: Offset,
+    progress: &mut Progress<D>,
+    mut visit: impl FnMut(&BatchHeader),
+) -> Result<(), OpenError> {
+    for segment in progress.segments.iter().filter(|segment| segment.end > from && segment.bytes > 0) {
+        let codec = loader.codec(segment.base);
+        let files = match &segment.files {
+            Some(files) => files.clone(),
+            None => open_files(&loader.disk, &loader.dir, segment.base)?,
+        };
+        let sought = seek(&files.sum, &codec, (1, segment.records), from, Patience::Wait).await;
+        let first = sought.map_err(io::Error::from)?;
+        let expect = (first == 1).then_some((segment.base, 0));
+        let (records, extent) = ((first, segment.records), (segment.bytes, segment.end));
+        let mut walk = BatchWalk::new(&codec, (&files.log, &files.sum), records, Vec::new(), extent, expect);
+        while let Some(step) = walk.next().await.map_err(io::Error::from)? {
+            match step {
+                Step::Batch { entry, header, .. } if entry.last >= from => visit(&header),
+                Step::Batch { .. } => {}
+                Step::Damaged { from: damage, to, .. } if to > from => {
+                    add_range(&mut progress.damaged, OffsetRange { from: damage, to });
+                }
+                Step::Damaged { .. } => {}
+            }
+        }
+        progress.report.scanned_bytes += walk.log.read_bytes;
+    }
+    Ok(())
+}

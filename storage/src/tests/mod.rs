@@ -1,0 +1,10 @@
+//! Tests of the log as a whole, on the model disk: a short reference, random histories, every crash point, every fault.
+
+mod kit;
+
+mod basics;
+mod crash;
+mod damage;
+mod full;
+mod golden;
+mod history;

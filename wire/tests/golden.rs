@@ -1,0 +1,111 @@
+//! Bytes that may never change: headers, batches and peer messages against `tests/golden/*.hex`.
+//!
+//! A changed file is a changed protocol. To add one, write an empty file and copy what the test prints.
+
+use bytes::Bytes;
+use dejaq_wire::ErrorCode;
+use dejaq_wire::frame::{encode_request, encode_response};
+use dejaq_wire::ids::{
+    BrokerId, CoordinatorEpoch, CorrelationId, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId,
+    Sequence, TopicId,
+};
+use dejaq_wire::kafka::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use dejaq_wire::kafka::produce::{
+    LeaderIdAndEpoch, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
+};
+use dejaq_wire::peer::{Hello, HelloReply, HelloVerdict, PeerMessage};
+use dejaq_wire::record::control::EndTxnMarker;
+use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
+
+#[track_caller]
+fn check(golden: &str, bytes: &[u8]) {
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let lines: Vec<_> = hex.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line)).collect();
+    assert_eq!(golden.split_whitespace().collect::<String>(), hex, "now it is\n{}", lines.join("\n"));
+}
+
+const ID: CorrelationId = CorrelationId(0x0102_0304);
+
+#[test]
+fn request_headers_and_bodies_keep_their_bytes() {
+    let request =
+        ApiVersionsRequest { client_software_name: "dejaq".into(), client_software_version: "0.1.0".into() };
+    let frame = |version| encode_request(version, ID, Some("golden"), &request).expect("it fits").concat();
+    check(include_str!("golden/api_versions_request_0.hex"), &frame(0));
+    check(include_str!("golden/api_versions_request_3.hex"), &frame(3));
+    let partition = FetchPartition {
+        partition: PartitionId(1),
+        fetch_offset: Offset(42),
+        partition_max_bytes: 1 << 20,
+        ..FetchPartition::default()
+    };
+    let topic =
+        FetchTopic { topic: "orders".into(), topic_id: TopicId([0xab; 16]), partitions: vec![partition] };
+    let request =
+        FetchRequest { max_wait_ms: 500, min_bytes: 1, topics: vec![topic], ..FetchRequest::default() };
+    let frame = |version| encode_request(version, ID, None, &request).expect("it fits").concat();
+    check(include_str!("golden/fetch_request_4.hex"), &frame(4));
+    check(include_str!("golden/fetch_request_18.hex"), &frame(18));
+}
+
+#[test]
+fn response_headers_and_bodies_keep_their_bytes() {
+    let range = ApiVersion { api_key: 18, min_version: 0, max_version: 4 };
+    let error_code = ErrorCode::UNSUPPORTED_VERSION;
+    let response =
+        ApiVersionsResponse { error_code, api_keys: vec![range], ..ApiVersionsResponse::default() };
+    let frame = |version| encode_response(version, ID, &response).expect("it fits").concat();
+    check(include_str!("golden/api_versions_response_0.hex"), &frame(0));
+    check(include_str!("golden/api_versions_response_4.hex"), &frame(4));
+    let partition = PartitionProduceResponse {
+        index: PartitionId(1),
+        error_code: ErrorCode::NOT_LEADER_OR_FOLLOWER,
+        base_offset: Offset::NONE,
+        current_leader: LeaderIdAndEpoch { leader_id: BrokerId(2), leader_epoch: LeaderEpoch(7) },
+        ..PartitionProduceResponse::default()
+    };
+    let topic = TopicProduceResponse {
+        name: "orders".into(),
+        partition_responses: vec![partition],
+        ..TopicProduceResponse::default()
+    };
+    let response = ProduceResponse { responses: vec![topic], ..ProduceResponse::default() };
+    let frame = |version| encode_response(version, ID, &response).expect("it fits").concat();
+    check(include_str!("golden/produce_response_3.hex"), &frame(3));
+    check(include_str!("golden/produce_response_12.hex"), &frame(12));
+}
+
+#[test]
+fn batches_keep_their_bytes() {
+    let mut builder = BatchBuilder::new(Compression::None);
+    (builder.producer_id, builder.producer_epoch) = (ProducerId(5), ProducerEpoch(1));
+    builder.base_sequence = Sequence(9);
+    let headers: &[(&str, Option<&[u8]>)] = &[("trace", Some(b"id")), ("none", None)];
+    let (key, value) = (Some(&b"key"[..]), Some(&b"value"[..]));
+    builder.append(&NewRecord { timestamp_ms: 1_700_000_000_000, key, value, headers });
+    builder.append(&NewRecord { timestamp_ms: 1_700_000_000_500, ..NewRecord::default() });
+    let mut batch = builder.build().expect("no codec");
+    batch.place(Offset(1000), LeaderEpoch(3));
+    check(include_str!("golden/batch.hex"), &batch.to_bytes());
+    batch.stamp_append_time(1_800_000_000_000);
+    check(include_str!("golden/batch_append_time.hex"), &batch.to_bytes());
+    let (producer_id, producer_epoch) = (ProducerId(5), ProducerEpoch(1));
+    let coordinator_epoch = CoordinatorEpoch(2);
+    let marker = EndTxnMarker { producer_id, producer_epoch, commit: true, coordinator_epoch };
+    check(include_str!("golden/commit_marker.hex"), &marker.batch(1_700_000_000_000).to_bytes());
+}
+
+#[test]
+fn peer_messages_keep_their_bytes() {
+    let hello = Hello {
+        cluster_id: "AAAAAAAAAAAAAAAAAAAAAQ".into(),
+        node_id: BrokerId(300),
+        feature_level: 1,
+        build: "0.1.0".into(),
+    };
+    let encoded = |message: PeerMessage| -> Bytes { message.encode().expect("short texts") };
+    check(include_str!("golden/peer_hello_0.hex"), &encoded(PeerMessage::Hello(hello.clone())));
+    let reply = HelloReply { hello, verdict: HelloVerdict::OtherCluster };
+    check(include_str!("golden/peer_hello_reply_0.hex"), &encoded(PeerMessage::HelloReply(reply)));
+}
