@@ -288,14 +288,5 @@ pub fn report_stop(result: Result<(), StopError>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cluster_id_is_22_letters_that_hold_all_128_bits() {
-        assert_eq!(cluster_id(0), "A".repeat(22));
-        assert_eq!(cluster_id(u128::MAX), format!("{}w", "_".repeat(21)));
-        assert_eq!(cluster_id(1), format!("{}Q", "A".repeat(21)));
-        assert_eq!(cluster_id(1 << 127), format!("g{}", "A".repeat(21)));
-    }
-}
+#[path = "broker_tests.rs"]
+mod tests;
