@@ -9,7 +9,12 @@
     reason = "a load generator runs on the real machine: threads, sockets, clocks, files"
 )]
 mod bench;
+mod client;
+mod consume;
+mod output;
+mod produce;
 mod start;
+mod topic;
 
 use std::process::ExitCode;
 
@@ -28,6 +33,12 @@ enum Command {
     /// Run a broker.
     #[command(after_help = START_HELP)]
     Start(start::Args),
+    /// Create, list, show, change and delete topics.
+    Topic(topic::Args),
+    /// Send the lines of a file as records.
+    Produce(produce::Args),
+    /// Print the records of a topic.
+    Consume(consume::Args),
     /// Measure a broker: this one or any other that speaks Kafka's protocol.
     Bench(bench::Args),
 }
@@ -46,10 +57,12 @@ Settings file, for example:
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = |result: anyhow::Result<()>| result.map(|()| ExitCode::SUCCESS);
     let result = match Cli::parse().command {
         Command::Start(args) => start::run(args),
-        Command::Bench(args) => done(bench::run(args)),
+        Command::Topic(args) => topic::run(args),
+        Command::Produce(args) => produce::run(args),
+        Command::Consume(args) => consume::run(args),
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

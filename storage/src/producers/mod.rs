@@ -34,6 +34,11 @@ fn following(last: Sequence) -> Sequence {
     if mutant!(58) { Sequence(last.0.wrapping_add(1)) } else { last.next() }
 }
 
+/// Of a batch that has a producer.
+fn last_sequence(header: &BatchHeader) -> Sequence {
+    header.last_sequence().expect("a verified batch of a producer has a sequence")
+}
+
 /// One batch of a producer, as far as a retry needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BatchMemory {
@@ -80,7 +85,7 @@ impl Producer {
         }
         self.batches.push_back(BatchMemory {
             first_sequence: header.base_sequence,
-            last_sequence: header.last_sequence(),
+            last_sequence: last_sequence(header),
             base,
             last,
             timestamp_ms: header.max_timestamp_ms,
@@ -155,7 +160,7 @@ impl Staged {
             };
         }
         let same = |batch: &&BatchMemory| {
-            batch.first_sequence == header.base_sequence && batch.last_sequence == header.last_sequence()
+            batch.first_sequence == header.base_sequence && batch.last_sequence == last_sequence(header)
         };
         if let Some(batch) = known.batches.iter().find(same) {
             mark!("a retried batch is answered with its first offsets");
