@@ -5,6 +5,7 @@
 //! picture of the cluster and `controller` to change it; `client` is the other end of the wire; [`metrics`] counts.
 
 pub mod api;
+pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;

@@ -36,5 +36,7 @@ mod reply;
 
 #[cfg(test)]
 mod control_tests;
+#[cfg(test)]
+pub(crate) mod test_kit;
 
 pub use dispatch::{Api, Parts};

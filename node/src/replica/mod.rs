@@ -28,3 +28,6 @@ pub mod write;
 pub use directory::{Directory, NoPartition, NotClean, Settings, Table, TopicEntry};
 pub use open::NotStarted;
 pub use partition::Partition;
+
+#[cfg(test)]
+mod shell_tests;

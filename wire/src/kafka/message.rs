@@ -110,3 +110,64 @@ macro_rules! message {
     };
 }
 pub(crate) use message;
+
+#[cfg(test)]
+mod tests {
+    use crate::ids::Offset;
+    use crate::kafka::fetch::{FetchPartition, FetchRequest};
+    use crate::kafka::join_group::JoinGroupResponse;
+    use crate::kafka::metadata::MetadataRequest;
+    use crate::kafka::{DecodeError, Malformed, Request, Response, Wire, Writer};
+
+    fn written(value: &impl Wire, flexible: bool, version: i16) -> Vec<u8> {
+        let mut writer = Writer::new(flexible);
+        value.write(&mut writer, version);
+        writer.finish().expect("it fits").concat()
+    }
+
+    #[test]
+    fn a_null_is_written_as_empty_where_the_version_has_none() {
+        let response = JoinGroupResponse { protocol_name: None, ..JoinGroupResponse::default() };
+        let old = JoinGroupResponse::decode(6, written(&response, true, 6).into());
+        assert_eq!(old.map(|old| old.protocol_name), Ok(Some(String::new())));
+        let new = JoinGroupResponse::decode(7, written(&response, true, 7).into());
+        assert_eq!(new.map(|new| new.protocol_name), Ok(None));
+        // Version 0 of Metadata asks for all topics by an empty list, later ones by null.
+        assert_eq!(written(&MetadataRequest::default(), false, 0), [0, 0, 0, 0]);
+        assert_eq!(written(&MetadataRequest::default(), false, 1), [0xff; 4]);
+    }
+
+    #[test]
+    fn a_null_is_refused_where_the_version_has_none() {
+        let null = || bytes::Bytes::from_static(&[0xff; 4]);
+        let refused = DecodeError { at: 4, reason: Malformed::UnexpectedNull };
+        assert_eq!(MetadataRequest::decode(0, null()), Err(refused));
+        assert_eq!(MetadataRequest::decode(1, null()), Ok(MetadataRequest::default()));
+    }
+
+    #[test]
+    fn a_tagged_field_is_written_only_where_it_differs_from_its_default() {
+        let mut partition = FetchPartition::default();
+        assert_eq!(partition.high_watermark, Offset(i64::MAX), "Kafka's default of the tag");
+        let without = written(&partition, true, 18);
+        partition.high_watermark = Offset(7);
+        let with = written(&partition, true, 18);
+        assert_eq!(without.last(), Some(&0), "no tag");
+        assert_eq!(with[without.len() - 1..], [1, 1, 8, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(written(&partition, true, 17), without, "version 17 has no such tag");
+    }
+
+    #[test]
+    fn a_version_that_is_not_in_the_table_is_refused() {
+        let reason = FetchRequest::decode(99, bytes::Bytes::new()).map_err(|error| error.reason);
+        assert_eq!(reason, Err(Malformed::UnknownVersion(99)));
+    }
+
+    #[test]
+    fn bytes_after_the_message_are_refused() {
+        let mut body = written(&FetchRequest::default(), false, 4);
+        body.push(0);
+        let reason = FetchRequest::decode(4, body.into()).map_err(|error| error.reason);
+        assert_eq!(reason, Err(Malformed::TrailingBytes(1)));
+    }
+}

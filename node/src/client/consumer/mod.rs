@@ -135,7 +135,7 @@ pub enum ConsumeError {
     #[error(transparent)]
     Offsets(#[from] OffsetsError),
     /// The partition does not hold the position, and [`OutOfRange::Error`] is set.
-    #[error("{}-{} does not hold offset {offset}; it holds {start} to {end}", at.topic, at.partition)]
+    #[error("{}-{} does not hold offset {offset}{}", at.topic, at.partition, held(*start, *end))]
     OutOfRange {
         /// Which partition.
         at: TopicPartition,
@@ -143,7 +143,7 @@ pub enum ConsumeError {
         offset: Offset,
         /// The first offset that it holds ([`Offset::NONE`] where the broker does not tell).
         start: Offset,
-        /// The offset behind the last one.
+        /// The offset behind the last one, likewise.
         end: Offset,
     },
     /// What came is damaged; nothing of it was handed out.
@@ -182,6 +182,14 @@ impl ConsumeError {
             ConsumeError::Damaged { .. } => "look for damage on the broker: dejaq log verify DATA_DIR".into(),
             ConsumeError::Refused { code, .. } => super::advice::cure_of(*code).into(),
         }
+    }
+}
+
+fn held(start: Offset, end: Offset) -> String {
+    if start.is_valid() && end.is_valid() {
+        format!("; it begins at {start} and ends at {end}")
+    } else {
+        String::new()
     }
 }
 

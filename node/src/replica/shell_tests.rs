@@ -1,0 +1,252 @@
+//! The shells together, on a disk in memory: one claim a test.
+
+use std::time::Duration;
+
+use dejaq_storage::VerifiedBatch;
+use dejaq_storage::model_disk::{CrashMode, Fault, Op, Plan};
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerId, Offset, TopicId};
+use tokio::sync::oneshot;
+
+use super::leader::{Required, Resigned};
+use super::open::{NotStarted, remove_strays};
+use super::retention::{MoveError, move_start};
+use super::write::{Outcome, Write, WriteError};
+use crate::api::test_kit::{World, batch};
+use crate::metadata::Image;
+use crate::runtime::Runtime;
+
+fn write(values: &[&str]) -> (Write, oneshot::Receiver<Outcome>) {
+    let batch = VerifiedBatch::verify(batch(1_800_000_000_000, values)).expect("we built it");
+    let (outcome, receiver) = oneshot::channel();
+    (Write { batch, required: Required::All, outcome }, receiver)
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_power_cut() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    for value in ["a", "b", "c"] {
+        assert!(life.produce("t", &[value]).await.error_code.is_none());
+    }
+    life.cut_power(CrashMode::Lose).await;
+    let life = world.start().await;
+    assert_eq!(life.values("t").await, ["a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn a_replicated_topic_is_acknowledged_before_its_sync_and_may_lose_it() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[("durability", "replicated"), ("durability.flush.ms", "3600000")]).await;
+    let synced = world.platter.counter(Op::Sync).done;
+    assert!(life.produce("t", &["a"]).await.error_code.is_none());
+    assert_eq!(world.platter.counter(Op::Sync).done, synced);
+    assert!(life.partition("t", 0).view().unsynced_bytes() > 0);
+    life.cut_power(CrashMode::Lose).await;
+    assert!(world.start().await.values("t").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_replicated_topic_is_synced_in_the_background() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[("durability", "replicated"), ("durability.flush.ms", "20")]).await;
+    life.produce("t", &["a"]).await;
+    let partition = life.partition("t", 0);
+    while partition.view().unsynced_bytes() > 0 {
+        life.node.sleep(Duration::from_millis(5)).await;
+    }
+    life.cut_power(CrashMode::Lose).await;
+    assert_eq!(world.start().await.values("t").await, ["a"]);
+}
+
+#[tokio::test]
+async fn all_writes_of_a_turn_go_down_with_one_append() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    let partition = life.partition("t", 0);
+    let before = world.platter.counter(Op::Write).done;
+    let (writes, outcomes): (Vec<_>, Vec<_>) = (0..50).map(|_| write(&["v"])).unzip();
+    partition.write(writes);
+    assert_eq!(world.platter.counter(Op::Write).done, before + 1);
+    for (at, outcome) in outcomes.into_iter().enumerate() {
+        let written = outcome.await.expect("answered").expect("acknowledged");
+        assert_eq!(written.base, Offset(at as i64));
+    }
+}
+
+#[tokio::test]
+async fn many_producers_at_once_get_one_offset_each() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    let partition = life.partition("t", 0);
+    let threads: Vec<_> = (0..4)
+        .map(|_| {
+            let partition = partition.clone();
+            #[allow(clippy::disallowed_methods, reason = "contention on the turn needs real threads")]
+            std::thread::spawn(move || {
+                let mut outcomes = Vec::new();
+                for _ in 0..100 {
+                    let (one, outcome) = write(&["v"]);
+                    partition.write(vec![one]);
+                    outcomes.push(outcome);
+                }
+                outcomes
+            })
+        })
+        .collect();
+    let mut offsets = Vec::new();
+    for thread in threads {
+        for outcome in thread.join().expect("no panic") {
+            offsets.push(outcome.await.expect("answered").expect("acknowledged").base.0);
+        }
+    }
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..400).collect::<Vec<i64>>());
+}
+
+#[tokio::test]
+async fn a_failed_sync_takes_the_directory_offline_and_acknowledges_nothing() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    life.create("other", 1, &[]).await;
+    life.produce("t", &["a"]).await;
+    world.platter.plan(Plan { fault: Fault::SyncError, path_contains: ".log".into(), after: 0 });
+    let (one, outcome) = write(&["b"]);
+    life.partition("t", 0).write(vec![one]);
+    let refused = outcome.await.expect("answered");
+    assert_eq!(refused, Err(WriteError::Abandoned(Resigned::Offline)));
+    assert!(life.directory.health().is_offline());
+    let codes = [life.produce("t", &["c"]).await.error_code, life.produce("other", &["c"]).await.error_code];
+    assert_eq!(codes, [ErrorCode::KAFKA_STORAGE_ERROR; 2]);
+    assert_eq!(life.fetch("t", 0).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
+    assert!(life.stop().await.is_err(), "an offline directory is never marked clean");
+}
+
+#[tokio::test]
+async fn a_stop_leaves_a_clean_directory_and_everything_in_it() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 2, &[("durability", "none")]).await;
+    life.produce("t", &["a", "b"]).await;
+    life.stop().await.expect("clean");
+    assert_eq!(world.platter.unsynced_bytes(), 0, "a clean stop leaves nothing to lose");
+    let life = world.start().await;
+    assert_eq!(life.values("t").await, ["a", "b"]);
+    assert_eq!(life.partition("t", 0).view().epoch().0, 1, "every start leads in a new epoch");
+}
+
+#[tokio::test]
+async fn a_deleted_topic_leaves_no_file_and_does_not_come_back() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 2, &[]).await;
+    life.produce("t", &["a"]).await;
+    let old = life.topic_id("t");
+    delete(&life, "t").await;
+    assert!(life.directory.table().named("t").is_none());
+    assert!(!has_files_of(&world, old));
+    life.create("t", 1, &[]).await;
+    assert_ne!(life.topic_id("t"), old);
+    assert!(life.values("t").await.is_empty());
+    life.kill().await;
+    let life = world.start().await;
+    assert!(life.values("t").await.is_empty());
+}
+
+async fn delete(life: &crate::api::test_kit::Life, name: &str) {
+    use dejaq_wire::kafka::delete_topics::DeleteTopicsRequest;
+    let request =
+        DeleteTopicsRequest { topic_names: vec![name.into()], timeout_ms: 10_000, ..Default::default() };
+    let response = life.ask(3, &request).await;
+    assert!(response.responses[0].error_code.is_none(), "{response:?}");
+}
+
+fn has_files_of(world: &World, id: TopicId) -> bool {
+    let hex: String = id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    world.platter.files().iter().any(|(path, _)| path.to_string_lossy().contains(&hex))
+}
+
+#[tokio::test]
+async fn a_start_moved_by_a_client_is_durable() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    for value in ["a", "b", "c"] {
+        life.produce("t", &[value]).await;
+    }
+    let partition = life.partition("t", 0);
+    assert_eq!(move_start(&partition, Some(Offset(2))).await, Ok(Offset(2)));
+    assert_eq!(move_start(&partition, Some(Offset(4))).await, Err(MoveError::BeyondWatermark(Offset(3))));
+    assert_eq!(life.fetch("t", 1).await.error_code, ErrorCode::OFFSET_OUT_OF_RANGE);
+    life.cut_power(CrashMode::Lose).await;
+    let life = world.start().await;
+    assert_eq!(life.values("t").await, ["c"]);
+    assert_eq!(move_start(&life.partition("t", 0), None).await, Ok(Offset(3)));
+}
+
+#[tokio::test]
+async fn retention_removes_what_is_too_old_and_only_that() {
+    let mut world = World::new();
+    world.settings.retention_every = Duration::from_millis(20);
+    let life = world.start().await;
+    life.create("t", 1, &[("retention.ms", "60000"), ("segment.ms", "1000")]).await;
+    life.produce("t", &["old"]).await;
+    world.pass_ms(50_000);
+    life.produce("t", &["new"]).await;
+    world.pass_ms(20_000);
+    let partition = life.partition("t", 0);
+    while partition.view().reader().start() < Offset(1) {
+        life.node.sleep(Duration::from_millis(5)).await;
+    }
+    life.node.sleep(Duration::from_millis(60)).await;
+    assert_eq!(life.values("t").await, ["new"]);
+}
+
+#[tokio::test]
+async fn a_nearly_full_disk_refuses_writes_and_takes_them_again() {
+    let mut world = World::new();
+    world.settings.min_free_bytes = 1 << 20;
+    world.platter.set_capacity(Some(64 << 20));
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    assert!(life.produce("t", &["a"]).await.error_code.is_none());
+    world.platter.set_capacity(Some(1 << 20));
+    while !life.directory.space().is_refusing() {
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(life.produce("t", &["b"]).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
+    assert_eq!(life.values("t").await, ["a"], "reads go on");
+    world.platter.set_capacity(None);
+    while life.directory.space().is_refusing() {
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+    assert!(life.produce("t", &["c"]).await.error_code.is_none());
+    assert!(!life.directory.health().is_offline());
+    assert_eq!(life.values("t").await, ["a", "c"]);
+}
+
+#[tokio::test]
+async fn partitions_of_lost_metadata_are_not_deleted() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    let id = life.topic_id("t");
+    life.kill().await;
+    let disk = world.platter.mount();
+    let expect = dejaq_storage::Expect {
+        cluster_id: "c".into(),
+        node_id: BrokerId(1),
+        new_cluster_id: "c".into(),
+        new_directory_id: [1; 16],
+    };
+    let data_dir = dejaq_storage::DataDir::open(disk, expect).await.expect("the directory is ours");
+    let refused = remove_strays(&data_dir, &Image::default(), BrokerId(1)).await;
+    assert!(matches!(refused, Err(NotStarted::MetadataLost(1))), "{refused:?}");
+    assert!(has_files_of(&world, id));
+}
