@@ -6,6 +6,7 @@
 
 mod client;
 mod consume;
+mod log;
 mod output;
 mod produce;
 mod topic;
@@ -30,6 +31,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic.
     Consume(consume::Args),
+    /// Look into a broker's data directory.
+    Log(log::Args),
 }
 
 /// Runs what the command line says.
@@ -39,6 +42,7 @@ pub fn main() -> ExitCode {
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
+        Command::Log(args) => log::run(args),
     };
     match result {
         Ok(code) => code,
