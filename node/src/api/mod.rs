@@ -37,6 +37,10 @@ mod reply;
 #[cfg(test)]
 mod control_tests;
 #[cfg(test)]
+mod data_tests;
+#[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
 pub(crate) mod test_kit;
 
 pub use dispatch::{Api, Parts};

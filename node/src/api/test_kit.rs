@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dejaq_storage::file_disk::FileDisk;
 use dejaq_storage::model_disk::random::stream;
-use dejaq_storage::model_disk::{CrashMode, ModelDisk, Platter, Setup};
+use dejaq_storage::model_disk::{CrashMode, Latency, ModelDisk, Op, Pause, Platter, Setup};
 use dejaq_storage::{DataDir, Expect};
 use dejaq_wire::frame::{decode_response, encode_request};
 use dejaq_wire::ids::{BrokerId, CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
@@ -22,6 +22,7 @@ use dejaq_wire::kafka::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
 use dejaq_wire::record::{BatchBuilder, Batches, Compression, NewRecord};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::control_plane::ControlPlane;
@@ -75,9 +76,34 @@ impl Runtime for Node {
     }
 }
 
+/// Lets syncs through, or holds them.
+pub(crate) struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Latency for Gate {
+    fn pause(&self, op: Op, _bytes: u64) -> Pause {
+        let mut is_open = self.0.subscribe();
+        Box::pin(async move {
+            if op == Op::Sync {
+                let _ = is_open.wait_for(|is_open| *is_open).await; // the world is gone
+            }
+        })
+    }
+}
+
 /// What outlives a node: its disk and the time.
 pub(crate) struct World {
     pub platter: Platter,
+    pub gate: Arc<Gate>,
     unix_ms: Arc<AtomicI64>,
     dir: tempfile::TempDir,
     pub settings: Settings,
@@ -98,8 +124,11 @@ pub(crate) struct Life {
 impl World {
     pub fn new() -> World {
         let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::DEBUG).try_init();
+        let gate = Arc::new(Gate(watch::Sender::new(true)));
+        let latency: Arc<dyn Latency> = gate.clone();
         World {
-            platter: Platter::new(Setup::default()),
+            platter: Platter::new(Setup { latency: Some(latency), ..Setup::default() }),
+            gate,
             unix_ms: Arc::new(AtomicI64::new(1_800_000_000_000)),
             dir: tempfile::tempdir().expect("a temporary directory"),
             settings: Settings::of(ME),
@@ -114,6 +143,13 @@ impl World {
 
     pub async fn start(&self) -> Life {
         self.try_start().await.expect("the node starts")
+    }
+
+    /// A broker with a topic `t` of two partitions.
+    pub async fn with_topic(&self, configs: &[(&str, &str)]) -> Life {
+        let life = self.start().await;
+        life.create("t", 2, configs).await;
+        life
     }
 
     pub async fn try_start(&self) -> Result<Life, NotStarted> {
@@ -293,6 +329,7 @@ impl Life {
 pub(crate) async fn finish(started: Started) -> Reply {
     match started {
         Started::Done(reply) => reply,
+        #[allow(clippy::disallowed_methods, reason = "an alarm for tests that hang")]
         Started::Later(pending) => {
             tokio::time::timeout(Duration::from_secs(20), pending).await.expect("an answer within 20 s")
         }
