@@ -329,4 +329,5 @@ async fn dump(args: &Dump) -> anyhow::Result<bool> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the tests look below the disk")]
 mod tests;

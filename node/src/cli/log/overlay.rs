@@ -266,6 +266,7 @@ impl<F: DiskFile> DiskFile for OverlayFile<F> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "the test looks below the disk")]
 mod tests {
     use dejaq_storage::file_disk::FileDisk;
 
