@@ -17,6 +17,7 @@ mod clients;
 mod corpus;
 mod determinism;
 mod differential;
+mod fuzz;
 mod install;
 mod kill9;
 mod oracle;
@@ -52,6 +53,8 @@ enum Verb {
     Differential(differential::Args),
     /// Kill the release broker with SIGKILL under an acks=all load; nothing acked may be lost.
     Kill9(kill9::Args),
+    /// Damaged inputs to everything that reads bytes from outside.
+    Fuzz(fuzz::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
     Symbols,
     /// Guard sizes, arrows, determinism bans, headers and stubs over the sources.
@@ -78,6 +81,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Determinism(args) => determinism::run(&args),
         Verb::Clients(args) => clients::run(&args),
         Verb::Differential(args) => differential::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),

@@ -51,8 +51,13 @@ impl Dejaq {
         let file = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(&self.binary);
         command.args(["start", "--listen", &self.address, "--data-dir"]).arg(self.dir.join("data"));
-        // The admin endpoint must not collide with another broker on this machine.
-        command.env("DEJAQ_ADMIN", "127.0.0.1:0").current_dir(&*self.dir);
+        // The admin endpoint must not collide with that of another broker on this machine.
+        command.args(["--admin-listen", &format!("127.0.0.1:{}", free_port()?)]).current_dir(&*self.dir);
+        // The broker refuses `DEJAQ_…` names that are not its own, such as ours for the cache.
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DEJAQ_"))
+        {
+            command.env_remove(name);
+        }
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let mut process = Guarded::spawn_in_our_group(&mut command)?;
         let ready = raw::wait_until_ready(&self.address, START_LIMIT);

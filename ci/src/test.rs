@@ -41,14 +41,23 @@ const fn quick(name: &'static str, command: &'static str, minutes: u64) -> Step 
 
 /// In order. The sources are judged before anything long is built for them, except for determinism.
 const STEPS: &[Step] = &[
+    step("determinism", "cargo ci determinism", 25),
     quick("fmt", "cargo fmt --all --check", 2),
     quick("clippy", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 20),
     quick("tidy", "cargo ci tidy", 5),
     quick("tests", "cargo test --workspace", 25),
     step("symbols", "cargo ci symbols", 25),
+    step("sim", "cargo sim run all --seeds 0..200 --keep-going", 15),
+    step("fuzz", "cargo ci fuzz --inputs 50000", 15),
     step("clients", "cargo ci clients", 20),
+    step("differential", "cargo ci differential", 5),
     step("kill9", "cargo ci kill9 --seconds 20", 10),
+    // Last of the simulator's: it builds another dejaq-sim, with the planted bugs in it.
+    step("mutants", MUTANTS, 25),
 ];
+
+const MUTANTS: &str =
+    "cargo run --quiet --release --package dejaq-scenarios --features mutants --bin dejaq-sim -- mutants";
 
 /// The verb.
 pub fn run(args: &Args) -> Result<bool> {
@@ -121,7 +130,11 @@ mod tests {
     fn every_step_has_a_name_of_its_own_and_the_quick_ones_need_no_client() {
         for (index, step) in STEPS.iter().enumerate() {
             assert!(STEPS[..index].iter().all(|other| other.name != step.name), "{}", step.name);
-            assert!(!step.quick || !["clients", "kill9"].contains(&step.name), "{}", step.name);
+            assert!(
+                !step.quick || !["clients", "differential", "kill9"].contains(&step.name),
+                "{}",
+                step.name
+            );
         }
     }
 }

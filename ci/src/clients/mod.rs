@@ -199,6 +199,10 @@ fn prepare(which: Which, work: &Work) -> Result<Program> {
             Program::new("bash", [source("kcat/checks.sh")])
         }
         Which::Java => {
+            anyhow::ensure!(
+                install::found("javac", "-version"),
+                "a java without its compiler on this machine"
+            );
             let libs = format!("{}/*", install::java_libs(work)?.display());
             let flags = [
                 "-Xmx512m",

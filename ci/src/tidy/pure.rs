@@ -5,19 +5,8 @@
 use super::source::{Source, line_of, words};
 use super::{Finding, finding};
 
-const FORBIDDEN: &[&str] = &[
-    "async",
-    "await",
-    "tokio",
-    "Instant",
-    "SystemTime",
-    "rand",
-    "HashMap",
-    "HashSet",
-    "Mutex",
-    "RwLock",
-    "std::io",
-];
+const FORBIDDEN: &[&str] =
+    &["async", "await", "tokio", "Instant", "SystemTime", "rand", "HashMap", "HashSet", "Mutex", "RwLock"];
 
 pub fn check(source: &Source, found: &mut Vec<Finding>) {
     for what in FORBIDDEN {

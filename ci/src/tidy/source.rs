@@ -66,12 +66,13 @@ impl Source {
     }
 }
 
-/// Tests apart: `tests.rs`, `*_tests.rs`, and what lies in a `tests` or `benches` folder.
+/// Tests apart: `tests.rs`, `*_tests.rs`, and what lies in a `tests`, `benches` or `examples` folder.
 fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs")
         || path.ends_with("_tests.rs")
         || path.contains("/tests/")
         || path.contains("/benches/")
+        || path.contains("/examples/")
 }
 
 pub fn is_word(c: char) -> bool {
