@@ -41,6 +41,8 @@ pub struct Config {
     pub admin_listen: String,
     pub topics: TopicSettings,
     pub limits: Limits,
+    /// A kernel name, or empty for the system's.
+    pub tcp_congestion: String,
     pub min_free_bytes: u64,
     pub log_format: LogFormat,
     pub log_level: String,

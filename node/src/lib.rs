@@ -1,10 +1,12 @@
 //! The broker and everything that talks to it, written against [`runtime::Runtime`].
 //!
-//! A tour, in the order in which a request passes: `main` and `cli` start a `broker`, which [`config`] describes;
+//! A tour, in the order in which a request passes: `main` and `cli` start a [`broker`], which [`config`] describes;
 //! [`server`] accepts connections and hands requests to `api`; that asks `replica` for partitions, `metadata` for the
 //! picture of the cluster and `controller` to change it; `client` is the other end of the wire; [`metrics`] counts.
 
+pub mod admin;
 pub mod api;
+pub mod broker;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -65,7 +65,7 @@ impl Cluster {
     /// If one runs already.
     pub fn start<F>(&self, node: u32, main: impl FnOnce(SimRuntime) -> F + Send + 'static) -> SimRuntime
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = ()> + 'static,
     {
         let mut machines = self.lock();
         let machine = machines.get_mut(&node).expect("the machine was added");
@@ -81,7 +81,10 @@ impl Cluster {
         drop(machines);
         self.world.network().machine_up(&self.world, node);
         self.world.event(who, "start", &[], String::new);
-        drop(handle.spawn(main(runtime.clone())));
+        let given = runtime.clone();
+        // The process's main need not be `Send`: rustc cannot prove that of futures that hold borrows of generic
+        // ones (rust-lang/rust 100013), and everything runs in one thread here. What it spawns still must be.
+        drop(handle.spawn(async move { drop(madsim::task::spawn_local(main(given))) }));
         runtime
     }
 
@@ -164,6 +167,12 @@ impl Cluster {
         } else {
             self.world.handle().resume(handle.id());
         }
+    }
+
+    /// Whether there is such a machine.
+    #[must_use]
+    pub fn has(&self, node: u32) -> bool {
+        self.lock().contains_key(&node)
     }
 
     /// A new, empty disk in place of the old one, of `capacity` bytes: what was on it is gone.

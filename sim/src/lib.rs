@@ -19,5 +19,6 @@ pub mod oracle;
 pub mod rng;
 pub mod runner;
 pub mod runtime;
+pub mod story;
 pub mod trace;
 pub mod world;

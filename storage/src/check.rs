@@ -47,6 +47,7 @@ impl<D: Disk> Log<D> {
                         epochs.observe(header.leader_epoch, entry.base);
                         producers.replay(&header, 0, usize::MAX);
                     }
+                    Step::Damaged { to, .. } if to <= start => next = to,
                     Step::Damaged { from, to, why } => {
                         if !damaged.iter().any(|known| known.from <= from && to <= known.to) {
                             return Err(format!("LOG-5: {from:?}..{to:?} is damaged: {why}"));

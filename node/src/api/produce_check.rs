@@ -9,12 +9,11 @@
 //! walking over the records would cost ten times the append (PERFORMANCE 3). Revisit with compaction, which must see
 //! keys.
 
-use bytes::Bytes;
 use dejaq_storage::VerifiedBatch;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::Records;
-use dejaq_wire::record::produced::check_produced;
-use dejaq_wire::record::{Batch, BatchBuilder, Compression, NewRecord, RecordError};
+use dejaq_wire::record::produced::check_client_rules;
+use dejaq_wire::record::{Batch, BatchBuilder, BatchError, Compression, NewRecord, RecordError};
 
 use super::data_plane::Refusal;
 use crate::metadata::TopicConfig;
@@ -61,8 +60,14 @@ pub fn admit(
 ) -> Result<Admitted, BadBatch> {
     let bytes = records.unwrap_or_default().into_bytes();
     check_size(bytes.len(), config)?;
-    let batch =
-        check_produced(&bytes, version).map_err(|error| BadBatch::new(error.code(), error.to_string()))?;
+    let bad = |error: BatchError| BadBatch::new(error.code(), error.to_string());
+    if bytes.is_empty() {
+        return Err(bad(BatchError::NotOneBatch));
+    }
+    // The one pass over the bytes: from here on the log trusts them by their type.
+    let verified = VerifiedBatch::verify(bytes.clone()).map_err(bad)?;
+    check_client_rules(verified.header(), version).map_err(bad)?;
+    let batch = Batch::parse(&bytes).map_err(bad)?;
     if batch.header.is_transactional() {
         return Err(BadBatch::new(
             ErrorCode::INVALID_TXN_STATE,
@@ -75,18 +80,17 @@ pub fn admit(
     }
     let mut batch = match target_codec(&batch, config) {
         Some(codec) => recompress(&batch, codec, config)?,
-        None if !stamps => return Ok(Admitted { batch: verified(bytes)?, append_time_ms: None }),
+        None if !stamps => return Ok(Admitted { batch: verified, append_time_ms: None }),
         None => batch,
     };
     if stamps {
         batch.stamp_append_time(now_ms);
     }
-    Ok(Admitted { batch: verified(batch.to_bytes())?, append_time_ms: stamps.then_some(now_ms) })
+    Ok(Admitted { batch: originated(&batch), append_time_ms: stamps.then_some(now_ms) })
 }
 
-fn verified(bytes: Bytes) -> Result<VerifiedBatch, BadBatch> {
-    // What passed the rules of `wire` and is still refused by the log's own reading of the header.
-    VerifiedBatch::verify(bytes).map_err(|error| BadBatch::new(ErrorCode::INVALID_RECORD, error.to_string()))
+fn originated(batch: &Batch) -> VerifiedBatch {
+    VerifiedBatch::verify(batch.to_bytes()).expect("a batch that we stamped or built carries its own CRC")
 }
 
 fn check_size(bytes: usize, config: &TopicConfig) -> Result<(), BadBatch> {

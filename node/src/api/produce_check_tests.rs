@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use dejaq_wire::ids::{ProducerEpoch, ProducerId, Sequence};
 use dejaq_wire::record::Compression;
 

@@ -4,10 +4,16 @@
 //! message on standard error that says what to do. Leaves out: what the verbs do (one file each).
 //! Called by `main`.
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a load generator runs on the real machine: threads, sockets, clocks, files"
+)]
+mod bench;
 mod client;
 mod consume;
 mod output;
 mod produce;
+mod start;
 mod topic;
 
 use std::process::ExitCode;
@@ -24,21 +30,39 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a broker.
+    #[command(after_help = START_HELP)]
+    Start(start::Args),
     /// Create, list, show, change and delete topics.
     Topic(topic::Args),
     /// Send the lines of a file as records.
     Produce(produce::Args),
     /// Print the records of a topic.
     Consume(consume::Args),
+    /// Measure a broker: this one or any other that speaks Kafka's protocol.
+    Bench(bench::Args),
 }
+
+const START_HELP: &str = "\
+A flag wins over its environment variable, that over the settings file, that over the default.
+Names that end in -bytes take KiB, MiB, GiB; names that end in -ms take s, m, h.
+
+Settings file, for example:
+  listen = \"0.0.0.0:9092\"
+  advertise = \"broker.example:9092\"
+  data-dir = \"/var/lib/dejaq\"
+  [topic-defaults]
+  retention.ms = 604800000";
 
 /// Runs what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Start(args) => start::run(args),
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
+        Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

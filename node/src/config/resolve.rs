@@ -176,6 +176,7 @@ impl Values {
             admin_listen: read.address("admin-listen"),
             topics,
             limits,
+            tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },
             log_level: read.text("log-level"),

@@ -104,6 +104,8 @@ pub const TABLE: &[Setting] = &[
     number("drain-timeout-ms", 10_000, (0, 600_000), (100, 10_000),
         "how long a graceful stop waits for requests that are being answered"),
 
+    text("tcp-congestion", "", "NAME", "TCP congestion control of connections by its kernel name, such as cubic; empty: the system's"),
+
     number("min-free-bytes", 256 * MIB, (0, 1024 * GIB), (0, 64 * KIB),
         "below this much free disk, writes of clients are refused before the disk is full"),
 
@@ -138,25 +140,26 @@ impl Setting {
 
     /// What its values look like, for the help.
     #[must_use]
-    pub fn shape(&self) -> String {
+    pub fn shape(&self) -> &'static str {
         match self.kind {
-            Kind::Number { .. } if self.name.ends_with("-bytes") => "BYTES".to_owned(),
-            Kind::Number { .. } if self.name.ends_with("-ms") => "MS".to_owned(),
-            Kind::Number { .. } => "N".to_owned(),
-            Kind::Switch { .. } => "true|false".to_owned(),
-            Kind::Choice { words, .. } => words.join("|"),
-            Kind::Text { shape, .. } => shape.to_owned(),
+            Kind::Number { .. } if self.name.ends_with("-bytes") => "BYTES",
+            Kind::Number { .. } if self.name.ends_with("-ms") => "MS",
+            Kind::Number { .. } => "N",
+            Kind::Switch { .. } => "true|false",
+            Kind::Choice { .. } => "WORD",
+            Kind::Text { shape, .. } => shape,
         }
     }
 
-    /// Its bounds, for the help; empty where there are none.
+    /// Which values it takes, such as `1..10000`; empty where any will do.
     #[must_use]
     pub fn bounds(&self) -> String {
         match self.kind {
             Kind::Number { min, max, .. } => {
                 format!("{}..{}", super::parse::show(self.name, min), super::parse::show(self.name, max))
             }
-            Kind::Switch { .. } | Kind::Choice { .. } | Kind::Text { .. } => String::new(),
+            Kind::Choice { words, .. } => words.join(" or "),
+            Kind::Switch { .. } | Kind::Text { .. } => String::new(),
         }
     }
 }

@@ -181,6 +181,12 @@ pub enum NotClean {
     Offline(String),
 }
 
+impl<R: Runtime> Drop for Directory<R> {
+    fn drop(&mut self) {
+        self.flusher.forget();
+    }
+}
+
 impl<R: Runtime> Directory<R> {
     /// Opens every partition that `image` places on this node and starts to flush and to tidy.
     ///

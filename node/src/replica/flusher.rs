@@ -124,6 +124,14 @@ impl<R: Runtime> Flusher<R> {
         self.settled().await;
     }
 
+    /// Lets go of the partitions that are queued: they hold this flusher, and with it would outlive their directory.
+    pub(super) fn forget(&self) {
+        let mut queues = self.lock();
+        let queued = (std::mem::take(&mut queues.asked), std::mem::take(&mut queues.timed));
+        drop(queues);
+        drop(queued); // not under the lock
+    }
+
     /// Runs until stopped.
     pub async fn run(self: Arc<Self>) {
         while !self.is_stopping.load(Ordering::Acquire) {

@@ -79,3 +79,35 @@ pub fn abort_on_panic() {
         std::process::abort();
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::conformance::{Ground, run_all};
+
+    /// One node on loopback, with a data directory of its own.
+    struct Loopback(TokioRuntime);
+
+    impl Ground for Loopback {
+        type Runtime = TokioRuntime;
+
+        fn server(&self) -> TokioRuntime {
+            self.0.clone()
+        }
+
+        fn client(&self) -> TokioRuntime {
+            self.0.clone()
+        }
+
+        fn listen_address(&self) -> String {
+            "127.0.0.1:0".to_owned()
+        }
+    }
+
+    #[::tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_production_runtime_keeps_the_contract() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let disk = FileDisk::open(dir.path()).expect("it opens");
+        run_all(&Loopback(TokioRuntime::new(disk, SocketOptions::default()))).await;
+    }
+}

@@ -47,12 +47,11 @@ impl TokioNet {
         TokioNet { pool: BufferPool::default(), options }
     }
 
-    fn set_up(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        if let Some(name) = &self.options.congestion {
-            rustix::net::sockopt::set_tcp_congestion(stream, name)?;
-        }
-        Ok(())
+    /// On a listening socket it counts for every connection that is accepted from it.
+    fn set_congestion(&self, socket: impl std::os::fd::AsFd) -> io::Result<()> {
+        let Some(name) = &self.options.congestion else { return Ok(()) };
+        rustix::net::sockopt::set_tcp_congestion(socket, name)
+            .map_err(|error| io::Error::other(format!("TCP congestion control {name:?}: {error}")))
     }
 
     fn split(&self, stream: TcpStream) -> (TokioReader, TokioWriter) {
@@ -71,6 +70,7 @@ impl Net for TokioNet {
         for resolved in lookup_host(address).await? {
             let socket = if resolved.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
+            self.set_congestion(&socket)?;
             match socket.bind(resolved).and_then(|()| socket.listen(BACKLOG)) {
                 Ok(listener) => {
                     let local_address = listener.local_addr()?.to_string();
@@ -84,7 +84,8 @@ impl Net for TokioNet {
 
     async fn connect(&self, address: &str) -> io::Result<(TokioReader, TokioWriter)> {
         let stream = TcpStream::connect(address).await?;
-        self.set_up(&stream)?;
+        stream.set_nodelay(true)?;
+        self.set_congestion(&stream)?;
         Ok(self.split(stream))
     }
 }
@@ -103,7 +104,7 @@ impl Listener for TokioListener {
 
     async fn accept(&mut self) -> io::Result<Accepted<TokioReader, TokioWriter>> {
         let (stream, peer) = self.listener.accept().await?;
-        self.net.set_up(&stream)?;
+        stream.set_nodelay(true)?;
         let (reader, writer) = self.net.split(stream);
         Ok(Accepted { reader, writer, peer: peer.to_string() })
     }

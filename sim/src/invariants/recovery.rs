@@ -23,7 +23,7 @@ pub fn check(durable: &Logs, now: &Logs, spared: impl Fn(&str, &Batch) -> bool) 
             before.iter().filter(|batch| batch.intact && batch.base >= start && !spared(folder, batch))
         {
             match after.binary_search_by_key(&batch.base, |batch| batch.base) {
-                Ok(at) if after[at] == *batch => {}
+                Ok(at) if after[at].is(batch) => {}
                 Ok(at) => {
                     let evidence = format!("{folder}: {batch:?} was durable, now there is {:?}", after[at]);
                     broken.push(Broken { name: "LOG-3", evidence });

@@ -78,6 +78,15 @@ pub enum Event {
         /// The highest start that may have come into force.
         to: i64,
     },
+    /// Every copy of these offsets was destroyed on purpose (rot): they need not be readable, but must not be wrong.
+    Destroyed {
+        /// Where.
+        part: Part,
+        /// The first offset.
+        from: i64,
+        /// The last offset.
+        last: i64,
+    },
     /// Memory was lost on every copy of everything at this moment. What was not promised durable may be gone.
     PowerCut {
         /// When.

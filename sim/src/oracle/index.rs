@@ -36,6 +36,8 @@ pub struct PartIndex<'h> {
     pub ends: Vec<(u64, i64)>,
     /// The highest start that may have been asked for.
     pub trimmed: i64,
+    /// Offsets whose every copy was destroyed, as (first, last).
+    pub destroyed: Vec<(i64, i64)>,
     pub drain: Option<Drain<'h>>,
     /// Value to offset in the final log (the first, if there are several).
     pub final_offset: BTreeMap<u64, i64>,
@@ -95,6 +97,7 @@ impl<'h> Index<'h> {
                 let part = &mut self.parts[*part];
                 part.trimmed = part.trimmed.max(*to);
             }
+            Event::Destroyed { part, from, last } => self.parts[*part].destroyed.push((*from, *last)),
             Event::PowerCut { at } => self.power_cuts.push(*at),
             Event::Drained { part, start, end, records } => {
                 verdict.counts.drained += records.len();
@@ -114,7 +117,7 @@ impl<'h> Index<'h> {
         send.acks == Acks::All && self.parts[send.part].info.durable
     }
 
-    /// The first power cut at or after a moment. A cut at the very moment of the reply came after it.
+    /// The first power cut at or after a moment: of a send, the call, since its reply may have been under way.
     pub fn cut_after(&self, moment: u64) -> Option<u64> {
         self.power_cuts.iter().copied().find(|cut| *cut >= moment)
     }
@@ -137,9 +140,15 @@ impl<'h> PartIndex<'h> {
             consumers: BTreeMap::new(),
             ends: Vec::new(),
             trimmed: 0,
+            destroyed: Vec::new(),
             drain: None,
             final_offset: BTreeMap::new(),
         }
+    }
+
+    /// Whether every copy of this offset was destroyed on purpose.
+    pub fn is_destroyed(&self, offset: i64) -> bool {
+        self.destroyed.iter().any(|(from, last)| (*from..=*last).contains(&offset))
     }
 
     fn saw(&mut self, seen: Seen) {

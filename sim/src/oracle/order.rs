@@ -21,10 +21,15 @@ fn span(cuts: &[u64], moment: u64) -> usize {
     cuts.partition_point(|cut| *cut < moment)
 }
 
+/// Whether a send lies within one span. Of another, the reply may have been under way when its record was lost.
+fn whole(cuts: &[u64], send: &SendOp) -> bool {
+    span(cuts, send.begun) == span(cuts, send.done)
+}
+
 /// An idempotent session's records stand in the order of its calls.
 fn per_producer(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
     let mut last: std::collections::BTreeMap<u32, (i64, &SendOp)> = std::collections::BTreeMap::new();
-    for send in part.sends.iter().filter(|send| send.idempotent) {
+    for send in part.sends.iter().filter(|send| send.idempotent && whole(cuts, send)) {
         let Some(offset) = part.offset_of(send) else { continue };
         if let Some((before, earlier)) = last.get(&send.process)
             && offset <= *before
@@ -42,7 +47,8 @@ fn per_producer(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
 
 /// What was acknowledged before another call began stands in front of it.
 fn realtime(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
-    let acked = |send: &&&SendOp| matches!(send.outcome, Outcome::Ok { offset: Some(_) });
+    let acked =
+        |send: &&&SendOp| matches!(send.outcome, Outcome::Ok { offset: Some(_) }) && whole(cuts, send);
     let mut by_end: Vec<&SendOp> = part.sends.iter().filter(acked).copied().collect();
     by_end.sort_by_key(|send| send.done);
     let mut ended = by_end.iter().peekable();
@@ -72,6 +78,7 @@ fn end_offsets(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
         let missed = part.sends.iter().find(|send| {
             send.done < *asked
                 && send.acks == super::Acks::All
+                && whole(cuts, send)
                 && span(cuts, send.done) == span(cuts, *asked)
                 && matches!(send.outcome, Outcome::Ok { offset: Some(offset) } if offset >= *end)
         });

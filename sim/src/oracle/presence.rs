@@ -44,7 +44,12 @@ fn sightings(index: &Index<'_>, number: usize, part: &PartIndex<'_>, verdict: &m
                     let text = format!("value {} at offset {offset} was refused for certain", seen.value);
                     verdict.report(Anomaly::FailedWriteVisible, name, text);
                 }
-                Outcome::Ok { offset: Some(told) } if told != *offset && !index.may_rewind(number) => {
+                // Without sequence numbers a retry is a second record, and the reply tells of one of them.
+                Outcome::Ok { offset: Some(told) }
+                    if told != *offset
+                        && (send.idempotent || send.attempts < 2)
+                        && !index.may_rewind(number) =>
+                {
                     let text = format!("value {}: the reply said {told}, it stands at {offset}", seen.value);
                     verdict.report(Anomaly::OffsetMismatch, name, text);
                 }
@@ -83,8 +88,12 @@ fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &
         if offset.is_some_and(|offset| offset < part.trimmed) || (offset.is_none() && part.trimmed > 0) {
             continue; // R5: below a start that was asked for
         }
+        if offset.is_some_and(|offset| part.is_destroyed(offset)) {
+            verdict.counts.excused += 1; // R4: every copy was destroyed
+            continue;
+        }
         if !index.promised(send)
-            && let Some(cut) = index.cut_after(send.done)
+            && let Some(cut) = index.cut_after(send.begun)
         {
             verdict.counts.excused += 1;
             excused.entry(cut).or_default().extend(offset.map(|offset| (*send, offset)));

@@ -67,8 +67,11 @@ fn inside(part: &PartIndex<'_>, process: u32, poll: &PollOp, rewinds: bool, verd
     }
     let given: std::collections::BTreeSet<i64> = poll.records.iter().map(|seen| seen.offset).collect();
     let start = poll.from.max(part.trimmed);
-    let missed =
-        part.seen.range(start..poll.next.max(start)).map(|(offset, _)| *offset).find(|o| !given.contains(o));
+    let missed = part
+        .seen
+        .range(start..poll.next.max(start))
+        .map(|(offset, _)| *offset)
+        .find(|o| !given.contains(o) && !part.is_destroyed(*o));
     if let Some(missed) = missed {
         let text =
             format!("consumer {process} went from {} to {} without offset {missed}", poll.from, poll.next);

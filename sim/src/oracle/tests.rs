@@ -125,6 +125,22 @@ fn a_record_that_was_not_promised_may_go_with_a_power_cut_only() {
 }
 
 #[test]
+fn a_reply_that_was_under_way_at_the_power_cut_may_tell_of_a_lost_record() {
+    let mut story = Story::new(false).ok(1, 0);
+    let at = story.clock + 2; // between the call and its end
+    story = story.event(Event::PowerCut { at });
+    story.drain(0, 0, &[]).is(&[]);
+}
+
+#[test]
+fn a_plain_retry_may_be_told_the_offset_of_its_twin() {
+    let retried =
+        |idempotent: u32| Story::new(true).send_as(1, Outcome::Ok { offset: Some(1) }, Acks::All, idempotent);
+    retried(3).drain(0, 2, &[(0, 1), (1, 1)]).is(&[]);
+    retried(2).drain(0, 1, &[(0, 1)]).is(&[Anomaly::OffsetMismatch]);
+}
+
+#[test]
 fn a_power_cut_leaves_no_hole() {
     Story::new(false).ok(1, 0).ok(2, 1).cut().drain(0, 2, &[(1, 2)]).is(&[Anomaly::HoleAfterPowerCut]);
 }
@@ -219,4 +235,13 @@ fn a_position_inside_the_log_is_never_out_of_range() {
     };
     let story = Story::new(true).ok(1, 0).ok(2, 1).event(Event::Poll(poll));
     story.drain(0, 2, &[(0, 1), (1, 2)]).is(&[Anomaly::FalseOutOfRange]);
+}
+
+#[test]
+fn a_destroyed_record_may_be_missing_but_not_wrong() {
+    let destroyed = || Event::Destroyed { part: 0, from: 0, last: 0 };
+    let story = || Story::new(true).ok(1, 0).ok(2, 1).event(destroyed());
+    let verdict = story().drain(0, 2, &[(1, 2)]).is(&[]);
+    assert_eq!(verdict.counts.excused, 1);
+    story().drain(0, 2, &[(0, 9), (1, 2)]).is(&[Anomaly::Phantom]);
 }

@@ -56,6 +56,8 @@ pub(crate) struct Commit<D: Disk> {
     marked_durable: Offset,
     /// Files of segments that were rolled since the last flush began.
     pub(crate) rolled: Vec<D::File>,
+    /// Index files and snapshots that no sync covered. They ride along with the next flush, but do not ask for one.
+    derived: Vec<D::File>,
     /// The active side file has bytes that no sync covered.
     pub(crate) side_dirty: bool,
     /// A name in the directory is not durable.
@@ -75,6 +77,7 @@ impl<D: Disk> Commit<D> {
             marked,
             marked_durable: marked,
             rolled: Vec::new(),
+            derived: Vec::new(),
             side_dirty: false,
             names_dirty: false,
             names_unsure: true,
@@ -95,6 +98,7 @@ impl<D: Disk> Commit<D> {
         assert!(point.end >= self.flushed.end, "{point:?} behind {:?}", self.flushed);
         self.in_flight = Some(point);
         self.rolled.clear();
+        self.derived.clear();
         self.side_dirty = false;
         self.names_dirty = false;
         self.names_unsure = false;
@@ -124,6 +128,11 @@ impl<D: Disk> Commit<D> {
             start,
             max_timestamp: if here { self.flushed.max_timestamp } else { -1 },
         }
+    }
+
+    pub(crate) fn note_derived(&mut self, file: D::File) {
+        self.derived.push(file);
+        self.names_unsure = true;
     }
 
     pub(crate) fn note_marked(&mut self) {
@@ -223,7 +232,9 @@ impl<D: Disk> Log<D> {
         if self.commit.is_in_flight() || self.busy == Busy::Truncating {
             return Ok(None);
         }
-        let unmarked = self.commit.flushed.end > self.commit.marked || self.commit.side_dirty;
+        let unmarked = self.commit.flushed.end > self.commit.marked
+            || self.commit.side_dirty
+            || !self.commit.derived.is_empty();
         let needed = self.commit.is_dirty(self.end()) || (idle && unmarked);
         if !needed {
             return Ok(None);
@@ -243,6 +254,7 @@ impl<D: Disk> Log<D> {
         };
         let active = active.map_err(|error| self.flush_failed(&error))?;
         files.append(&mut self.commit.rolled);
+        files.append(&mut self.commit.derived);
         files.push(active.log);
         files.push(active.sum);
         let flush = Flush { files, renames, dirs, end: point.end, marked: self.commit.marked };

@@ -172,7 +172,7 @@ impl<D: Disk> Log<D> {
         report.notes.extend(restored);
         let Loader { disk, dir, binding, .. } = loader;
         let shared = Shared::new(disk, dir, binding, loaded.view);
-        let mut log = Log {
+        let log = Log {
             commit: Commit::new(Log::point_of(&shared), loaded.marked),
             shared,
             identity,
@@ -185,7 +185,6 @@ impl<D: Disk> Log<D> {
             unsnapped_bytes: 0,
             snapped_end: loaded.snapped_end,
         };
-        log.commit.epochs_dirty = loaded.epochs_dirty;
         if options.verify_all {
             crate::scrub::note_damage(&log.reader(), &mut report).await?;
         }
@@ -215,10 +214,8 @@ impl<D: Disk> Log<D> {
         if self.busy != Busy::Nothing || self.commit.is_in_flight() {
             return Err(CloseError::Busy);
         }
-        let snapshot = if self.end() > Offset::ZERO { self.snapshot_producers() } else { None };
-        if let Some(file) = snapshot {
-            self.commit.rolled.push(file);
-            self.commit.names_dirty = true;
+        if self.end() > Offset::ZERO {
+            self.snapshot_producers();
         }
         for _ in 0..CLOSE_FLUSHES {
             let Some(flush) = self.begin_idle_flush()? else { break };

@@ -69,8 +69,9 @@ impl<D: Disk> Log<D> {
         if let Some(index) = index {
             let bytes = index.encode(&self.shared.binding, &summary);
             let path = self.shared.path(FileKind::Index, summary.base);
-            if write_derived(&self.shared.disk, &path, bytes).is_err() {
-                mark!("an index file could not be written");
+            match write_derived(&self.shared.disk, &path, bytes) {
+                Ok(file) => self.commit.note_derived(file),
+                Err(_) => mark!("an index file could not be written"),
             }
         }
         self.snapshot_producers();
@@ -78,11 +79,11 @@ impl<D: Disk> Log<D> {
     }
 
     /// Writes the producers' state at the end, if it is not written already. A failure costs a longer replay, no more.
-    pub(crate) fn snapshot_producers(&mut self) -> Option<D::File> {
+    pub(crate) fn snapshot_producers(&mut self) {
         let end = self.end();
         self.unsnapped_bytes = 0;
         if self.snapped_end == Some(end) {
-            return None;
+            return;
         }
         let payload = snapshot::encode(&self.producers, end);
         let bytes = small_file::encode(snapshot::PRODUCERS_KIND, &self.shared.binding, &payload);
@@ -90,12 +91,9 @@ impl<D: Disk> Log<D> {
         match write_derived(&self.shared.disk, &path, bytes) {
             Ok(file) => {
                 self.snapped_end = Some(end);
-                Some(file)
+                self.commit.note_derived(file);
             }
-            Err(_) => {
-                mark!("a snapshot of the producers could not be written");
-                None
-            }
+            Err(_) => mark!("a snapshot of the producers could not be written"),
         }
     }
 }

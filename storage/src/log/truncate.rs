@@ -140,7 +140,6 @@ impl<D: Disk> Log<D> {
         drop(view);
         self.producers = loaded.producers;
         self.commit = Commit::new(self.point(), loaded.marked);
-        self.commit.epochs_dirty = true;
         self.snapped_end = loaded.snapped_end;
         Ok(end)
     }

@@ -140,7 +140,7 @@ pub(super) async fn remove_below<D: Disk>(
     Ok(())
 }
 
-async fn remove_files<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<()> {
+pub(super) async fn remove_files<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<()> {
     for kind in [FileKind::Log, FileKind::Sum, FileKind::Index] {
         let path = loader.path(kind, base);
         if loader.disk.exists(&path) {

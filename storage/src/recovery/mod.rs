@@ -28,7 +28,7 @@ use crate::disk::Disk;
 use crate::layout::FileKind;
 use crate::log::OffsetRange;
 use crate::log::open::{OpenError, RecoveryReport};
-use crate::log::roll::create_segment;
+use crate::log::roll::{create_segment, write_derived};
 use crate::log::start::START_KIND;
 use crate::producers::Producers;
 use crate::segment::{Segment, View, add_range};
@@ -65,7 +65,6 @@ pub(crate) struct Loaded<D: Disk> {
     pub(crate) marked: Offset,
     /// A snapshot exists for exactly the end.
     pub(crate) snapped_end: Option<Offset>,
-    pub(crate) epochs_dirty: bool,
     pub(crate) report: RecoveryReport,
 }
 
@@ -162,7 +161,7 @@ pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenE
         report,
     };
     load_segments(loader, &probes, start, &mut progress).await?;
-    finish_end(loader, start, &mut progress)?;
+    finish_end(loader, start, &mut progress).await?;
     sync_tail(loader, &mut progress).await?;
     finish(loader, start, progress).await
 }
@@ -213,7 +212,7 @@ async fn load_segments<D: Disk>(
 }
 
 /// Makes sure that there is an active segment that can take appends, and that the end is not below the start.
-fn finish_end<D: Disk>(
+async fn finish_end<D: Disk>(
     loader: &Loader<D>,
     start: Offset,
     progress: &mut Progress<D>,
@@ -226,9 +225,11 @@ fn finish_end<D: Disk>(
     let base = end.max(start);
     if end < start {
         mark!("the start lies beyond what survived");
+        for segment in progress.segments.drain(..) {
+            directory::remove_files(loader, segment.base).await?;
+        }
     }
     if let Some(old) = progress.segments.last_mut() {
-        old.end = base;
         old.seal();
     }
     let mut fresh = Segment::empty(base, loader.now_ms, loader.config.index_interval_bytes);
@@ -245,7 +246,15 @@ async fn sync_tail<D: Disk>(loader: &Loader<D>, progress: &mut Progress<D>) -> R
         return Ok(());
     }
     let open = progress.segments.iter().filter_map(|segment| segment.files.as_ref());
-    let files = open.flat_map(|files| [files.log.clone(), files.sum.clone()]).collect();
+    let mut files: Vec<D::File> = open.flat_map(|files| [files.log.clone(), files.sum.clone()]).collect();
+    let active = progress.segments.len() - 1;
+    for segment in &progress.segments[..active] {
+        if let Some(index) = &segment.index {
+            let bytes = index.encode(&loader.binding, &segment.summary());
+            let path = loader.path(FileKind::Index, segment.base);
+            files.extend(write_derived(&loader.disk, &path, bytes).ok());
+        }
+    }
     loader.disk.sync_many(files).await?;
     loader.disk.sync_dir(&loader.dir).await?;
     Ok(())
@@ -257,7 +266,7 @@ async fn finish<D: Disk>(
     mut progress: Progress<D>,
 ) -> Result<Loaded<D>, OpenError> {
     let end = progress.segments.last().expect("finish_end made one").end;
-    let (epochs, epochs_dirty) = state::load_epochs(loader, start, end, &mut progress).await?;
+    let epochs = state::load_epochs(loader, start, end, &mut progress).await?;
     let (producers, snapped_end) = state::load_producers(loader, end, &mut progress).await?;
     if progress.intent.is_some() {
         loader.disk.remove(&loader.dir.join(TRUNCATE)).await?;
@@ -285,6 +294,7 @@ async fn finish<D: Disk>(
         damaged: progress.damaged,
         generation: 0,
     };
-    let marked = progress.durable.min(end);
-    Ok(Loaded { view, producers, marked, snapped_end, epochs_dirty, report })
+    // What was cut or dropped may have held the marker: the next write to the side file sets it again.
+    let marked = if progress.touched { Offset::ZERO } else { progress.durable.min(end) };
+    Ok(Loaded { view, producers, marked, snapped_end, report })
 }

@@ -17,13 +17,14 @@ use crate::segment::{add_range, open_files};
 use crate::small_file;
 use crate::walk::{BatchWalk, Patience, Step, seek};
 
-/// The epochs as the file has them, corrected by what the log says; and whether they must be written again.
+/// The epochs as the file has them, corrected by what the log says. A list that changed is durable on return, because the
+/// next marker will say that nothing below needs a look.
 pub(super) async fn load_epochs<D: Disk>(
     loader: &Loader<D>,
     start: Offset,
     end: Offset,
     progress: &mut Progress<D>,
-) -> Result<(Epochs, bool), OpenError> {
+) -> Result<Epochs, OpenError> {
     let path = loader.dir.join(EPOCHS);
     let read = small_file::read(&loader.disk, &path, EPOCHS_KIND, &loader.binding).await;
     let payload = loader.usable(EPOCHS, read, &mut progress.report)?;
@@ -42,7 +43,11 @@ pub(super) async fn load_epochs<D: Disk>(
         dirty |= epochs.observe(*epoch, *base);
     }
     dirty |= epochs.advance_start(start);
-    Ok((epochs, dirty))
+    if dirty {
+        let bytes = small_file::encode(EPOCHS_KIND, &loader.binding, &epochs.encode());
+        small_file::replace(&loader.disk, &path, bytes).await?;
+    }
+    Ok(epochs)
 }
 
 async fn rebuild<D: Disk>(
@@ -80,7 +85,8 @@ pub(super) async fn load_producers<D: Disk>(
         mark!("a damaged snapshot of the producers is passed over");
         loader.disk.remove(&path).await?;
     }
-    let snapped_end = (from == end && end > Offset::ZERO).then_some(end);
+    // If a tail was at risk, so was a snapshot of its end.
+    let snapped_end = (from == end && end > Offset::ZERO && !progress.touched).then_some(end);
     let limit = loader.config.max_producers;
     let mut count = 0;
     replay(loader, from, progress, |header| {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::batch::Batch;
 use super::compression::Compression;
-use super::header::BatchError;
+use super::header::{BatchError, BatchHeader};
 use super::record::RecordError;
 use crate::ids::Offset;
 
@@ -33,9 +33,18 @@ pub fn check_produced(records: &Bytes, version: i16) -> Result<Batch, BatchError
         return Err(BatchError::NotOneBatch);
     }
     batch.check_crc()?;
-    let header = &batch.header;
-    if header.records == 0 || header.records - 1 != header.last_offset_delta {
-        let (records, last_offset_delta) = (header.records, header.last_offset_delta);
+    check_client_rules(&batch.header, version)?;
+    Ok(batch)
+}
+
+/// The rules of [`check_produced`] that the header alone decides, for a caller that has verified the
+/// CRC of the one batch already.
+///
+/// # Errors
+/// [`BatchError`]; answer its code.
+pub fn check_client_rules(header: &BatchHeader, version: i16) -> Result<(), BatchError> {
+    let BatchHeader { records, last_offset_delta, .. } = *header;
+    if records == 0 || records - 1 != last_offset_delta {
         return Err(BatchError::BadCounts { records, last_offset_delta });
     }
     let compression = header.compression()?;
@@ -53,7 +62,7 @@ pub fn check_produced(records: &Bytes, version: i16) -> Result<Batch, BatchError
         let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
         return Err(BatchError::BadProducer(header.producer_id, epoch, sequence));
     }
-    Ok(batch)
+    Ok(())
 }
 
 /// What a walk over all records of a batch tells.

@@ -1,0 +1,292 @@
+//! The composition root: builds the parts of a broker in order, and takes them down in the other.
+//!
+//! Owns: the order. Promises: nothing is served before everything that was durable is read back; [`Broker::shutdown`]
+//! answers what was started, makes everything durable and marks the data directory clean, and only a shutdown in which
+//! all of that went well marks it. Dropping a broker, or killing its node, is a crash, and safe.
+//! Leaves out: every decision (the parts have them), signals, logs' format, the admin port (see `cli::start`).
+//! Called by `cli::start`, by the simulator for each node, by tests. No process-global state.
+//!
+//! ```text
+//!  data directory ─► address ─► controller (metadata) ─► directory (partitions) ─► api ─► accept
+//!      clean ◄──────────────────── close ◄────────────────── close ◄──────────────────── drain
+//! ```
+
+use std::io;
+use std::sync::Arc;
+
+use dejaq_storage::{DataDir, Expect, LayoutError};
+use dejaq_wire::ids::BrokerId;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::api::control_plane::{Address, ControlPlane};
+use crate::api::data_plane::{DataPlane, FetchLimits};
+use crate::api::init_producer_id::ProducerIds;
+use crate::api::{self, Api};
+use crate::config::Config;
+use crate::controller::{self, Boot, Controller, JournalError};
+use crate::metadata::config_table::InvalidConfig;
+use crate::metadata::record::Endpoint;
+use crate::metadata::topic_config::check_topic;
+use crate::metadata::{Image, Published};
+use crate::metrics::Metrics;
+use crate::replica::{self, Directory, NotClean, NotStarted};
+use crate::runtime::Runtime;
+use crate::server::listener::{Bound, Parts, Server};
+
+/// Why a broker did not start. Nothing was deleted; what to do is in the text.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory is not ours to use.
+    #[error("the data directory cannot be used: {0}")]
+    DataDir(#[from] LayoutError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Which.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// The metadata cannot be read back.
+    #[error("the metadata cannot be read: {0}")]
+    Metadata(#[from] JournalError),
+    /// The partitions cannot be opened.
+    #[error("the partitions cannot be opened: {0}")]
+    Partitions(#[from] NotStarted),
+    /// A setting that only the metadata can judge.
+    #[error("topic-defaults: {0}")]
+    TopicDefaults(#[from] InvalidConfig),
+}
+
+/// Why a stop was not clean. Nothing that was promised is lost; the next start checks more.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// A partition, or the disk under all.
+    #[error(transparent)]
+    Partitions(#[from] NotClean),
+    /// The metadata log.
+    #[error("the metadata log was not closed: {0}")]
+    Metadata(String),
+    /// The mark could not be written, or something still uses the data directory.
+    #[error("the data directory was not marked clean: {0}")]
+    Mark(io::Error),
+}
+
+/// A broker that serves.
+pub struct Broker<R: Runtime> {
+    server: Server<R>,
+    controller: Controller,
+    directory: Arc<Directory<R>>,
+    data_dir: Arc<DataDir<R::Disk>>,
+    following: Arc<Following>,
+    metrics: Arc<Metrics>,
+    published: Published,
+}
+
+/// The end of the task that brings the partitions in line with the metadata.
+#[derive(Debug, Default)]
+struct Following {
+    stop: Notify,
+    stopped: Notify,
+}
+
+impl<R: Runtime> Broker<R> {
+    /// Reads back what is durable and serves.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(runtime: R, config: Config) -> Result<Broker<R>, StartError> {
+        let topic_defaults = check_topic(&config.topics.defaults)?;
+        let node = BrokerId(i32::try_from(config.node_id).expect("the table bounds it"));
+        let data_dir = Arc::new(open_data_dir(&runtime, node).await?);
+        let was_clean = data_dir.was_clean();
+        let bound = Bound::bind(&runtime, &config.listen)
+            .await
+            .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
+        let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
+        let settings = controller::Settings {
+            node,
+            default_partitions: i32::try_from(config.topics.default_partitions).expect("the table bounds it"),
+            default_replication_factor: 1,
+            max_partitions: config.topics.max_partitions as usize,
+            topic_defaults: topic_defaults.clone(),
+        };
+        let boot = Boot { settings: settings.clone(), endpoints: endpoints(&advertised), rack: None };
+        let started = controller::start(&runtime, &data_dir, boot).await?;
+        let image = started.published.current();
+        let directory_settings = replica::Settings {
+            min_free_bytes: config.min_free_bytes,
+            topic_defaults,
+            ..replica::Settings::of(node)
+        };
+        let directory =
+            Directory::start(runtime.clone(), directory_settings, data_dir.clone(), image.clone(), was_clean)
+                .await?;
+        started.published.applied(&image);
+        let following = Arc::new(Following::default());
+        runtime.spawn(
+            "follow-metadata",
+            follow(started.published.clone(), directory.clone(), image, following.clone()),
+        );
+        let metrics = Arc::new(Metrics::default());
+        let limits = config.limits.clone();
+        let control = ControlPlane {
+            runtime: runtime.clone(),
+            controller: started.controller.clone(),
+            published: started.published.clone(),
+            cluster_id: Arc::from(data_dir.meta().cluster_id.as_str()),
+            settings: Arc::new(settings),
+            config: Arc::new(config),
+        };
+        let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
+        let producer_ids = ProducerIds::new(node, started.broker_epoch);
+        let service = Arc::new(Api::new(api::Parts { data, control, producer_ids }));
+        let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
+        info!(address = server.address(), advertised = server.advertised(), was_clean, "serving");
+        Ok(Broker {
+            server,
+            controller: started.controller,
+            directory,
+            data_dir,
+            following,
+            metrics,
+            published: started.published,
+        })
+    }
+
+    /// Where it listens, as `host:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.server.address()
+    }
+
+    /// What clients are told to connect to.
+    #[must_use]
+    pub fn advertised(&self) -> &str {
+        self.server.advertised()
+    }
+
+    /// The metadata as it is now.
+    #[must_use]
+    pub fn image(&self) -> Arc<Image> {
+        self.published.current()
+    }
+
+    /// The partitions of this node.
+    #[must_use]
+    pub fn directory(&self) -> &Arc<Directory<R>> {
+        &self.directory
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// A view on its health that outlives no shutdown.
+    #[must_use]
+    pub fn health(&self) -> Health<R> {
+        Health { controller: self.controller.clone(), directory: self.directory.clone() }
+    }
+
+    /// Answers what was started, closes everything and marks the data directory clean.
+    ///
+    /// # Errors
+    /// The first of what went wrong; everything that could be closed is.
+    pub async fn shutdown(self) -> Result<(), StopError> {
+        let Broker { server, controller, directory, data_dir, following, .. } = self;
+        server.stop().await;
+        following.stop.notify_one();
+        following.stopped.notified().await;
+        let metadata = controller.close().await.map_err(StopError::Metadata);
+        let partitions = directory.shutdown().await;
+        drop(directory);
+        metadata?;
+        partitions?;
+        let data_dir = Arc::try_unwrap(data_dir)
+            .map_err(|_| StopError::Mark(io::Error::other("something still uses the data directory")))?;
+        data_dir.mark_clean().await.map_err(StopError::Mark)
+    }
+}
+
+/// Whether a broker can do its work.
+pub struct Health<R: Runtime> {
+    controller: Controller,
+    directory: Arc<Directory<R>>,
+}
+
+impl<R: Runtime> Health<R> {
+    /// Why clients should go elsewhere, if they should.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        let disk = self.directory.health().failure();
+        disk.or_else(|| self.controller.stopped().map(|why| format!("the controller stopped: {why}")))
+    }
+}
+
+async fn open_data_dir<R: Runtime>(runtime: &R, node: BrokerId) -> Result<DataDir<R::Disk>, LayoutError> {
+    let random = || u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
+    let expect = Expect {
+        cluster_id: String::new(),
+        node_id: node,
+        new_cluster_id: cluster_id(random()),
+        new_directory_id: random().to_be_bytes(),
+    };
+    DataDir::open(runtime.disk().clone(), expect).await
+}
+
+/// 16 random bytes as Kafka writes them: 22 letters of URL-safe base 64.
+fn cluster_id(random: u128) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let letter = |at: u32| {
+        let six = if at == 21 { random << 4 } else { random >> (122 - 6 * at) };
+        char::from(LETTERS[usize::try_from(six & 63).expect("six bits")])
+    };
+    (0..22).map(letter).collect()
+}
+
+fn endpoints(advertised: &str) -> Vec<Endpoint> {
+    let address =
+        Address::parse(advertised).unwrap_or_else(|| panic!("{advertised} was checked to be an address"));
+    vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: address.host, port: address.port }]
+}
+
+/// Brings the partitions in line with every new image until told to stop.
+async fn follow<R: Runtime>(
+    published: Published,
+    directory: Arc<Directory<R>>,
+    mut image: Arc<Image>,
+    following: Arc<Following>,
+) {
+    loop {
+        image = tokio::select! {
+            biased; // a stop first: what is decided meanwhile is applied at the next start
+            () = following.stop.notified() => break,
+            next = published.after(image.end()) => next,
+        };
+        directory.apply(&image).await;
+        published.applied(&image);
+    }
+    drop(directory);
+    following.stopped.notify_one();
+}
+
+/// Says that a stop was not clean, where nobody can act on it any more.
+pub fn report_stop(result: Result<(), StopError>) -> bool {
+    match result {
+        Ok(()) => {
+            info!("stopped, all is durable");
+            true
+        }
+        Err(error) => {
+            warn!(%error, "stopped, but not cleanly: the next start will check more");
+            false
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "broker_tests.rs"]
+mod tests;

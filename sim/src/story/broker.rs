@@ -1,0 +1,360 @@
+//! The broker's machine in a story: starting, stopping and crashing it, with the log invariants at each recovery.
+//!
+//! Owns: which incarnation runs, whether it is ready, what stood on its disk at each crash, what was rotted on purpose.
+//! Promises: when an incarnation says that it is ready, its logs are checked against every crash since the last check.
+//! Leaves out: when to crash (see `nemesis`).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use dejaq::broker::Broker;
+use dejaq::config::Config;
+use dejaq_storage::model_disk::{CrashMode, Rates};
+use dejaq_storage::{Log, LogConfig, OpenOptions, SpaceGuard};
+use tokio::sync::Notify;
+
+use super::plan::Plan;
+use super::recorder::Recorder;
+use crate::clock::WallClock;
+use crate::cluster::Cluster;
+use crate::disk::Device;
+use crate::invariants::image::{Batch, Logs};
+use crate::invariants::{Broken, order, recovery, resurrection};
+use crate::oracle::Event;
+use crate::runtime::SimRuntime;
+use crate::trace::Who;
+use crate::world::{NOBODY, World};
+
+/// The broker's machine.
+pub const BROKER: u32 = 1;
+
+/// The broker of a story. Cheap to clone.
+#[derive(Clone)]
+pub struct BrokerNode(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    cluster: Cluster,
+    config: Config,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    stop: Option<Arc<Notify>>,
+    ready: Option<Who>,
+    failed: Option<String>,
+    /// What was durable, and what was there, at each crash that no recovery has been checked against.
+    crashes: Vec<(Logs, Logs)>,
+    /// Batches that were rotted on purpose, by partition folder, as (first, last) offset.
+    rotten: BTreeMap<String, Vec<(i64, i64)>>,
+    broken: Option<Broken>,
+    starts: u64,
+    unclean_starts: u64,
+}
+
+impl BrokerNode {
+    pub(super) fn new(world: &World, plan: &Plan, keeps_page_cache: bool) -> Self {
+        let cluster = Cluster::new(world, keeps_page_cache);
+        cluster.add(BROKER, plan.capacity);
+        cluster.device(BROKER).set_speed(plan.disk);
+        cluster.device(BROKER).platter.set_rates(Rates { cold_read_ppm: plan.cold_ppm, ..Rates::default() });
+        world.network().set_latency(plan.latency.0, plan.latency.1);
+        BrokerNode(Arc::new(Inner {
+            world: world.clone(),
+            cluster,
+            config: plan.config.clone(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("nothing panics while the broker's state is locked")
+    }
+
+    /// Starts the broker, if it does not run.
+    pub async fn start(&self) {
+        self.begin_start();
+    }
+
+    /// Starts the broker, if it does not run; it becomes ready by and by.
+    pub fn begin_start(&self) {
+        if self.runs() {
+            return;
+        }
+        let stop = Arc::new(Notify::new());
+        {
+            let mut state = self.lock();
+            state.stop = Some(stop.clone());
+            state.failed = None;
+            state.starts += 1;
+        }
+        let (node, config) = (self.clone(), self.0.config.clone());
+        self.0.cluster.start(BROKER, move |runtime| async move { node.main(runtime, config, stop).await });
+    }
+
+    async fn main(self, runtime: SimRuntime, config: Config, stop: Arc<Notify>) {
+        let who = runtime.who();
+        match Broker::start(runtime, config).await {
+            Ok(broker) => {
+                self.recovered(who);
+                stop.notified().await;
+                self.lock().ready = None;
+                let stopped = broker.shutdown().await;
+                self.0.world.event(who, "stopped", &[u64::from(stopped.is_ok())], || format!("{stopped:?}"));
+            }
+            Err(error) => {
+                self.0.world.event(who, "unfit", &[], || error.to_string());
+                self.lock().failed = Some(error.to_string());
+            }
+        }
+        self.lock().stop = None;
+        // From outside of the task that ends here, since the machine's end ends its tasks.
+        self.0.cluster.ended(who);
+        self.0.changed.notify_waiters();
+    }
+
+    /// The broker serves: now its logs must hold what the crashes had to leave.
+    fn recovered(&self, who: Who) {
+        let crashes = std::mem::take(&mut self.lock().crashes);
+        let now = Logs::of(&self.device().platter.files());
+        let spared = |folder: &str, batch: &Batch| self.is_rotten(folder, batch);
+        let mut broken = order::check(&now);
+        for (durable, before) in &crashes {
+            broken.extend(recovery::check(durable, &now, spared));
+            broken.extend(resurrection::check(before, durable, &now, spared));
+        }
+        self.0.world.event(who, "ready", &[now.batches() as u64], || format!("{} batches", now.batches()));
+        let mut state = self.lock();
+        state.ready = Some(who);
+        state.unclean_starts += u64::from(!crashes.is_empty());
+        if let Some(first) = broken.into_iter().next() {
+            self.0.world.event(NOBODY, "broken", &[], || format!("{first:?}"));
+            state.broken.get_or_insert(first);
+        }
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until the broker serves.
+    pub async fn ready(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if self.lock().ready.is_some() && self.runs() {
+                return;
+            }
+            if !self.runs() {
+                self.begin_start();
+            }
+            tokio::select! {
+                biased; // either is a reason to look again
+                () = changed => {}
+                () = self.0.world.sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    /// Stops the broker gracefully; returns when its process has ended.
+    pub async fn stop(&self) {
+        let stop = self.lock().stop.clone();
+        if let Some(stop) = stop {
+            stop.notify_one();
+        }
+        while self.runs() {
+            let changed = self.0.changed.notified();
+            tokio::select! {
+                biased; // either is a reason to look again
+                () = changed => {}
+                () = self.0.world.sleep(Duration::from_millis(100)) => {}
+            }
+        }
+    }
+
+    fn down(&self) {
+        let platter = self.device().platter;
+        let before = Logs::of(&platter.files());
+        let mut state = self.lock();
+        state.crashes.push((Logs::of(&platter.durable_files()), before));
+        state.ready = None;
+        state.stop = None;
+    }
+
+    /// `kill -9`.
+    pub fn kill(&self) {
+        self.down();
+        // A kill keeps what was written: all of it counts as durable for this crash.
+        if let Some((durable, before)) = self.lock().crashes.last_mut() {
+            *durable = before.clone();
+        }
+        self.0.cluster.kill(BROKER);
+    }
+
+    /// The power fails.
+    pub fn power_cut(&self, mode: CrashMode, recorder: &Recorder) {
+        self.down();
+        recorder.event(NOBODY, Event::PowerCut { at: self.0.world.now_ns() });
+        self.0.cluster.power_cut(BROKER, mode);
+    }
+
+    /// Stops the process where it stands.
+    pub fn pause(&self) {
+        self.0.cluster.pause(BROKER, true);
+    }
+
+    /// Lets a paused process go on.
+    pub fn resume(&self) {
+        self.0.cluster.pause(BROKER, false);
+    }
+
+    /// Whether a process runs.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        self.0.cluster.runs(BROKER)
+    }
+
+    /// Whether the device failed this process, so that a person would restart it.
+    #[must_use]
+    pub fn is_sick(&self) -> bool {
+        let faults = self.device().platter.faults();
+        faults.sync_errors + faults.write_errors > 0 || self.lock().failed.is_some()
+    }
+
+    /// The first invariant that was found broken.
+    #[must_use]
+    pub fn broken(&self) -> Option<Broken> {
+        self.lock().broken.clone()
+    }
+
+    /// What a stuck story tells about the broker.
+    #[must_use]
+    pub fn state(&self) -> String {
+        let state = self.lock();
+        format!(
+            "runs {}, ready {:?}, failed {:?}, starts {}",
+            self.runs(),
+            state.ready,
+            state.failed,
+            state.starts
+        )
+    }
+
+    /// The broker's disk.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.0.cluster.device(BROKER)
+    }
+
+    /// The broker's wall clock.
+    #[must_use]
+    pub fn clock(&self) -> WallClock {
+        self.0.cluster.clock(BROKER)
+    }
+
+    /// A runtime on another machine, for a client that lives as long as the story.
+    #[must_use]
+    pub fn machine(&self, node: u32) -> SimRuntime {
+        if self.0.cluster.runs(node) {
+            self.0.cluster.kill(node);
+        } else if !self.0.cluster.has(node) {
+            self.0.cluster.add(node, None);
+        }
+        self.0.cluster.start(node, |_| std::future::pending())
+    }
+
+    /// Runs a client on a machine of its own.
+    pub fn client<F>(&self, node: u32, main: impl FnOnce(SimRuntime) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.0.cluster.add(node, None);
+        self.0.cluster.start(node, main);
+    }
+
+    /// Marks the batch around byte `at` of a segment as destroyed on purpose; `false` if there is none.
+    pub fn spare(&self, path: &Path, at: u64, recorder: &Recorder) -> bool {
+        let platter = self.device().platter;
+        let files = platter.durable_files();
+        let Some((_, bytes)) = files.iter().find(|(known, _)| known == path) else { return false };
+        let batches = Logs::of_segment(bytes);
+        let Some(batch) = batches.iter().find(|batch| (batch.at..batch.at + batch.bytes).contains(&at))
+        else {
+            return false;
+        };
+        let folder =
+            path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+        let Some(part) = recorder.part_of_folder(folder) else { return false };
+        recorder.event(NOBODY, Event::Destroyed { part, from: batch.base, last: batch.last });
+        self.lock().rotten.entry(folder.to_owned()).or_default().push((batch.base, batch.last));
+        true
+    }
+
+    /// The offset behind a rotten batch that holds `offset`, if there is one.
+    #[must_use]
+    pub fn behind_rot(&self, topic: &str, index: i32, offset: i64, recorder: &Recorder) -> Option<i64> {
+        let folder = recorder.folder_of(topic, index)?;
+        let state = self.lock();
+        let ranges = state.rotten.get(&folder)?;
+        ranges.iter().find(|(from, last)| (*from..=*last).contains(&offset)).map(|(_, last)| last + 1)
+    }
+
+    fn is_rotten(&self, folder: &str, batch: &Batch) -> bool {
+        let state = self.lock();
+        let ranges = state.rotten.get(folder);
+        ranges.is_some_and(|ranges| {
+            ranges.iter().any(|(from, last)| *from <= batch.last && batch.base <= *last)
+        })
+    }
+
+    /// Opens every log that a graceful stop left, and lets the product compare each with a rebuild of itself.
+    ///
+    /// # Errors
+    /// What differs, and where.
+    pub async fn check_deep(&self) -> Result<(), String> {
+        let platter = self.device().platter;
+        platter.set_rates(Rates::default());
+        let disk = platter.mount();
+        let mut folders: Vec<_> =
+            platter.lengths().iter().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect();
+        folders.dedup();
+        for folder in folders.iter().filter(|folder| folder.parent() == Some(Path::new("partitions"))) {
+            let name = folder.display();
+            let identity =
+                Log::identity_of(&disk, folder).await.map_err(|error| format!("{name}: {error}"))?;
+            let options =
+                OpenOptions { clean: true, now_ms: 0, space: SpaceGuard::new(0, 0), verify_all: false };
+            let opened =
+                Log::open(disk.clone(), folder.clone(), identity, LogConfig::default(), options).await;
+            let (log, _) = opened.map_err(|error| format!("{name}: {error}"))?;
+            let folder_name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let rotten = self.lock().rotten.contains_key(folder_name);
+            match log.check_deep().await {
+                Err(difference) if rotten && difference.starts_with("LOG-5") => {}
+                checked => checked.map_err(|difference| format!("{name}: {difference}"))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What the device counted of its faults.
+    pub fn fault_counts(&self, counts: &mut BTreeMap<String, u64>) {
+        let faults = self.device().platter.faults();
+        let state = self.lock();
+        for (name, count) in [
+            ("disk read errors", faults.read_errors),
+            ("disk write errors", faults.write_errors),
+            ("disk full answers", faults.disk_full),
+            ("disk sync errors", faults.sync_errors),
+            ("disk places damaged", faults.damaged),
+            ("disk damage that was read", faults.damage_read),
+            ("broker starts", state.starts),
+            ("broker recoveries checked", state.unclean_starts),
+        ] {
+            counts.insert(name.into(), count);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The consumers of a story: each reads every partition from the start, and writes down what it was given.
+//!
+//! Owns: positions, polls, voluntary seeks, end-offset questions. Promises: a poll that failed moves nothing and is
+//! no poll. Leaves out: groups. Called by the story.
+
+use std::time::Duration;
+
+use dejaq::runtime::Runtime;
+use dejaq_wire::ids::TopicId;
+
+use super::plan::ConsumerPlan;
+use super::reader::{Fetched, Reader};
+use super::{Stage, producers};
+use crate::oracle::{Event, Part, PollOp};
+use crate::rng::Dice;
+use crate::runtime::SimRuntime;
+
+/// The machine of the first consumer; the others follow.
+pub const FIRST_MACHINE: u32 = 200;
+
+struct Cursor {
+    topic: String,
+    id: TopicId,
+    index: i32,
+    part: Part,
+    position: i64,
+}
+
+/// Starts the consumers, each on a machine of its own.
+pub fn start(stage: &Stage) {
+    for (number, plan) in stage.plan.consumers.iter().enumerate() {
+        let (stage, plan) = (stage.clone(), plan.clone());
+        let machine = FIRST_MACHINE + number as u32;
+        stage.clone().broker.client(machine, move |runtime| async move {
+            consume(&stage, &runtime, &plan, number as u64).await;
+        });
+    }
+}
+
+/// Lets the consumers end: they are only evidence, nobody waits for them.
+pub async fn finish(stage: &Stage) {
+    stage.world.sleep(Duration::from_millis(10)).await;
+}
+
+async fn consume(stage: &Stage, runtime: &SimRuntime, plan: &ConsumerPlan, number: u64) {
+    let mut dice = stage.world.streams().dice("consumer", number);
+    let process = stage.recorder.fresh_process();
+    let reader = Reader { cluster: producers::cluster(runtime.clone()) };
+    let mut cursors = cursors(stage, runtime, &reader).await;
+    loop {
+        let at = dice.below(cursors.len() as u64) as usize;
+        let cursor = &mut cursors[at];
+        if dice.chance(plan.seeks) && cursor.position > 0 {
+            cursor.position = dice.below(cursor.position as u64) as i64;
+            let seek = Event::Seek { process, part: cursor.part, offset: cursor.position };
+            stage.recorder.event(runtime.who(), seek);
+        }
+        poll(stage, runtime, &reader, cursor, process, &mut dice).await;
+        if dice.chance(100) {
+            ask_end(stage, runtime, &reader, cursor).await;
+        }
+        runtime.sleep(Duration::from_micros(dice.below(plan.think.as_micros() as u64 + 1) + 100)).await;
+    }
+}
+
+async fn cursors(stage: &Stage, runtime: &SimRuntime, reader: &Reader) -> Vec<Cursor> {
+    let mut cursors = Vec::new();
+    for topic in &stage.plan.topics {
+        let id = loop {
+            match reader.topic_id(&topic.name).await {
+                Some(id) => break id,
+                None => runtime.sleep(Duration::from_millis(100)).await,
+            }
+        };
+        cursors.extend((0..topic.partitions).map(|index| Cursor {
+            topic: topic.name.clone(),
+            id,
+            index,
+            part: stage.recorder.part(&topic.name, index),
+            position: 0,
+        }));
+    }
+    cursors
+}
+
+async fn poll(
+    stage: &Stage,
+    runtime: &SimRuntime,
+    reader: &Reader,
+    cursor: &mut Cursor,
+    process: u32,
+    dice: &mut Dice,
+) {
+    let begun = runtime.world().now_ns();
+    let wait_ms = *dice.pick(&[0, 20, 500]);
+    let from = cursor.position;
+    let fetched = reader.fetch(&cursor.topic, cursor.id, cursor.index, from, wait_ms).await;
+    let done = runtime.world().now_ns();
+    let op = PollOp {
+        process,
+        part: cursor.part,
+        from,
+        records: vec![],
+        next: from,
+        out_of_range: false,
+        begun,
+        done,
+    };
+    match fetched {
+        Fetched::Records { records, next, .. } => {
+            cursor.position = next;
+            stage.recorder.event(runtime.who(), Event::Poll(PollOp { records, next, ..op }));
+        }
+        Fetched::OutOfRange => {
+            stage.recorder.count("polls out of range");
+            stage.recorder.event(runtime.who(), Event::Poll(PollOp { out_of_range: true, ..op }));
+            if let Some(start) = reader.list(&cursor.topic, cursor.index, -2).await {
+                cursor.position = start;
+                let seek = Event::Seek { process, part: cursor.part, offset: start };
+                stage.recorder.event(runtime.who(), seek);
+            }
+        }
+        Fetched::Refused(_) => {
+            stage.recorder.count("polls refused");
+            if let Some(behind) = stage.broker.behind_rot(&cursor.topic, cursor.index, from, &stage.recorder)
+            {
+                cursor.position = behind;
+                let seek = Event::Seek { process, part: cursor.part, offset: behind };
+                stage.recorder.event(runtime.who(), seek);
+            }
+        }
+        Fetched::Failed => stage.recorder.count("polls failed"),
+    }
+}
+
+async fn ask_end(stage: &Stage, runtime: &SimRuntime, reader: &Reader, cursor: &Cursor) {
+    let begun = runtime.world().now_ns();
+    if let Some(offset) = reader.list(&cursor.topic, cursor.index, -1).await {
+        stage.recorder.event(runtime.who(), Event::EndOffset { part: cursor.part, offset, begun });
+    }
+}

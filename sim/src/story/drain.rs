@@ -1,0 +1,67 @@
+//! The final read: a fresh reader takes every partition from its start to its end.
+//!
+//! Owns: what the oracle calls `Drained`. Promises: an empty answer below the end is no end: it reads on until the end
+//! that the broker named, and retries what fails, until the story's limit (tester mutant T3 would stop earlier).
+
+use std::time::Duration;
+
+use dejaq::runtime::Runtime;
+
+use super::reader::{Fetched, Reader};
+use super::{Stage, producers};
+use crate::oracle::{Event, Seen};
+
+/// The machine of the reader.
+const MACHINE: u32 = 300;
+
+/// Reads everything.
+pub async fn drain(stage: &Stage) {
+    let runtime = stage.broker.machine(MACHINE);
+    let reader = Reader { cluster: producers::cluster(runtime.clone()) };
+    for topic in &stage.plan.topics {
+        let id = loop {
+            match reader.topic_id(&topic.name).await {
+                Some(id) => break id,
+                None => runtime.sleep(Duration::from_millis(100)).await,
+            }
+        };
+        for index in 0..topic.partitions {
+            let end = ask(&runtime, &reader, &topic.name, index, -1).await;
+            let start = ask(&runtime, &reader, &topic.name, index, -2).await;
+            let (mut at, mut all): (i64, Vec<Seen>) = (start, Vec::new());
+            while at < end {
+                match reader.fetch(&topic.name, id, index, at, 100).await {
+                    Fetched::Records { records, next, .. } => {
+                        all.extend(records);
+                        at = next;
+                    }
+                    Fetched::OutOfRange => at = ask(&runtime, &reader, &topic.name, index, -2).await.max(at),
+                    Fetched::Refused(_) => {
+                        match stage.broker.behind_rot(&topic.name, index, at, &stage.recorder) {
+                            Some(behind) => at = behind,
+                            None => runtime.sleep(Duration::from_millis(200)).await,
+                        }
+                    }
+                    Fetched::Failed => runtime.sleep(Duration::from_millis(100)).await,
+                }
+            }
+            let part = stage.recorder.part(&topic.name, index);
+            stage.recorder.event(runtime.who(), Event::Drained { part, start, end, records: all });
+        }
+    }
+}
+
+async fn ask(
+    runtime: &crate::runtime::SimRuntime,
+    reader: &Reader,
+    topic: &str,
+    index: i32,
+    timestamp: i64,
+) -> i64 {
+    loop {
+        match reader.list(topic, index, timestamp).await {
+            Some(offset) => return offset,
+            None => runtime.sleep(Duration::from_millis(100)).await,
+        }
+    }
+}

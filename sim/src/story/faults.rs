@@ -1,0 +1,40 @@
+//! What can go wrong, as values.
+//!
+//! Owns: [`Fault`]. Leaves out: making it happen (see `nemesis`). Source: CORRECTNESS.md 0.4.
+
+/// One kind of mishap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// `kill -9`, and a restart after a while.
+    Kill,
+    /// The power fails at any instant; what was not synced is lost, kept or garbled by sectors.
+    PowerCut,
+    /// As [`Fault::PowerCut`], again before the recovery is through.
+    PowerCutTwice,
+    /// A graceful stop and start.
+    Restart,
+    /// The process stands still for a while.
+    Pause,
+    /// The clients cannot reach the broker, or its answers do not come back.
+    CutOff,
+    /// All connections to the broker are reset.
+    Reset,
+    /// Syncs and reads take long.
+    SlowDisk,
+    /// One sync fails; the process is restarted a while after.
+    FailedSync,
+    /// One append fails half way; the process is restarted a while after.
+    FailedWrite,
+    /// Some reads fail for a while.
+    FailedReads,
+    /// The disk is full for a while.
+    DiskFull,
+    /// The wall clock jumps, forward or back.
+    ClockStep,
+    /// One byte of a log rots below what is durable.
+    Rot,
+    /// One sector of what a sync covered keeps its old content, or lands in another file.
+    LyingDisk,
+    /// The log start is moved by DeleteRecords.
+    Trim,
+}

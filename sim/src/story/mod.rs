@@ -1,0 +1,166 @@
+//! A story: a broker, clients with their workload, faults for a while, then calm, then the judgement.
+//!
+//! Owns: the two acts that every scenario has. Promises: faults stop before the calm act; in it the broker must come
+//! up, serve, and still hold every acknowledged record, within [`CALM_LIMIT`] of virtual time, or the run is stuck.
+//! Leaves out: which faults and which workload (the scenario's [`Plan`]).
+//!
+//! ```text
+//! chaos ── nemesis strikes, clients send and poll, invariants after each recovery ──┐
+//! calm  ── heal, (re)start, clients finish, drain by a fresh reader, graceful stop, ┴─► deep check, oracle
+//! ```
+
+mod broker;
+mod consumers;
+mod drain;
+mod faults;
+mod hostiles;
+mod nemesis;
+mod plan;
+mod producers;
+mod reader;
+mod recorder;
+
+use std::time::Duration;
+
+pub use broker::BROKER;
+pub use faults::Fault;
+pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
+pub use recorder::Recorder;
+
+use crate::invariants::Broken;
+use crate::oracle;
+use crate::runner::{RunParams, RunReport, Status};
+use crate::world::World;
+use broker::BrokerNode;
+
+/// How long the calm act may take, in virtual time.
+pub const CALM_LIMIT: Duration = Duration::from_secs(300);
+
+/// Everything that the parts of a running story share. Cheap to clone.
+#[derive(Clone)]
+pub struct Stage {
+    /// The world.
+    pub world: World,
+    /// The broker's machine.
+    pub broker: BrokerNode,
+    /// What clients saw.
+    pub recorder: Recorder,
+    /// The plan.
+    pub plan: std::sync::Arc<Plan>,
+}
+
+/// Runs `plan` (made from the world's streams by the scenario) and reports.
+#[must_use]
+pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
+    let keeps_page_cache = params.tester == 1;
+    let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
+        let plan = std::sync::Arc::new(plan(&world));
+        let broker = BrokerNode::new(&world, &plan, keeps_page_cache);
+        let stage = Stage { recorder: Recorder::new(&world, &plan), world, broker, plan };
+        let outcome = acts(&stage).await;
+        (report(&stage, outcome), stage.recorder.history())
+    });
+    let (report, history) = match ended {
+        Ok((report, history)) => (report, Some(history)),
+        Err(panic) => (RunReport::crash(panic), None),
+    };
+    write_history(params, history.as_ref());
+    report
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the history file is for the person outside of the simulated world"
+)]
+fn write_history(params: &RunParams, history: Option<&oracle::History>) {
+    if let (Some(file), Some(history)) = (&params.history, history) {
+        let written = std::fs::write(file, history.to_json_lines());
+        written.unwrap_or_else(|error| panic!("history {}: {error}", file.display()));
+    }
+}
+
+/// Why a story ended before the judgement.
+enum Stop {
+    Stuck(String),
+    Broken(Broken),
+}
+
+async fn acts(stage: &Stage) -> Result<(), Stop> {
+    let stuck = |what: &str| Stop::Stuck(what.to_owned());
+    stage.broker.start().await;
+    let begun = stage.world.now_ns();
+    within(stage, "the topics", producers::create_topics(stage)).await?;
+    producers::start(stage);
+    consumers::start(stage);
+    hostiles::start(stage);
+    nemesis::strike(stage).await;
+    stage.recorder.phase("calm");
+    nemesis::heal(stage).await;
+    within(stage, "the broker to be ready", stage.broker.ready()).await?;
+    within(stage, "the producers to finish", producers::finish(stage)).await?;
+    within(stage, "the final read", drain::drain(stage)).await?;
+    consumers::finish(stage).await;
+    within(stage, "the broker to stop", stage.broker.stop()).await?;
+    if let Some(broken) = stage.broker.broken() {
+        return Err(Stop::Broken(broken));
+    }
+    if let Err(text) = stage.broker.check_deep().await {
+        return Err(Stop::Broken(Broken { name: "DEEP", evidence: text }));
+    }
+    if stage.world.now_ns() <= begun {
+        return Err(stuck("time did not pass"));
+    }
+    Ok(())
+}
+
+async fn within<T>(stage: &Stage, what: &str, work: impl Future<Output = T>) -> Result<T, Stop> {
+    let limit = stage.world.sleep(CALM_LIMIT);
+    tokio::select! {
+        biased; // the work first: what is done in time counts
+        done = work => Ok(done),
+        () = limit => Err(match stage.broker.broken() {
+            Some(broken) => Stop::Broken(broken),
+            None => Stop::Stuck(format!("waited {CALM_LIMIT:?} for {what}: {}", stage.broker.state())),
+        }),
+    }
+}
+
+fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
+    let history = stage.recorder.history();
+    let verdict = oracle::judge(&history);
+    let (status, checker, message) = match (verdict.violations.first(), outcome) {
+        (_, Err(Stop::Broken(broken))) => (Status::Violation, broken.name.to_owned(), broken.evidence),
+        (Some(first), _) => {
+            let more = verdict.violations.len() - 1;
+            (Status::Violation, format!("{:?}", first.anomaly), format!("{first} (and {more} more)"))
+        }
+        (None, Err(Stop::Stuck(what))) => (Status::Stuck, "liveness".into(), what),
+        (None, Ok(())) => match verdict.undecided.first() {
+            Some(reason) => (Status::Stuck, "undecided".into(), reason.clone()),
+            None => (Status::Pass, String::new(), String::new()),
+        },
+    };
+    let (digest, events) = stage.world.trace().digest();
+    let mut counts = stage.recorder.counts();
+    for (name, count) in [
+        ("records acknowledged", verdict.counts.acked),
+        ("records unknown", verdict.counts.unknown),
+        ("records refused", verdict.counts.failed),
+        ("records polled", verdict.counts.polled),
+        ("records in the final read", verdict.counts.drained),
+        ("losses excused", verdict.counts.excused),
+    ] {
+        counts.insert(name.into(), count as u64);
+    }
+    stage.broker.fault_counts(&mut counts);
+    RunReport {
+        status,
+        checker,
+        message,
+        digest,
+        events,
+        sim_ms: stage.world.now_ns() / 1_000_000,
+        counts,
+        marks: dejaq_storage::probe::marks_reached().into_iter().map(str::to_owned).collect(),
+    }
+}

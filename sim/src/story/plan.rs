@@ -1,0 +1,202 @@
+//! What a scenario fixes or draws: topics, clients, faults, for how long.
+//!
+//! Owns: [`Plan`] and a random one to start from. Promises: a plan is a function of the world's streams.
+//! Leaves out: doing it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dejaq::client::producer::Acks;
+use dejaq::config::Config;
+use dejaq_wire::record::Compression;
+
+use super::faults::Fault;
+use crate::disk::Speed;
+use crate::rng::Dice;
+
+/// A topic.
+#[derive(Debug, Clone)]
+pub struct TopicPlan {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// Its configs by Kafka's names.
+    pub configs: BTreeMap<String, String>,
+    /// Whether an acks=all reply promises to survive a power cut.
+    pub durable: bool,
+    /// Whether records may go because retention or DeleteRecords removes them.
+    pub trims: bool,
+}
+
+/// A producer.
+#[derive(Debug, Clone)]
+pub struct ProducerPlan {
+    /// What acknowledgement it asks for.
+    pub acks: Acks,
+    /// Whether it is idempotent.
+    pub idempotent: bool,
+    /// How it compresses.
+    pub compression: Compression,
+    /// Records it sends over the chaos act, at most.
+    pub records: u64,
+    /// The longest pause between two records.
+    pub think: Duration,
+    /// Records under way at a time.
+    pub window: usize,
+    /// The largest value.
+    pub value_bytes: usize,
+    /// How long records gather.
+    pub linger: Duration,
+}
+
+/// A consumer that reads every partition of every topic.
+#[derive(Debug, Clone)]
+pub struct ConsumerPlan {
+    /// The longest pause between two polls.
+    pub think: Duration,
+    /// How often of 1000 polls it goes back to an earlier offset first.
+    pub seeks: u64,
+}
+
+/// A whole story.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The broker's settings.
+    pub config: Config,
+    /// The topics.
+    pub topics: Vec<TopicPlan>,
+    /// The producers.
+    pub producers: Vec<ProducerPlan>,
+    /// The consumers.
+    pub consumers: Vec<ConsumerPlan>,
+    /// How long faults strike.
+    pub chaos: Duration,
+    /// The pause between two faults, at least and at most.
+    pub gap: (Duration, Duration),
+    /// What may strike, and how likely.
+    pub faults: Vec<(u64, Fault)>,
+    /// The network's latency.
+    pub latency: (Duration, Duration),
+    /// The disk's speed when it is well.
+    pub disk: Speed,
+    /// The disk's size.
+    pub capacity: Option<u64>,
+    /// Chance in a million that a read finds its pages cold.
+    pub cold_ppm: u32,
+    /// Clients that mean harm.
+    pub hostiles: usize,
+}
+
+/// The durability of a topic, with what it promises.
+pub const DURABLE: (&str, bool) = ("durable", true);
+/// Synced in the background.
+pub const REPLICATED: (&str, bool) = ("replicated", false);
+/// Never synced by will.
+pub const NONE: (&str, bool) = ("none", false);
+
+impl Plan {
+    /// A calm plan with a drawn workload and drawn knobs: scenarios add their faults.
+    #[must_use]
+    pub fn drawn(dice: &mut Dice) -> Plan {
+        let mut config = Config::drawn(|| dice.any());
+        config.admin_listen = String::new();
+        config.listen = format!("n{}:9092", super::BROKER);
+        config.min_free_bytes = 0;
+        let ms = Duration::from_millis;
+        let topics = (0..dice.between(1, 3)).map(|number| TopicPlan::drawn(number, dice, DURABLE)).collect();
+        let producers = (0..dice.between(1, 4)).map(|_| ProducerPlan::drawn(dice)).collect();
+        let consumers = (0..dice.between(1, 3))
+            .map(|_| ConsumerPlan { think: ms(dice.log_between(1, 200)), seeks: *dice.pick(&[0, 0, 20]) })
+            .collect();
+        let fastest = dice.log_between(20, 2000);
+        Plan {
+            config,
+            topics,
+            producers,
+            consumers,
+            chaos: ms(dice.between(2_000, 8_000)),
+            gap: (ms(50), ms(dice.between(300, 2000))),
+            faults: Vec::new(),
+            latency: (Duration::from_micros(fastest), Duration::from_micros(fastest * dice.between(1, 8))),
+            disk: Speed {
+                sync_from: Duration::from_micros(dice.log_between(50, 1000)),
+                sync_to: Duration::from_micros(dice.log_between(1000, 20_000)),
+                stall: Duration::ZERO,
+            },
+            capacity: None,
+            cold_ppm: *dice.pick(&[0, 0, 100_000, 1_000_000]),
+            hostiles: 0,
+        }
+    }
+
+    /// Gives every topic this durability.
+    #[must_use]
+    pub fn with_durability(mut self, (word, durable): (&str, bool)) -> Plan {
+        for topic in &mut self.topics {
+            topic.configs.insert("durability".into(), word.into());
+            topic.durable = durable;
+        }
+        self
+    }
+
+    /// Makes segments so small that the log rolls all the time.
+    #[must_use]
+    pub fn with_segments(mut self, bytes: u64) -> Plan {
+        for topic in &mut self.topics {
+            topic.configs.insert("internal.segment.bytes".into(), bytes.to_string());
+        }
+        self
+    }
+
+    /// Makes every producer idempotent with acks=all.
+    #[must_use]
+    pub fn all_idempotent(mut self) -> Plan {
+        for producer in &mut self.producers {
+            producer.acks = Acks::All;
+            producer.idempotent = true;
+        }
+        self
+    }
+
+    /// Adds a fault with its weight; 0 is never.
+    #[must_use]
+    pub fn fault(mut self, weight: u64, fault: Fault) -> Plan {
+        self.faults.push((weight, fault));
+        self
+    }
+}
+
+impl TopicPlan {
+    fn drawn(number: u64, dice: &mut Dice, (word, durable): (&str, bool)) -> TopicPlan {
+        let mut configs = BTreeMap::from([("durability".to_owned(), word.to_owned())]);
+        configs.insert("internal.segment.bytes".into(), dice.log_between(4096, 1 << 20).to_string());
+        configs.insert("index.interval.bytes".into(), dice.log_between(64, 8192).to_string());
+        let partitions = dice.between(1, 4) as i32;
+        TopicPlan { name: format!("topic-{number}"), partitions, configs, durable, trims: false }
+    }
+}
+
+impl ProducerPlan {
+    fn drawn(dice: &mut Dice) -> ProducerPlan {
+        let acks = *dice.pick(&[Acks::All, Acks::All, Acks::All, Acks::Leader]);
+        let codecs = [
+            Compression::None,
+            Compression::None,
+            Compression::Gzip,
+            Compression::Snappy,
+            Compression::Lz4,
+            Compression::Zstd,
+        ];
+        ProducerPlan {
+            acks,
+            idempotent: acks == Acks::All && dice.chance(700),
+            compression: *dice.pick(&codecs),
+            records: dice.between(50, 600),
+            think: Duration::from_millis(dice.log_between(1, 60)),
+            window: dice.log_between(1, 60) as usize,
+            value_bytes: dice.log_between(16, 4000) as usize,
+            linger: Duration::from_millis(*dice.pick(&[0, 0, 1, 5, 20])),
+        }
+    }
+}

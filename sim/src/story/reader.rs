@@ -1,0 +1,139 @@
+//! A reader of one partition at a time, straight on the Fetch API: the oracle's own eyes.
+//!
+//! Owns: fetch, list offsets, decoding. Promises: what a poll is told is what the broker sent, checked by CRC; an
+//! error is an error and moves nothing. Leaves out: the native consumer (another kind of reader uses it).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use dejaq::client::cluster::Cluster;
+use dejaq::runtime::{Mono, Runtime};
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
+use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic};
+use dejaq_wire::kafka::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
+use dejaq_wire::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
+use dejaq_wire::record::Batches;
+
+use super::producers::{digest, number_of};
+use crate::oracle::Seen;
+use crate::runtime::SimRuntime;
+
+/// A record's batch decompresses to no more than this.
+const DECODE_LIMIT: usize = 64 << 20;
+
+/// What one fetch brought.
+#[derive(Debug)]
+pub enum Fetched {
+    /// Records from the position on, and where to read on.
+    Records {
+        /// The records.
+        records: Vec<Seen>,
+        /// The next position.
+        next: i64,
+        /// The watermark that came with them.
+        watermark: i64,
+    },
+    /// The broker says that the position is out of range.
+    OutOfRange,
+    /// The broker refuses.
+    Refused(ErrorCode),
+    /// No answer.
+    Failed,
+}
+
+/// A reader.
+pub struct Reader {
+    pub cluster: Cluster<SimRuntime>,
+}
+
+impl Reader {
+    fn deadline(&self, seconds: u64) -> Mono {
+        self.cluster.runtime().now().plus(Duration::from_secs(seconds))
+    }
+
+    /// The topic's id.
+    pub async fn topic_id(&self, topic: &str) -> Option<TopicId> {
+        let topics = vec![MetadataRequestTopic { name: Some(topic.into()), ..Default::default() }];
+        let request = MetadataRequest { topics: Some(topics), ..Default::default() };
+        let answer = self.cluster.ask_any(&request, self.deadline(5)).await.ok()?;
+        answer.topics.first().filter(|topic| topic.error_code.is_none()).map(|topic| topic.topic_id)
+    }
+
+    /// The earliest (-2) or latest (-1) offset, or the one at a time.
+    pub async fn list(&self, topic: &str, index: i32, timestamp: i64) -> Option<i64> {
+        let deadline = self.deadline(5);
+        let (connection, _) = self.cluster.leader(topic, PartitionId(index), deadline).await.ok()?;
+        let partitions = vec![ListOffsetsPartition {
+            partition_index: PartitionId(index),
+            timestamp,
+            ..Default::default()
+        }];
+        let topics = vec![ListOffsetsTopic { name: topic.into(), partitions }];
+        let request = ListOffsetsRequest { replica_id: BrokerId::NONE, topics, ..Default::default() };
+        let answer = connection.call(&request, deadline).await.ok()?;
+        let partition = answer.topics.first()?.partitions.first()?;
+        partition.error_code.is_none().then_some(partition.offset.0)
+    }
+
+    /// One fetch from a position, waiting up to `wait_ms` for news.
+    pub async fn fetch(&self, topic: &str, id: TopicId, index: i32, from: i64, wait_ms: i32) -> Fetched {
+        let deadline = self.deadline(8);
+        let Ok((connection, _)) = self.cluster.leader(topic, PartitionId(index), deadline).await else {
+            return Fetched::Failed;
+        };
+        let partition = FetchPartition {
+            partition: PartitionId(index),
+            fetch_offset: Offset(from),
+            partition_max_bytes: 64 << 10,
+            ..Default::default()
+        };
+        let topics = vec![FetchTopic { topic: topic.into(), topic_id: id, partitions: vec![partition] }];
+        let request = FetchRequest {
+            max_wait_ms: wait_ms,
+            min_bytes: 1,
+            max_bytes: 256 << 10,
+            topics,
+            ..Default::default()
+        };
+        let Ok(answer) = connection.call(&request, deadline).await else { return Fetched::Failed };
+        let data = answer.responses.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
+        let Some(data) = data else { return Fetched::Refused(answer.error_code) };
+        if data.error_code == ErrorCode::OFFSET_OUT_OF_RANGE {
+            return Fetched::OutOfRange;
+        }
+        if !data.error_code.is_none() {
+            return Fetched::Refused(data.error_code);
+        }
+        let run = data.records.map(|records| records.into_bytes()).unwrap_or_default();
+        decode(run, from, data.high_watermark.0)
+    }
+}
+
+/// The records at or behind `from`. Panics on bytes that no broker may send: that is a finding.
+fn decode(run: Bytes, from: i64, watermark: i64) -> Fetched {
+    let (mut records, mut next) = (Vec::new(), from);
+    for batch in Batches::new(run) {
+        let batch = batch.unwrap_or_else(|error| panic!("the broker sent a broken run at {next}: {error}"));
+        batch.check_crc().unwrap_or_else(|error| panic!("the broker served damage at {next}: {error}"));
+        let all = batch
+            .records(DECODE_LIMIT)
+            .unwrap_or_else(|error| panic!("undecodable batch at {next}: {error}"));
+        for record in all {
+            let record = record.unwrap_or_else(|error| panic!("undecodable record at {next}: {error}"));
+            if record.offset.0 < from {
+                continue;
+            }
+            let headers: Vec<(String, Option<Bytes>)> = record
+                .headers
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value))
+                .collect();
+            let value = number_of(record.value.as_deref());
+            let digest = digest(record.key.as_deref(), record.value.as_deref().unwrap_or_default(), &headers);
+            records.push(Seen { offset: record.offset.0, value, digest });
+        }
+        next = next.max(batch.header.last_offset().0 + 1);
+    }
+    Fetched::Records { records, next, watermark }
+}

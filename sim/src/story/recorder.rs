@@ -1,0 +1,196 @@
+//! What clients saw, written down as it happens, and what the nemesis did.
+//!
+//! Owns: the history of the run, unique values, counters. Promises: an event is in the trace, too.
+//! Leaves out: judging (see `oracle`).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::oracle::{Event, History, Outcome, Part, PartInfo};
+use crate::story::plan::Plan;
+use crate::trace::Who;
+use crate::world::{NOBODY, World};
+
+/// The history of a run. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder(Arc<Inner>);
+
+struct Inner {
+    world: World,
+    parts: BTreeMap<(String, i32), Part>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    history: History,
+    counts: BTreeMap<String, u64>,
+    next_value: u64,
+    next_process: u32,
+    working: i64,
+    calm: bool,
+    folders: BTreeMap<String, (String, i32)>,
+}
+
+impl Recorder {
+    /// An empty history over the plan's partitions.
+    #[must_use]
+    pub fn new(world: &World, plan: &Plan) -> Self {
+        let mut parts = BTreeMap::new();
+        let mut history = History::default();
+        for topic in &plan.topics {
+            for index in 0..topic.partitions {
+                parts.insert((topic.name.clone(), index), history.partitions.len());
+                let name = format!("{}-{index}", topic.name);
+                history.partitions.push(PartInfo { name, durable: topic.durable });
+            }
+        }
+        let state = Mutex::new(State { history, ..State::default() });
+        Recorder(Arc::new(Inner { world: world.clone(), parts, state }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("nothing panics while the history is locked")
+    }
+
+    /// The number of a partition.
+    ///
+    /// # Panics
+    /// If the plan does not have it.
+    #[must_use]
+    pub fn part(&self, topic: &str, index: i32) -> Part {
+        *self.0.parts.get(&(topic.to_owned(), index)).expect("the partition is in the plan")
+    }
+
+    /// Learns the id of a topic, and so the folders of its partitions.
+    pub fn topic_has_id(&self, topic: &str, id: [u8; 16]) {
+        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut state = self.lock();
+        for (name, index) in self.0.parts.keys().filter(|(name, _)| name == topic) {
+            state.folders.insert(format!("{hex}-{index}"), (name.clone(), *index));
+        }
+    }
+
+    /// Which partition lives in a folder.
+    #[must_use]
+    pub fn part_of_folder(&self, folder: &str) -> Option<Part> {
+        self.lock().folders.get(folder).map(|(topic, index)| self.part(topic, *index))
+    }
+
+    /// In which folder a partition lives.
+    #[must_use]
+    pub fn folder_of(&self, topic: &str, index: i32) -> Option<String> {
+        let state = self.lock();
+        let at = state.folders.iter().find(|(_, (name, number))| name == topic && *number == index);
+        at.map(|(folder, _)| folder.clone())
+    }
+
+    /// A value that nobody sent before; never 0.
+    #[must_use]
+    pub fn fresh_value(&self) -> u64 {
+        let mut state = self.lock();
+        state.next_value += 1;
+        state.next_value
+    }
+
+    /// A number for a producer session or a consumer.
+    #[must_use]
+    pub fn fresh_process(&self) -> u32 {
+        let mut state = self.lock();
+        state.next_process += 1;
+        state.next_process
+    }
+
+    /// Adds an event, which `who` saw.
+    pub fn event(&self, who: Who, event: Event) {
+        let (kind, words) = words_of(&event);
+        self.0.world.event(who, kind, &words, || format!("{event:?}"));
+        self.lock().history.events.push(event);
+    }
+
+    /// Counts something that the report tells.
+    pub fn count(&self, what: impl Into<String>) {
+        *self.lock().counts.entry(what.into()).or_default() += 1;
+    }
+
+    /// Says that so many more producers work, or have ended.
+    pub fn working(&self, change: i64) {
+        self.lock().working += change;
+    }
+
+    /// Whether a producer still works.
+    #[must_use]
+    pub fn is_working(&self) -> bool {
+        self.lock().working > 0
+    }
+
+    /// Whether the faults are over.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.lock().calm
+    }
+
+    /// The highest offset that a send to this partition was told.
+    #[must_use]
+    pub fn highest_acked(&self, part: Part) -> Option<i64> {
+        let state = self.lock();
+        let told = state.history.events.iter().filter_map(|event| match event {
+            Event::Send(send) if send.part == part => match send.outcome {
+                Outcome::Ok { offset } => offset,
+                Outcome::Fail | Outcome::Info => None,
+            },
+            _ => None,
+        });
+        told.max()
+    }
+
+    /// Notes the beginning of the calm act.
+    pub fn phase(&self, name: &'static str) {
+        self.lock().calm = true;
+        self.0
+            .world
+            .event(NOBODY, "phase", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
+    }
+
+    /// The history so far.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.lock().history.clone()
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<String, u64> {
+        self.lock().counts.clone()
+    }
+}
+
+fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
+    match event {
+        Event::Send(send) => {
+            let outcome = match send.outcome {
+                Outcome::Ok { offset } => offset.map_or(1, |offset| offset as u64 + 2),
+                Outcome::Fail => u64::MAX,
+                Outcome::Info => u64::MAX - 1,
+            };
+            (
+                "sent",
+                vec![send.part as u64, send.value, outcome, u64::from(send.attempts), send.begun, send.done],
+            )
+        }
+        Event::Poll(poll) => {
+            let mut words =
+                vec![poll.part as u64, poll.from as u64, poll.next as u64, poll.records.len() as u64];
+            words.extend(poll.records.iter().map(|seen| seen.value ^ u64::from(seen.digest) << 32));
+            ("polled", words)
+        }
+        Event::Seek { part, offset, .. } => ("seek", vec![*part as u64, *offset as u64]),
+        Event::EndOffset { part, offset, .. } => ("end", vec![*part as u64, *offset as u64]),
+        Event::Trimmed { part, to } => ("trim", vec![*part as u64, *to as u64]),
+        Event::Destroyed { part, from, last } => ("rotten", vec![*part as u64, *from as u64, *last as u64]),
+        Event::PowerCut { at } => ("dark", vec![*at]),
+        Event::Drained { part, start, end, records } => {
+            ("drained", vec![*part as u64, *start as u64, *end as u64, records.len() as u64])
+        }
+    }
+}
