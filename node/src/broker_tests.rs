@@ -143,7 +143,8 @@ async fn a_bad_topic_default_is_refused_before_anything_is_touched() {
     config.topics.defaults.insert("retention.ms".to_owned(), "soon".to_owned());
     let started = Broker::start(TokioRuntime::new(disk, SocketOptions::default()), config).await;
     assert!(matches!(started, Err(StartError::TopicDefaults(_))));
-    assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
+    let disk = FileDisk::open(dir.path()).expect("a directory");
+    assert_eq!(dejaq_storage::Disk::list(&disk, Path::new("")).expect("readable"), []);
 }
 
 #[test]
