@@ -12,6 +12,7 @@ mod admin;
 mod bench;
 mod client;
 mod consume;
+mod log;
 mod output;
 mod produce;
 mod start;
@@ -40,6 +41,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic.
     Consume(consume::Args),
+    /// Look into a broker's data directory.
+    Log(log::Args),
     /// Measure a broker: this one or any other that speaks Kafka's protocol.
     Bench(bench::Args),
 }
@@ -63,6 +66,7 @@ pub fn main() -> ExitCode {
         Command::Topic(args) => topic::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
+        Command::Log(args) => log::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
     };
     match result {

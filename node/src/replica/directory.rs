@@ -222,7 +222,9 @@ impl<R: Runtime> Directory<R> {
         runtime.spawn("flusher", directory.flusher.clone().run());
         directory.apply_as(&image, was_clean).await;
         let (space, every) = (directory.space.clone(), directory.settings.retention_every);
-        runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
+        if directory.settings.min_free_bytes > 0 {
+            runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
+        }
         runtime.spawn("retention", retention::run(runtime.clone(), every, directory.clone()));
         Ok(directory)
     }

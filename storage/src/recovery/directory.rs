@@ -82,13 +82,14 @@ fn probe<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<Probe<D>> {
     Ok(Probe { base, files: Files { log, sum }, log_len, records, ragged })
 }
 
-/// The last marker of the newest side file that has one.
+/// The last marker that speaks of `most` at most, in the newest side file that has one.
 pub(super) async fn newest_marker<D: Disk>(
     loader: &Loader<D>,
     probes: &[Probe<D>],
+    most: Offset,
 ) -> Result<Option<Marker>, OpenError> {
     for probe in probes.iter().rev() {
-        if let Some((_, marker)) = last_marker(loader, probe, Offset(i64::MAX)).await? {
+        if let Some((_, marker)) = last_marker(loader, probe, most).await? {
             return Ok(Some(marker));
         }
     }

@@ -145,12 +145,13 @@ pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenE
     let intent = loader.read_offset(TRUNCATE, TRUNCATE_KIND, &mut report).await?;
     let start_file = loader.read_offset(START, START_KIND, &mut report).await?;
     let mut probes = directory::probe_all(loader, &bases)?;
-    let newest = directory::newest_marker(loader, &probes).await?;
+    // What a truncation cuts may be gone already, so that only points before it can be believed.
+    let most = intent.unwrap_or(Offset(i64::MAX));
+    let newest = directory::newest_marker(loader, &probes, most).await?;
     let start = start_of(start_file, newest, &probes);
     directory::remove_below(loader, &mut probes, start).await?;
 
-    let marked = newest.map_or(start, |marker| marker.end);
-    let durable = intent.map_or(marked, |to| to.min(marked));
+    let durable = newest.map_or(start, |marker| marker.end);
     let mut progress = Progress {
         segments: Vec::new(),
         durable,

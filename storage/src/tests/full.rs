@@ -1,1 +1,157 @@
-//! Later.
+//! A full disk at every operation, failed writes, failed syncs.
+
+use super::kit::*;
+use crate::model_disk::random::stream;
+use crate::model_disk::{CrashMode, Fault, Plan};
+use crate::{AppendError, FlushError, LogConfig, SealReason, Sealed, SpaceGuard};
+use dejaq_wire::ids::Offset;
+
+fn plan(fault: Fault, path: &str, after: u64) -> Plan {
+    Plan { fault, path_contains: path.to_owned(), after }
+}
+
+#[test]
+fn a_full_disk_refuses_and_leaves_the_log_as_it_was_and_room_heals() {
+    for spare in (0..3000).step_by(37) {
+        let mut pair = Pair::new(small());
+        pair.fill(3);
+        pair.flush();
+        let used: u64 = pair.platter.lengths().iter().map(|(_, len)| len).sum();
+        pair.platter.set_capacity(Some(used + spare));
+        let mut refused = 0;
+        for at in 0..30 {
+            match pair.append(Spec::plain(2, 60)) {
+                Ok(_) => {}
+                Err(AppendError::DiskFull) => refused += 1,
+                Err(error) => panic!("{spare} bytes: {error}"),
+            }
+            if at % 3 == 0 {
+                match now(pair.log.flush()) {
+                    Ok(flushed) => pair.durable = flushed,
+                    Err(FlushError::Full) => {}
+                    Err(error) => panic!("{spare} bytes: {error}"),
+                }
+            }
+            pair.check();
+        }
+        assert!(refused > 0, "{spare} bytes were never too few");
+        // A crash on the full disk, and a start with no more room than that.
+        let fork = pair.platter.fork();
+        fork.crash(&mut stream(spare, "full", 0), CrashMode::Subset);
+        fork.set_capacity(None);
+        let (log, report) = try_open(&fork, small()).expect("recovery");
+        assert!(log.end() >= pair.durable && report.damaged.is_empty(), "{report:?}");
+
+        pair.platter.set_capacity(None);
+        pair.fill(10);
+        pair.flush();
+        pair.check();
+    }
+}
+
+#[test]
+fn the_low_water_mark_refuses_before_the_disk_is_full() {
+    let mut pair = Pair::new(small());
+    let guard = SpaceGuard::new(100, 200);
+    let mut options = options();
+    options.space = guard.clone();
+    pair.platter.kill();
+    let opened = now(crate::Log::open(pair.platter.mount(), dir(), identity(), small(), options));
+    pair.log = opened.expect("a log").0;
+    guard.update(99);
+    assert_eq!(pair.append(Spec::plain(1, 1)), Err(AppendError::DiskFull));
+    guard.update(200);
+    pair.fill(1);
+    pair.check();
+}
+
+#[test]
+fn a_failed_append_is_taken_back_and_seals_the_log() {
+    let mut pair = Pair::new(small());
+    pair.fill(3);
+    pair.flush();
+    pair.platter.plan(plan(Fault::WriteError, ".log", 0));
+    assert!(matches!(pair.append(Spec::of(5, 0, 1)), Err(AppendError::Io(_))));
+    pair.check();
+    assert!(pair.log.describe_producers().is_empty(), "producers change only with a write");
+    assert_eq!(pair.log.sealed(), Some(SealReason::WriteFailed));
+    assert_eq!(pair.append(Spec::plain(1, 1)), Err(AppendError::Sealed));
+    pair.platter.kill();
+    let (mut pair, _) = pair.reopen(small());
+    pair.fill(1);
+    pair.check();
+}
+
+#[test]
+fn a_failed_sync_seals_for_ever_and_acks_nothing() {
+    for (fault, path) in [(Fault::SyncError, ".log"), (Fault::SyncError, ".sum"), (Fault::DirSyncError, "")] {
+        let mut pair = Pair::new(small());
+        pair.fill(3);
+        pair.flush();
+        pair.fill(20);
+        pair.platter.plan(plan(fault, path, 0));
+        let failed = now(pair.log.flush());
+        assert_eq!(failed, Err(FlushError::Sealed(Sealed(SealReason::SyncFailed))), "{fault:?} {path}");
+        assert_eq!(pair.log.flushed(), Offset(6));
+        assert_eq!(pair.append(Spec::plain(1, 1)), Err(AppendError::Sealed));
+        assert!(now(pair.log.flush()).is_err(), "the next sync would say Ok");
+        assert!(!pair.log.needs_flush());
+        pair.check();
+        pair.platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
+        let (pair, report) = pair.reopen(small());
+        assert!(report.damaged.is_empty(), "{report:?}");
+        assert!(pair.end() >= Offset(6));
+    }
+}
+
+#[test]
+fn a_start_that_cannot_be_persisted_removes_nothing() {
+    for (fault, path) in
+        [(Fault::WriteError, "start"), (Fault::SyncError, "start"), (Fault::DirSyncError, "")]
+    {
+        let mut pair = Pair::new(small());
+        pair.fill(30);
+        pair.flush();
+        pair.platter.plan(plan(fault, path, 0));
+        assert!(now(pair.log.advance_start(Offset(40))).is_err(), "{fault:?} {path}");
+        pair.check();
+        pair.platter.heal();
+        pair.advance_start(Offset(40));
+        pair.check();
+    }
+}
+
+#[test]
+fn a_truncation_that_fails_seals_and_is_finished_or_forgotten() {
+    for after in 0..4 {
+        let mut pair = Pair::new(small());
+        pair.fill(30);
+        pair.flush();
+        pair.platter.plan(plan(Fault::SyncError, "", after));
+        let failed = now(pair.log.truncate_to(Offset(31))).is_err();
+        pair.platter.heal();
+        pair.platter.crash(&mut stream(after, "t", 0), CrashMode::Subset);
+        pair.durable = Offset(30);
+        let (pair, _) = pair.reopen(small());
+        assert!(pair.end() == Offset(30) || (failed && pair.end() == Offset(60)), "{:?}", pair.end());
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_made_is_tried_again() {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 300, ..small() });
+    pair.fill(1);
+    let used: u64 = pair.platter.lengths().iter().map(|(_, len)| len).sum();
+    pair.platter.set_capacity(Some(used + 40));
+    for _ in 0..3 {
+        assert_eq!(pair.append(Spec::plain(2, 100)), Err(AppendError::DiskFull));
+        pair.check();
+    }
+    pair.platter.set_capacity(None);
+    pair.fill(5);
+    pair.check();
+    pair.flush();
+    pair.platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
+    let (pair, _) = pair.reopen(small());
+    assert_eq!(pair.end(), Offset(12));
+}
