@@ -26,6 +26,9 @@ const TRACE: &str = "sim/src/trace";
 /// madsim's own runtime has to be built, seeded and left somewhere.
 const SIM_WORLD: &str = "sim/src/runtime";
 
+/// Starts the main task of each simulated process.
+const SIM_CLUSTER: &str = "sim/src/cluster";
+
 const BANS: &[Ban] = &[
     Ban {
         what: &["Instant::now", "SystemTime", "UNIX_EPOCH", "chrono", "OffsetDateTime::now_utc"],
@@ -39,7 +42,7 @@ const BANS: &[Ban] = &[
     },
     Ban {
         what: &["tokio::spawn", "tokio::task::spawn", "tokio::runtime", "spawn_local"],
-        homes: &[TOKIO, FILE_DISK, CLI, MAIN, CI],
+        homes: &[TOKIO, FILE_DISK, CLI, MAIN, SIM_CLUSTER, CI],
         why: "tasks are started by Runtime::spawn, which names them",
     },
     Ban {

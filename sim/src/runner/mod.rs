@@ -30,6 +30,19 @@ pub struct RunParams {
     pub tester: u32,
 }
 
+impl RunParams {
+    /// Writes what clients saw to the file that was asked for, if any.
+    ///
+    /// # Panics
+    /// If the file cannot be written: then the run that was asked for cannot be shown.
+    pub fn write_history(&self, history: &crate::oracle::History) {
+        if let Some(file) = &self.history {
+            let written = std::fs::write(file, history.to_json_lines());
+            written.unwrap_or_else(|error| panic!("history {}: {error}", file.display()));
+        }
+    }
+}
+
 /// One simulated story.
 #[derive(Clone, Copy)]
 pub struct Scenario {

@@ -107,7 +107,7 @@ async fn poll(
         done,
     };
     match fetched {
-        Fetched::Records { records, next, .. } => {
+        Fetched::Records { records, next } => {
             cursor.position = next;
             stage.recorder.event(runtime.who(), Event::Poll(PollOp { records, next, ..op }));
         }
@@ -120,7 +120,7 @@ async fn poll(
                 stage.recorder.event(runtime.who(), seek);
             }
         }
-        Fetched::Refused(_) => {
+        Fetched::Refused => {
             stage.recorder.count("polls refused");
             if let Some(behind) = stage.broker.behind_rot(&cursor.topic, cursor.index, from, &stage.recorder)
             {

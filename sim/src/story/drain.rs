@@ -31,12 +31,12 @@ pub async fn drain(stage: &Stage) {
             let (mut at, mut all): (i64, Vec<Seen>) = (start, Vec::new());
             while at < end {
                 match reader.fetch(&topic.name, id, index, at, 100).await {
-                    Fetched::Records { records, next, .. } => {
+                    Fetched::Records { records, next } => {
                         all.extend(records);
                         at = next;
                     }
                     Fetched::OutOfRange => at = ask(&runtime, &reader, &topic.name, index, -2).await.max(at),
-                    Fetched::Refused(_) => {
+                    Fetched::Refused => {
                         match stage.broker.behind_rot(&topic.name, index, at, &stage.recorder) {
                             Some(behind) => at = behind,
                             None => runtime.sleep(Duration::from_millis(200)).await,

@@ -67,19 +67,10 @@ pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
         Ok((report, history)) => (report, Some(history)),
         Err(panic) => (RunReport::crash(panic), None),
     };
-    write_history(params, history.as_ref());
-    report
-}
-
-#[allow(
-    clippy::disallowed_methods,
-    reason = "the history file is for the person outside of the simulated world"
-)]
-fn write_history(params: &RunParams, history: Option<&oracle::History>) {
-    if let (Some(file), Some(history)) = (&params.history, history) {
-        let written = std::fs::write(file, history.to_json_lines());
-        written.unwrap_or_else(|error| panic!("history {}: {error}", file.display()));
+    if let Some(history) = &history {
+        params.write_history(history);
     }
+    report
 }
 
 /// Why a story ended before the judgement.

@@ -88,7 +88,6 @@ pub async fn create_topics(stage: &Stage) {
             .map(|(name, value)| CreatableTopicConfig {
                 name: name.as_str().into(),
                 value: Some(value.as_str().into()),
-                ..Default::default()
             })
             .collect(),
         ..Default::default()
@@ -133,14 +132,9 @@ pub async fn trim(stage: &Stage, dice: &mut Dice) {
     // Written down before it is asked: from here on the records below may be gone, whatever the answer.
     stage.recorder.event(crate::world::NOBODY, Event::Trimmed { part, to });
     let admin = cluster(stage.broker.machine(ADMIN_MACHINE));
-    let partitions = vec![DeleteRecordsPartition {
-        partition_index: PartitionId(index),
-        offset: Offset(to),
-        ..Default::default()
-    }];
-    let topics =
-        vec![DeleteRecordsTopic { name: topic.name.as_str().into(), partitions, ..Default::default() }];
-    let request = DeleteRecordsRequest { topics, timeout_ms: 2000, ..Default::default() };
+    let partitions = vec![DeleteRecordsPartition { partition_index: PartitionId(index), offset: Offset(to) }];
+    let topics = vec![DeleteRecordsTopic { name: topic.name.as_str().into(), partitions }];
+    let request = DeleteRecordsRequest { topics, timeout_ms: 2000 };
     let deadline = admin.runtime().now().plus(Duration::from_secs(3));
     if admin.ask_any(&request, deadline).await.is_ok() {
         stage.recorder.count("trims answered");

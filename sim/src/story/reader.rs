@@ -31,13 +31,11 @@ pub enum Fetched {
         records: Vec<Seen>,
         /// The next position.
         next: i64,
-        /// The watermark that came with them.
-        watermark: i64,
     },
     /// The broker says that the position is out of range.
     OutOfRange,
     /// The broker refuses.
-    Refused(ErrorCode),
+    Refused,
     /// No answer.
     Failed,
 }
@@ -98,20 +96,20 @@ impl Reader {
         };
         let Ok(answer) = connection.call(&request, deadline).await else { return Fetched::Failed };
         let data = answer.responses.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
-        let Some(data) = data else { return Fetched::Refused(answer.error_code) };
+        let Some(data) = data else { return Fetched::Refused };
         if data.error_code == ErrorCode::OFFSET_OUT_OF_RANGE {
             return Fetched::OutOfRange;
         }
         if !data.error_code.is_none() {
-            return Fetched::Refused(data.error_code);
+            return Fetched::Refused;
         }
         let run = data.records.map(|records| records.into_bytes()).unwrap_or_default();
-        decode(run, from, data.high_watermark.0)
+        decode(run, from)
     }
 }
 
 /// The records at or behind `from`. Panics on bytes that no broker may send: that is a finding.
-fn decode(run: Bytes, from: i64, watermark: i64) -> Fetched {
+fn decode(run: Bytes, from: i64) -> Fetched {
     let (mut records, mut next) = (Vec::new(), from);
     for batch in Batches::new(run) {
         let batch = batch.unwrap_or_else(|error| panic!("the broker sent a broken run at {next}: {error}"));
@@ -135,5 +133,5 @@ fn decode(run: Bytes, from: i64, watermark: i64) -> Fetched {
         }
         next = next.max(batch.header.last_offset().0 + 1);
     }
-    Fetched::Records { records, next, watermark }
+    Fetched::Records { records, next }
 }
