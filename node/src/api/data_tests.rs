@@ -21,9 +21,7 @@ use dejaq_wire::kafka::produce::ProduceRequest;
 use dejaq_wire::record::{BatchBuilder, Compression};
 
 use super::dispatch::SERVED;
-use super::test_kit::{
-    Life, World, answer_of, batch, batch_of, fetch_request, finish, produce_request, values,
-};
+use super::test_kit::{Life, World, answer_of, batch, batch_of, fetch_request, produce_request, values};
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Started};
 
@@ -71,7 +69,7 @@ async fn requests_of_one_turn_are_appended_in_order_and_answered_each() {
     let started = life.turn(vec![ask("a"), ask("b"), fetch, ask("c")]);
     let mut replies = Vec::new();
     for one in started {
-        replies.push(finish(one).await);
+        replies.push(life.finish(one).await);
     }
     let offset = |reply| {
         let response = answer_of::<ProduceRequest>(9, reply);
