@@ -13,6 +13,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dejaq_storage::{DataDir, Expect, LayoutError};
 use dejaq_wire::ids::BrokerId;
@@ -185,10 +186,15 @@ impl<R: Runtime> Broker<R> {
         &self.metrics
     }
 
-    /// A view on its health that outlives no shutdown.
+    /// Its health and its numbers, for those who watch it from outside; may outlive it.
     #[must_use]
-    pub fn health(&self) -> Health<R> {
-        Health { controller: self.controller.clone(), directory: self.directory.clone() }
+    pub fn watch(&self) -> Watch<R> {
+        Watch {
+            controller: self.controller.clone(),
+            directory: self.directory.clone(),
+            published: self.published.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// Answers what was started, closes everything and marks the data directory clean.
@@ -211,18 +217,35 @@ impl<R: Runtime> Broker<R> {
     }
 }
 
-/// Whether a broker can do its work.
-pub struct Health<R: Runtime> {
+/// A broker seen from outside.
+pub struct Watch<R: Runtime> {
     controller: Controller,
     directory: Arc<Directory<R>>,
+    published: Published,
+    metrics: Arc<Metrics>,
 }
 
-impl<R: Runtime> Health<R> {
+impl<R: Runtime> Watch<R> {
     /// Why clients should go elsewhere, if they should.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let disk = self.directory.health().failure();
         disk.or_else(|| self.controller.stopped().map(|why| format!("the controller stopped: {why}")))
+    }
+
+    /// All metrics in Prometheus' text format, with those that are looked up only now.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        let (metrics, syncs) = (&self.metrics, self.directory.flusher().counters());
+        let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        metrics.topics.set(self.published.current().topic_count() as u64);
+        metrics.partitions.set(self.directory.partitions().len() as u64);
+        metrics.unsynced_bytes.set(self.directory.unsynced_bytes());
+        metrics.offline.set(u64::from(self.directory.health().is_offline()));
+        metrics.syncs.reach(total(&syncs.syncs));
+        metrics.sync_microseconds.reach(total(&syncs.micros));
+        metrics.synced_partitions.reach(total(&syncs.partitions));
+        metrics.text()
     }
 }
 

@@ -4,7 +4,6 @@
 //! [`server`] accepts connections and hands requests to `api`; that asks `replica` for partitions, `metadata` for the
 //! picture of the cluster and `controller` to change it; `client` is the other end of the wire; [`metrics`] counts.
 
-pub mod admin;
 pub mod api;
 pub mod broker;
 pub mod cli;

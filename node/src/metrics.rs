@@ -21,6 +21,11 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// Raises it to a sum that is kept elsewhere.
+    pub fn reach(&self, total: u64) {
+        self.0.fetch_max(total, Ordering::Relaxed);
+    }
+
     /// The sum so far.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -212,6 +217,13 @@ metrics! {
     turns: Counter = "dejaq_turns_total", "Times that one connection started requests; requests per turn is how much one read brought.";
     request_bytes: Counter = "dejaq_request_bytes_total", "Bytes of requests received.";
     reply_bytes: Counter = "dejaq_reply_bytes_total", "Bytes of replies sent.";
+    topics: Gauge = "dejaq_topics", "Topics in the metadata.";
+    partitions: Gauge = "dejaq_partitions", "Partitions that this broker serves.";
+    unsynced_bytes: Gauge = "dejaq_unsynced_bytes", "Bytes appended that no finished sync covers.";
+    syncs: Counter = "dejaq_syncs_total", "Syncs of the data directory that ended well; each covers all that was asked for meanwhile.";
+    sync_microseconds: Counter = "dejaq_sync_microseconds_total", "Time that those syncs took.";
+    synced_partitions: Counter = "dejaq_synced_partitions_total", "Partitions that those syncs covered.";
+    offline: Gauge = "dejaq_data_directory_offline", "1 after a failed sync: everything is refused until the broker is restarted.";
 }
 
 #[cfg(test)]

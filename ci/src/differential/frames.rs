@@ -34,6 +34,10 @@ pub const CASES: &[Case] = &[
     ("an empty frame", |s| s.frames(&[Vec::new()])),
     ("a frame of three bytes", |s| s.frames(&[vec![0, 3, 0]])),
     ("a body that is cut", |s| s.frames(&[header(METADATA, 4).i32(1).raw(&[0]).0])),
+    ("a body with bytes behind it, as librdkafka sends it", |s| {
+        // Metadata 13 for all topics, whose null array takes four bytes instead of one.
+        s.frames(&[header(METADATA, 13).raw(&[0, 0, 0, 0, 0, 1, 0, 0]).0]).map(|told| answered(&told))
+    }),
     ("an array of two thousand million", |s| s.frames(&[header(METADATA, 4).i32(i32::MAX).0])),
     ("a string of a negative length", |s| s.frames(&[header(METADATA, 4).i32(1).i16(-5).0])),
     ("a client id of a negative length", |s| s.frames(&[Body::new().i16(METADATA).i16(4).i32(1).i16(-7).0])),

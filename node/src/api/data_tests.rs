@@ -21,9 +21,7 @@ use dejaq_wire::kafka::produce::ProduceRequest;
 use dejaq_wire::record::{BatchBuilder, Compression};
 
 use super::dispatch::SERVED;
-use super::test_kit::{
-    Life, World, answer_of, batch, batch_of, fetch_request, finish, produce_request, values,
-};
+use super::test_kit::{Life, World, answer_of, batch, batch_of, fetch_request, produce_request, values};
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Started};
 
@@ -71,7 +69,7 @@ async fn requests_of_one_turn_are_appended_in_order_and_answered_each() {
     let started = life.turn(vec![ask("a"), ask("b"), fetch, ask("c")]);
     let mut replies = Vec::new();
     for one in started {
-        replies.push(finish(one).await);
+        replies.push(life.finish(one).await);
     }
     let offset = |reply| {
         let response = answer_of::<ProduceRequest>(9, reply);
@@ -209,7 +207,26 @@ async fn offsets_are_found_by_end_and_by_time() {
     assert_eq!(offset(start + 31).await, -1);
     let latest = list(&life, -1).await;
     assert_eq!((latest.timestamp, latest.error_code), (-1, ErrorCode::NONE));
-    assert_eq!(list(&life, -9).await.error_code, ErrorCode::INVALID_REQUEST);
+    assert_eq!(list(&life, -9).await.error_code, ErrorCode::UNSUPPORTED_VERSION);
+}
+
+#[tokio::test]
+async fn a_special_time_needs_its_version_and_a_partition_is_asked_for_once() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    let ask = async |version: i16, timestamps: &[i64]| {
+        let part = |timestamp: &i64| ListOffsetsPartition { timestamp: *timestamp, ..Default::default() };
+        let partitions = timestamps.iter().map(part).collect();
+        let topics = vec![ListOffsetsTopic { name: "t".into(), partitions }];
+        let response = life.ask(version, &ListOffsetsRequest { topics, ..Default::default() }).await;
+        let codes = response.topics[0].partitions.iter().map(|part| part.error_code);
+        codes.collect::<Vec<_>>()
+    };
+    for (timestamp, first) in [(-3, 7), (-4, 8), (-5, 9)] {
+        assert_eq!(ask(first - 1, &[timestamp]).await, [ErrorCode::UNSUPPORTED_VERSION], "{timestamp}");
+        assert_eq!(ask(first, &[timestamp]).await, [ErrorCode::NONE], "{timestamp}");
+    }
+    assert_eq!(ask(7, &[-1, -2]).await, [ErrorCode::INVALID_REQUEST]);
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ use crate::replica::Table;
 use crate::replica::retention::{MoveError, move_start};
 use crate::runtime::{Mono, Runtime};
 
+/// Shortest wait: librdkafka asks with a timeout of 0 and means "do not wait for followers".
+const MIN_WAIT: Duration = Duration::from_secs(5);
 /// "Everything that is committed."
 const TO_WATERMARK: Offset = Offset(-1);
 
@@ -26,7 +28,8 @@ pub async fn answer<R: Runtime>(
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let table = data.directory.table();
-    let deadline = received_at.plus(Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)));
+    let asked = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
+    let deadline = received_at.plus(asked.max(MIN_WAIT));
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.as_str().into());

@@ -21,7 +21,7 @@ use dejaq_wire::kafka::Records;
 use dejaq_wire::kafka::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
 use tokio::sync::Notify;
 
-use super::data_plane::DataPlane;
+use super::data_plane::{self, DataPlane};
 use super::fetch_read::{self, Pass, told};
 use super::fetch_session::{Ask, Key, Plan, SessionError, TopicRef, Wanted};
 use crate::runtime::memory::Claim;
@@ -100,21 +100,34 @@ fn ask(version: i16, request: FetchRequest) -> Ask {
 
 /// Reads until the terms are met; the claim covers the bytes that were read.
 async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> (Pass<R>, Option<Claim>) {
-    let most: usize = plan.wanted.iter().fold(0, |sum: usize, (_, want)| sum.saturating_add(want.max_bytes));
-    // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
-    let budget = most.min(terms.max_bytes).max(1);
     loop {
+        // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
+        let budget = expected_bytes(data, plan).min(terms.max_bytes).max(1);
         let Some(mut claim) = data.runtime.before(terms.deadline, data.answers.claim(budget)).await else {
             mark!("the memory for answers was used up until the deadline of a fetch");
             return (fetch_read::pass(data, &[], 0, terms.read_committed).await, None);
         };
-        let pass = fetch_read::pass(data, &plan.wanted, terms.max_bytes, terms.read_committed).await;
+        let pass = fetch_read::pass(data, &plan.wanted, budget, terms.read_committed).await;
         let claim = Some(claim.split(pass.bytes));
         let is_enough = pass.bytes >= terms.min_bytes || pass.is_urgent || pass.seen.is_empty();
         if is_enough || !wait(data, &pass, terms.deadline).await {
             return (pass, claim);
         }
     }
+}
+
+/// Bytes that a pass may read now: nothing of a partition that has nothing new.
+fn expected_bytes<R: Runtime>(data: &DataPlane<R>, plan: &Plan) -> usize {
+    let table = data.directory.table();
+    let of_one = |(key, want): &(Key, Wanted)| {
+        let Ok(partition) = data_plane::partition(&table, &key.topic, key.partition) else { return 0 };
+        let view = partition.view();
+        if want.offset >= view.watermark() {
+            return 0;
+        }
+        usize::try_from(view.reader().size_bytes()).map_or(want.max_bytes, |size| size.min(want.max_bytes))
+    };
+    plan.wanted.iter().map(of_one).fold(0, usize::saturating_add)
 }
 
 /// Waits until one of the partitions has more; false if the deadline came first.

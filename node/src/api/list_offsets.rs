@@ -4,9 +4,12 @@
 //! OFFSET_NOT_AVAILABLE for the end (KIP-207), so that the end never seems to go back. Nothing found is -1 and -1.
 //! Leaves out: the archive: "earliest local" is the earliest, "latest tiered" is nothing.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use dejaq_storage::{Disk, LogReader, ReadError, TimestampOffset, mark};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{LeaderEpoch, Offset};
+use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
 use dejaq_wire::kafka::list_offsets::{
     ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest, ListOffsetsResponse,
     ListOffsetsTopicResponse,
@@ -24,18 +27,49 @@ const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
 /// Answers one request.
-pub async fn answer<R: Runtime>(data: &DataPlane<R>, request: ListOffsetsRequest) -> ListOffsetsResponse {
+pub async fn answer<R: Runtime>(
+    data: &DataPlane<R>,
+    version: i16,
+    request: ListOffsetsRequest,
+) -> ListOffsetsResponse {
     let table = data.directory.table();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.as_str().into());
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        let mut partitions: Vec<ListOffsetsPartitionResponse> = Vec::with_capacity(topic.partitions.len());
+        let mut answered: BTreeMap<PartitionId, usize> = BTreeMap::new();
         for part in topic.partitions {
-            partitions.push(one(&table, &name, &part).await);
+            match answered.entry(part.partition_index) {
+                // Two answers for one partition could contradict each other; Kafka refuses both in one.
+                Entry::Occupied(first) => {
+                    partitions[*first.get()] = refused(&part, ErrorCode::INVALID_REQUEST)
+                }
+                Entry::Vacant(new) => {
+                    new.insert(partitions.len());
+                    partitions.push(match is_known_in(version, part.timestamp) {
+                        true => one(&table, &name, &part).await,
+                        false => refused(&part, ErrorCode::UNSUPPORTED_VERSION),
+                    });
+                }
+            }
         }
         topics.push(ListOffsetsTopicResponse { name: topic.name, partitions });
     }
     ListOffsetsResponse { topics, ..Default::default() }
+}
+
+/// Whether the version of the request has this timestamp, if it is one of the special ones.
+fn is_known_in(version: i16, timestamp: i64) -> bool {
+    match timestamp {
+        MAX_TIMESTAMP => version >= 7,
+        EARLIEST_LOCAL => version >= 8,
+        LATEST_TIERED => version >= 9,
+        other => other >= EARLIEST,
+    }
+}
+
+fn refused(part: &ListOffsetsPartition, error_code: ErrorCode) -> ListOffsetsPartitionResponse {
+    ListOffsetsPartitionResponse { partition_index: part.partition_index, error_code, ..Default::default() }
 }
 
 async fn one<R: Runtime>(
@@ -78,7 +112,7 @@ async fn find<R: Runtime>(
         LATEST => Ok(Some(TimestampOffset { epoch: view.epoch(), ..end_of(reader, watermark) })),
         MAX_TIMESTAMP => reader.max_timestamp(watermark).await.map_err(code_of),
         at if at >= 0 => reader.offset_for_timestamp(at, watermark).await.map_err(code_of),
-        _ => Err(ErrorCode::INVALID_REQUEST),
+        _ => Err(ErrorCode::UNSUPPORTED_VERSION),
     }
 }
 

@@ -244,7 +244,18 @@ impl Life {
     }
 
     pub async fn reply(&self, request: Request) -> Reply {
-        finish(self.turn(vec![request]).remove(0)).await
+        self.finish(self.turn(vec![request]).remove(0)).await
+    }
+
+    /// The reply of a request that was started, or a panic after 20 seconds.
+    pub async fn finish(&self, started: Started) -> Reply {
+        match started {
+            Started::Done(reply) => reply,
+            Started::Later(pending) => {
+                let alarm = self.node.now().plus(Duration::from_secs(20));
+                self.node.before(alarm, pending).await.expect("an answer within 20 s")
+            }
+        }
     }
 
     /// Asks as a client does, through the bytes.
@@ -322,16 +333,6 @@ impl Life {
             assert!(next.0 > at, "the fetch at {at} moves on");
             all.extend(values);
             at = next.0;
-        }
-    }
-}
-
-pub(crate) async fn finish(started: Started) -> Reply {
-    match started {
-        Started::Done(reply) => reply,
-        #[allow(clippy::disallowed_methods, reason = "an alarm for tests that hang")]
-        Started::Later(pending) => {
-            tokio::time::timeout(Duration::from_secs(20), pending).await.expect("an answer within 20 s")
         }
     }
 }

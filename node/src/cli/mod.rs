@@ -4,6 +4,7 @@
 //! message on standard error that says what to do. Leaves out: what the verbs do (one file each).
 //! Called by `main`.
 
+mod admin;
 #[allow(
     clippy::disallowed_methods,
     reason = "a load generator runs on the real machine: threads, sockets, clocks, files"

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::admin::{self, Shown};
+use super::admin::{self, Shown};
 use crate::broker::{Broker, report_stop};
 use crate::config::{Config, LogFormat, Sources, TABLE};
 use crate::runtime::tokio::{TokioRuntime, abort_on_panic};
@@ -162,12 +162,11 @@ async fn start_admin(config: &Config, broker: &Broker<TokioRuntime>) -> anyhow::
     if config.admin_listen.is_empty() {
         return Ok(None);
     }
-    // Only weak: the admin port must not keep the data directory in use after the shutdown.
-    let metrics = Arc::downgrade(broker.metrics());
-    let health = Arc::new(broker.health());
+    let broker = Arc::new(broker.watch());
+    let watched = Arc::clone(&broker);
     let shown = Shown {
-        metrics: Box::new(move || metrics.upgrade().map(|metrics| metrics.text()).unwrap_or_default()),
-        problem: Box::new(move || health.problem()),
+        metrics: Box::new(move || broker.metrics_text()),
+        problem: Box::new(move || watched.problem()),
     };
     let address = admin::start(&config.admin_listen, shown)
         .await

@@ -222,7 +222,9 @@ impl<R: Runtime> Directory<R> {
         runtime.spawn("flusher", directory.flusher.clone().run());
         directory.apply_as(&image, was_clean).await;
         let (space, every) = (directory.space.clone(), directory.settings.retention_every);
-        runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
+        if directory.settings.min_free_bytes > 0 {
+            runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
+        }
         runtime.spawn("retention", retention::run(runtime.clone(), every, directory.clone()));
         Ok(directory)
     }
@@ -306,12 +308,9 @@ impl<R: Runtime> Directory<R> {
             None if self.has_failed_partitions.load(Ordering::Acquire) => Err(NotClean::NotOpened),
             None => Ok(()),
         };
-        for partition in self.partitions() {
-            if let Err(error) = partition.close().await {
-                let partition = partition.name();
-                tracing::error!(partition, %error, "a log was not closed cleanly");
-                result = result.and(Err(NotClean::Close { partition, error }));
-            }
+        for (partition, error) in open::close_all(&self.runtime, self.partitions()).await {
+            tracing::error!(partition, %error, "a log was not closed cleanly");
+            result = result.and(Err(NotClean::Close { partition, error }));
         }
         result
     }

@@ -13,12 +13,11 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dejaq_storage::{Flush, FlushError, mark, mutant, sync_flushes};
+use dejaq_storage::{Flush, FlushError, mark, sync_flushes};
 use tokio::sync::Notify;
 
 use super::health::Health;
@@ -37,7 +36,8 @@ pub struct Flusher<R: Runtime> {
     health: Arc<Health>,
     queues: Mutex<Queues<R>>,
     wake: Notify,
-    /// Held while syncs run; whoever gets it knows that none runs that began before.
+    /// Held from before the first flush of a round begins until the last has ended; whoever gets it knows that no
+    /// flush is under way that began before.
     running: tokio::sync::Mutex<()>,
     is_stopping: AtomicBool,
     counters: Counters,
@@ -150,6 +150,7 @@ impl<R: Runtime> Flusher<R> {
     }
 
     async fn flush_asked(&self) {
+        let _running = self.running.lock().await;
         let asked = std::mem::take(&mut self.lock().asked);
         if asked.is_empty() || self.is_stopping.load(Ordering::Acquire) {
             return;
@@ -171,6 +172,10 @@ impl<R: Runtime> Flusher<R> {
     }
 
     async fn flush_due(&self) {
+        let _running = self.running.lock().await;
+        if self.is_stopping.load(Ordering::Acquire) {
+            return;
+        }
         let now = self.runtime.now();
         let mut idle = Vec::new();
         while let Some(Timed { due, partition }) = self.take_due(now) {
@@ -190,19 +195,15 @@ impl<R: Runtime> Flusher<R> {
         self.sync(idle, false).await;
     }
 
-    /// One sync for all; then every partition learns of it.
+    /// One sync for all; then every partition learns of it. The caller holds `running`.
     async fn sync(&self, begun: Vec<Begun<R>>, marks_idle: bool) {
         if begun.is_empty() {
             return;
         }
-        let _running = self.running.lock().await;
         let started = self.runtime.now();
         let (partitions, mut flushes): (Vec<_>, Vec<_>) =
             begun.into_iter().map(|one| (one.partition, one.flush)).unzip();
-        let mut result = self.run_sync(&mut flushes).await;
-        if result.is_err() && mutant!(24) {
-            result = self.run_sync(&mut flushes).await; // M24: a failed sync is retried and believed
-        }
+        let result = sync_flushes(self.runtime.disk(), &mut flushes).await;
         match &result {
             Ok(()) => self.count(partitions.len() as u64, self.runtime.now().since(started)),
             Err(error) => {
@@ -216,10 +217,6 @@ impl<R: Runtime> Flusher<R> {
                 self.at(partition, Due::Idle, IDLE_AFTER);
             }
         }
-    }
-
-    async fn run_sync(&self, flushes: &mut [Flush<R::Disk>]) -> io::Result<()> {
-        sync_flushes(self.runtime.disk(), flushes).await
     }
 
     fn not_begun(&self, partition: &Arc<Partition<R>>, why: FlushError) {

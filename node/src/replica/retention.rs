@@ -19,6 +19,8 @@ use crate::runtime::Runtime;
 
 /// How often the disk is asked for its free room: at 1 GB/s the smallest sensible reserve (256 MiB) lasts about as long.
 const ROOM_EVERY: Duration = Duration::from_millis(250);
+/// With so many times the reserve free, the disk is asked less often.
+const PLENTY: u64 = 16;
 
 /// Why the start of a log did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,11 +46,16 @@ enum Target {
 
 /// Watches free room until the directory stops. Returns only then.
 pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, directory: Arc<Directory<R>>) {
+    let reserve_bytes = directory.settings.min_free_bytes;
     let mut was_refusing = false;
     while !directory.is_stopping() {
+        let mut pause = ROOM_EVERY;
         match runtime.disk().free_bytes() {
             Ok(free_bytes) => {
                 let is_refusing = space.update(free_bytes);
+                if free_bytes / PLENTY >= reserve_bytes {
+                    pause *= 4;
+                }
                 if is_refusing && !was_refusing {
                     mark!("the disk is nearly full");
                     tracing::warn!(
@@ -62,7 +69,7 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
             }
             Err(error) => tracing::warn!(%error, "the disk does not say how much room it has"),
         }
-        directory.pause_until(runtime.now().plus(ROOM_EVERY)).await;
+        directory.pause_until(runtime.now().plus(pause)).await;
     }
 }
 

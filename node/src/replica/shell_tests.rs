@@ -159,6 +159,29 @@ async fn a_deleted_topic_leaves_no_file_and_does_not_come_back() {
     assert!(life.values("t").await.is_empty());
 }
 
+#[tokio::test]
+async fn a_topic_deleted_during_a_sync_refuses_its_producers_and_harms_nobody() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    life.create("other", 1, &[]).await;
+    let id = life.topic_id("t");
+    let partition = life.partition("t", 0);
+    world.gate.close();
+    let (one, outcome) = write(&["a"]);
+    partition.write(vec![one]);
+    life.node.sleep(Duration::from_millis(20)).await; // the flusher is in its sync
+    let deleted = tokio::join!(partition.abandon(), outcome).1.expect("answered");
+    assert_eq!(deleted, Err(WriteError::Abandoned(Resigned::Deleted)));
+    tokio::join!(delete(&life, "t"), async {
+        life.node.sleep(Duration::from_millis(20)).await;
+        world.gate.open();
+    });
+    assert!(!has_files_of(&world, id));
+    assert!(life.produce("other", &["b"]).await.error_code.is_none());
+    assert!(!life.directory.health().is_offline());
+}
+
 async fn delete(life: &crate::api::test_kit::Life, name: &str) {
     use dejaq_wire::kafka::delete_topics::DeleteTopicsRequest;
     let request =

@@ -12,7 +12,7 @@
 //! ```
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dejaq_storage::{Disk, LogReader, mark};
 use dejaq_wire::ids::{LeaderEpoch, Offset};
@@ -39,10 +39,26 @@ pub struct View<D: Disk> {
 
 const REASONS: [Resigned; 4] = [Resigned::Moved, Resigned::Deleted, Resigned::Offline, Resigned::Stopping];
 
+/// Weak, because one fetch waits on many partitions and drops its waiter when one of them moves.
 #[derive(Default)]
 struct Waiters {
-    list: Vec<Arc<Notify>>,
+    list: Vec<Weak<Notify>>,
     prune_at: usize,
+}
+
+impl Waiters {
+    fn add(&mut self, waiter: &Arc<Notify>) {
+        if self.list.len() >= self.prune_at.max(PRUNE_FROM) {
+            self.list.retain(|waiter| waiter.strong_count() > 0);
+            self.prune_at = 2 * self.list.len();
+        }
+        if self.list.len() < WAITERS {
+            self.list.push(Arc::downgrade(waiter));
+        } else {
+            mark!("too many fetches wait on a partition");
+        }
+        assert!(self.list.len() <= WAITERS, "{} fetches wait", self.list.len());
+    }
 }
 
 impl<D: Disk> View<D> {
@@ -101,15 +117,7 @@ impl<D: Disk> View<D> {
         if self.watermark() > seen || self.stopped().is_some() {
             return true;
         }
-        if waiters.list.len() >= waiters.prune_at.max(PRUNE_FROM) {
-            waiters.list.retain(|waiter| Arc::strong_count(waiter) > 1);
-            waiters.prune_at = 2 * waiters.list.len();
-        }
-        if waiters.list.len() < WAITERS {
-            waiters.list.push(waiter.clone());
-        } else {
-            mark!("too many fetches wait on a partition");
-        }
+        waiters.add(waiter);
         false
     }
 
@@ -144,8 +152,36 @@ impl<D: Disk> View<D> {
             let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut waiters.list)
         };
-        for waiter in woken {
+        for waiter in woken.iter().filter_map(Weak::upgrade) {
             waiter.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fetches_that_gave_up_are_forgotten_also_when_they_wait_on_many_partitions() {
+        let mut partitions = [Waiters::default(), Waiters::default()];
+        let stays = Arc::new(Notify::new());
+        partitions.iter_mut().for_each(|waiters| waiters.add(&stays));
+        for _ in 0..10_000 {
+            let gives_up = Arc::new(Notify::new());
+            partitions.iter_mut().for_each(|waiters| waiters.add(&gives_up));
+        }
+        for waiters in &partitions {
+            assert!(waiters.list.len() <= PRUNE_FROM, "{} are kept", waiters.list.len());
+            assert_eq!(waiters.list.iter().filter_map(Weak::upgrade).count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_number_of_waiting_fetches_is_bounded() {
+        let mut waiters = Waiters::default();
+        let all: Vec<_> = (0..=WAITERS).map(|_| Arc::new(Notify::new())).collect();
+        all.iter().for_each(|waiter| waiters.add(waiter));
+        assert_eq!(waiters.list.len(), WAITERS);
     }
 }

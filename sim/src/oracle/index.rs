@@ -64,7 +64,8 @@ impl<'h> Index<'h> {
             index.add(event, verdict);
         }
         for part in &mut index.parts {
-            part.sends.sort_by_key(|send| send.begun);
+            // A producer draws ascending values, which tells two calls of one instant apart.
+            part.sends.sort_by_key(|send| (send.begun, send.value));
             part.close(verdict);
         }
         index.power_cuts.sort_unstable();

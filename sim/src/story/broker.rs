@@ -124,7 +124,7 @@ impl BrokerNode {
         let crashes = std::mem::take(&mut self.lock().crashes);
         let now = Logs::of(&self.device().platter.files());
         let spared = |folder: &str, batch: &Batch| self.is_rotten(folder, batch);
-        let mut broken = order::check(&now);
+        let mut broken = order::check(&now, |folder| self.lock().rotten.contains_key(folder));
         for (durable, before) in &crashes {
             broken.extend(recovery::check(durable, &now, spared));
             broken.extend(resurrection::check(before, durable, &now, spared));

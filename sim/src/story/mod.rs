@@ -36,6 +36,9 @@ use broker::BrokerNode;
 /// How long the calm act may take, in virtual time.
 pub const CALM_LIMIT: Duration = Duration::from_secs(300);
 
+/// How long the last syncs may take before the final read asks for the end; no device of a story is slower.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// Everything that the parts of a running story share. Cheap to clone.
 #[derive(Clone)]
 pub struct Stage {
@@ -98,6 +101,8 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     nemesis::heal(stage).await;
     within(stage, "the broker to be ready", stage.broker.ready()).await?;
     within(stage, "the producers to finish", producers::finish(stage)).await?;
+    // What acks=1 confirmed may still wait for its sync, and so for its place below the watermark.
+    stage.world.sleep(SETTLE).await;
     within(stage, "the final read", drain::drain(stage)).await?;
     consumers::finish(stage).await;
     within(stage, "the broker to stop", stage.broker.stop()).await?;

@@ -154,9 +154,13 @@ async fn disturb_network(stage: &Stage, fault: Fault, dice: &mut Dice) {
 async fn fail_disk(stage: &Stage, fault: Fault, dice: &mut Dice) {
     let platter = stage.broker.device().platter;
     let plan = |fault, path: &str, after| DiskPlan { fault, path_contains: path.into(), after };
+    // A directory that cannot be synced is a journal that was aborted: the file system is gone until the machine is
+    // booted again, so a process cannot go on with names that are only in memory. Data pages are another matter.
+    let mut reboot = dice.chance(500);
     match fault {
         Fault::FailedSync => {
             let kind = *dice.pick(&[DiskFault::SyncError, DiskFault::SyncError, DiskFault::DirSyncError]);
+            reboot |= kind == DiskFault::DirSyncError;
             platter.plan(plan(kind, "", dice.below(6)));
         }
         Fault::FailedWrite => platter.plan(plan(DiskFault::WriteError, "partitions", dice.below(6))),
@@ -169,7 +173,7 @@ async fn fail_disk(stage: &Stage, fault: Fault, dice: &mut Dice) {
         }
     }
     stage.world.sleep(span(dice, 20, 1500)).await;
-    if dice.chance(500) {
+    if reboot {
         power_cut(stage, dice);
     } else {
         stage.broker.kill();

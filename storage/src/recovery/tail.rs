@@ -8,6 +8,11 @@
 //!  stepped  │ torn, rotten, not next       cut here, drop everything behind
 //!  over     │
 //! ```
+//!
+//! What is kept above the durable point is *written again* before it is synced. After a sync that failed the kernel
+//! calls the pages clean though the device may hold their old content (fsyncgate; ATC'20); a process that is restarted
+//! on the same kernel reads them from the cache, its own sync has nothing to write, and the next power cut takes what
+//! was acknowledged on the strength of it. (Found by `failed_sync` seed 5 in simulation.)
 
 use std::io;
 
@@ -58,6 +63,25 @@ struct Scan<'a, D: Disk> {
     segment: Segment<D>,
     /// From here on the side file is written anew.
     restoring: bool,
+    /// Where the first batch above the durable point begins.
+    tail_position: Option<u32>,
+}
+
+/// Bytes that are written again at a time.
+const REWRITE_BYTES: usize = 1 << 20;
+
+/// Writes `[from, to)` of a file again as it is, so that the next sync covers it whatever the last one did.
+async fn write_again<F: DiskFile>(file: &F, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let bytes = file.read_at(at, REWRITE_BYTES.min((to - at) as usize)).await?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.append_at(at, std::slice::from_ref(&bytes))?;
+        at += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 /// Whether a segment's file is not what its side file says up to the end, so that nothing can be appended to it.
@@ -84,7 +108,8 @@ pub(super) async fn scan<D: Disk>(
     }
     let from = starting_point(loader, probe, &codec, durable, &mut segment).await?;
     let intent = progress.intent;
-    let mut scan = Scan { probe, codec: &codec, limit, durable, intent, segment, restoring: false };
+    let mut scan =
+        Scan { probe, codec: &codec, limit, durable, intent, segment, restoring: false, tail_position: None };
     let records = scan.begin(loader.now_ms, progress)?;
     let mut log = LogCursor::new(&probe.files.log, u64::from(probe.log_len));
     let mut walk = RecordWalk::new(&probe.files.sum, &codec, from.min(records), records, Patience::Wait);
@@ -92,7 +117,18 @@ pub(super) async fn scan<D: Disk>(
     let ending = scan.run(&mut walk, &mut log, progress).await?;
     progress.report.scanned_bytes += log.read_bytes;
     progress.touched |= scan.segment.bytes > before && scan.segment.end > durable;
-    scan.end(ending, progress)
+    let tail = scan.tail_position.map(u64::from);
+    scan.end(ending, progress)?;
+    let segment = progress.segments.last().expect("the scan added one");
+    if let Some(tail) = tail.filter(|tail| *tail < u64::from(segment.bytes)) {
+        mark!("recovery writes an accepted tail again");
+        write_again(&probe.files.log, tail, u64::from(segment.bytes)).await?;
+        let records = (from.min(records), segment.records);
+        let position = |record: u32| u64::from(record) * RECORD_BYTES as u64;
+        write_again(&probe.files.sum, position(records.0), position(records.1)).await?;
+        progress.touched = true;
+    }
+    Ok(())
 }
 
 /// Continues behind the last marker that can be believed; returns the first record to look at.
@@ -162,6 +198,9 @@ impl<D: Disk> Scan<'_, D> {
             let (position, offset) = (self.segment.bytes, self.segment.end);
             let record = held.filter(|(_, entry)| entry.position == position && entry.base >= offset);
             let lossy = offset < self.durable;
+            if !lossy {
+                self.tail_position.get_or_insert(position);
+            }
             if position >= self.probe.log_len && !lossy {
                 return Ok(if position > self.probe.log_len { Ending::Lost } else { Ending::Whole });
             }

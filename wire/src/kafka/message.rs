@@ -114,7 +114,7 @@ pub(crate) use message;
 #[cfg(test)]
 mod tests {
     use crate::ids::Offset;
-    use crate::kafka::fetch::{FetchPartition, FetchRequest};
+    use crate::kafka::fetch::{FetchPartition, FetchRequest, FetchResponse};
     use crate::kafka::join_group::JoinGroupResponse;
     use crate::kafka::metadata::MetadataRequest;
     use crate::kafka::{DecodeError, Malformed, Request, Response, Wire, Writer};
@@ -164,10 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn bytes_after_the_message_are_refused() {
-        let mut body = written(&FetchRequest::default(), false, 4);
+    fn bytes_behind_a_request_are_ignored_as_kafka_ignores_them() {
+        // What librdkafka 2.16 sends to ask for all topics: the null array takes four bytes instead of one.
+        let sent = bytes::Bytes::from_static(&[0, 0, 0, 0, 1, 0, 0]);
+        let request = MetadataRequest::decode(13, sent).expect("the first four bytes are a request");
+        assert_eq!((request.topics, request.allow_auto_topic_creation), (None, false));
+    }
+
+    #[test]
+    fn bytes_behind_a_response_are_refused() {
+        let mut body = written(&FetchResponse::default(), false, 4);
         body.push(0);
-        let reason = FetchRequest::decode(4, body.into()).map_err(|error| error.reason);
+        let reason = FetchResponse::decode(4, body.into()).map_err(|error| error.reason);
         assert_eq!(reason, Err(Malformed::TrailingBytes(1)));
     }
 }

@@ -79,12 +79,13 @@ pub trait Request: Wire + Default + Debug + PartialEq {
     /// What answers it.
     type Response: Response;
 
-    /// Decodes the body of a request; all of it.
+    /// Decodes the body of a request; bytes behind it are ignored, as Kafka ignores them: librdkafka 2.16
+    /// writes the null array of a flexible Metadata request as four bytes, so that three are left over.
     ///
     /// # Errors
     /// [`DecodeError`]: close the connection.
     fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        decode(Self::API, version, body)
+        decode(Self::API, version, body).map(|(value, _)| value)
     }
 }
 
@@ -98,18 +99,19 @@ pub trait Response: Wire + Default + Debug + PartialEq {
     /// # Errors
     /// [`DecodeError`]: close the connection.
     fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        decode(Self::API, version, body)
+        let (value, reader) = decode(Self::API, version, body)?;
+        reader.finish()?;
+        Ok(value)
     }
 }
 
-fn decode<T: Wire>(api: ApiKey, version: i16, body: Bytes) -> Result<T, DecodeError> {
+fn decode<T: Wire>(api: ApiKey, version: i16, body: Bytes) -> Result<(T, Reader), DecodeError> {
     let mut reader = Reader::new(body, api.is_flexible(version));
     if !api.has_version(version) {
         return Err(reader.error(Malformed::UnknownVersion(version)));
     }
     let value = T::read(&mut reader, version)?;
-    reader.finish()?;
-    Ok(value)
+    Ok((value, reader))
 }
 
 /// Code that is to run for every API, each with its own types; see [`visit_apis`].

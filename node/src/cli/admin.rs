@@ -28,11 +28,11 @@ const MAX_CONNECTIONS: usize = 32;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the admin port shows.
-pub struct Shown {
+pub(super) struct Shown {
     /// Prometheus text.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the broker is not ready, if it is not.
-    pub problem: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    pub(super) problem: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Takes `address` and answers there until the process ends; returns where it listens.
@@ -40,7 +40,7 @@ pub struct Shown {
 /// # Errors
 /// The address cannot be listened on.
 #[allow(clippy::disallowed_methods, reason = "the admin port exists in production only")]
-pub async fn start(address: &str, shown: Shown) -> io::Result<String> {
+pub(super) async fn start(address: &str, shown: Shown) -> io::Result<String> {
     let listener = TcpListener::bind(address).await?;
     let local = listener.local_addr()?.to_string();
     drop(tokio::spawn(accept(listener, Arc::new(shown))));
