@@ -252,7 +252,7 @@ fn argument(name: &str, default: u64) -> u64 {
     arguments.next().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
-fn main() {
+fn main() -> std::process::ExitCode {
     let (inputs, seed, only) =
         (argument("--inputs", 10_000), argument("--seed", 1), argument("--only", u64::MAX));
     let originals = seeds(seed);
@@ -267,13 +267,14 @@ fn main() {
             }
             Ok(Err(error)) => {
                 println!("input {number} of seed {seed}: {error}");
-                std::process::exit(1);
+                return std::process::ExitCode::FAILURE;
             }
             Err(_) => {
                 println!("input {number} of seed {seed} panicked; again with --seed {seed} --only {number}");
-                std::process::exit(1);
+                return std::process::ExitCode::FAILURE;
             }
         }
     }
     println!("{inputs} inputs of seed {seed}: {opened} opened, {served} batches served, none wrong");
+    std::process::ExitCode::SUCCESS
 }
