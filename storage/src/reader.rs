@@ -447,7 +447,13 @@ async fn find<D: Disk>(spot: &Spot<D>, ask: &ReadAsk, patience: Patience) -> Res
                 return Ok(Found::Gap(OffsetRange { from: hole_from, to: entry.base }));
             }
             if !choice.take(&entry) {
-                return Ok(Found::Entries(choice.entries));
+                // A batch that reaches into damage is damaged too, whatever it says itself.
+                let spoilt =
+                    spot.damage.filter(|range| entry.last >= range.from && choice.entries.is_empty());
+                return Ok(match spoilt {
+                    Some(range) => Found::Gap(OffsetRange { from: entry.base, to: range.to }),
+                    None => Found::Entries(choice.entries),
+                });
             }
         }
         expect = Some((entry.position_after(), entry.last.next()));

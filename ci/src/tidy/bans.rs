@@ -23,6 +23,10 @@ const MAIN: &str = "node/src/main.rs";
 const SIM_MAIN: &str = "scenarios/src/main.rs";
 /// Traces and histories are written to real files, beside the simulated world.
 const TRACE: &str = "sim/src/trace";
+/// A run writes its history for the person outside of the simulated world.
+const STORY: &str = "sim/src/story/";
+/// A node is a task of madsim's.
+const SIM_CLUSTER: &str = "sim/src/cluster.rs";
 /// madsim's own runtime has to be built, seeded and left somewhere.
 const SIM_WORLD: &str = "sim/src/runtime";
 
@@ -57,7 +61,7 @@ const BANS: &[Ban] = &[
     },
     Ban {
         what: &["tokio::fs", "std::fs", "File::open", "File::create"],
-        homes: &[FILE_DISK, CLI, MAIN, RUNNER, TRACE, SIM_MAIN, CI],
+        homes: &[FILE_DISK, CLI, MAIN, RUNNER, TRACE, STORY, SIM_MAIN, CI],
         why: "bytes reach the disk through the Disk seam",
     },
     Ban {

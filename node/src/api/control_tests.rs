@@ -286,6 +286,12 @@ async fn a_broker_shows_its_settings_as_read_only_and_the_defaults_of_topics_as_
     let broker = here.describe(4, "1");
     let config = find(&broker, "default-partitions");
     assert_eq!((config.value.as_deref(), config.config_source, config.read_only), (Some("3"), 4, true));
+    let with_unit = find(&broker, "memory-budget-bytes");
+    assert_eq!(
+        (with_unit.value.as_deref(), with_unit.config_type),
+        (Some("256MiB"), 2),
+        "no number to a client"
+    );
     assert_eq!(find(&broker, "num.partitions").value.as_deref(), Some("3"));
     let config = find(&broker, "log.roll.ms");
     assert_eq!((config.value.as_deref(), config.config_source, config.read_only), (Some("1000"), 4, false));

@@ -159,13 +159,14 @@ fn entry(
 /// What the broker was started with: our names, then Kafka's names of the common ones.
 fn of_settings(config: &Config) -> Vec<DescribeConfigsResourceResult> {
     let ours = TABLE.iter().map(|setting| {
-        let config_type = match setting.kind {
-            SettingKind::Number { .. } => LONG,
-            SettingKind::Switch { .. } => BOOLEAN,
-            SettingKind::Choice { .. } | SettingKind::Text { .. } => STRING,
-        };
         let given = config.given.get(setting.name);
         let value = given.cloned().unwrap_or_else(|| setting.default_text());
+        let config_type = match setting.kind {
+            SettingKind::Switch { .. } => BOOLEAN,
+            SettingKind::Number { .. } if value.parse::<i64>().is_ok() => LONG,
+            // A number with a unit, such as 64MiB, is no number to a client.
+            SettingKind::Number { .. } | SettingKind::Choice { .. } | SettingKind::Text { .. } => STRING,
+        };
         setting_entry(setting.name, value, given.is_some(), config_type, setting.effect)
     });
     let kafkas = kafka_names(config).into_iter().map(|(name, value, ours, config_type)| {

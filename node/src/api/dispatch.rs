@@ -16,8 +16,8 @@ use super::init_producer_id::ProducerIds;
 use super::{
     alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
     describe_cluster, describe_configs, describe_log_dirs, describe_producers, describe_topic_partitions,
-    fetch, incremental_alter_configs, init_producer_id, list_offsets, metadata, offset_for_leader_epoch,
-    produce, reply,
+    fetch, find_coordinator, incremental_alter_configs, init_producer_id, list_offsets, metadata,
+    offset_for_leader_epoch, produce, reply,
 };
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Request, Service, Session, Started};
@@ -28,6 +28,7 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::Fetch,
     ApiKey::ListOffsets,
     ApiKey::Metadata,
+    ApiKey::FindCoordinator,
     ApiKey::ApiVersions,
     ApiKey::CreateTopics,
     ApiKey::DeleteTopics,
@@ -126,6 +127,7 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::DeleteRecords => later!(request, |body| delete_records::answer(&data, at, body)),
         ApiKey::DescribeProducers => now!(request, |body| describe_producers::answer(&data, body)),
         ApiKey::DescribeLogDirs => now!(request, |body| describe_log_dirs::answer(&data, body)),
+        ApiKey::FindCoordinator => now!(request, |body| find_coordinator::answer(body)),
         ApiKey::InitProducerId => {
             later!(request, |body| init_producer_id::answer(&parts.producer_ids, &control, body))
         }

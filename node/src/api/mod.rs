@@ -25,6 +25,7 @@ pub mod dispatch;
 pub mod fetch;
 mod fetch_read;
 pub mod fetch_session;
+pub mod find_coordinator;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_offsets;

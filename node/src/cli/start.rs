@@ -12,6 +12,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
 use dejaq_storage::file_disk::FileDisk;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
@@ -80,6 +81,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     start_logs(&config)?;
     abort_on_panic();
+    raise_descriptor_limit();
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let clean = executor.block_on(serve(config))?;
     // What is left are tasks of the admin port and connections that did not end in time.
@@ -120,6 +122,16 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logs cannot be started: {error}"))
+}
+
+/// As many files as the system lets us have: a partition and a connection take one or more each, and the limit that
+/// shells give is often 1024.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
 }
 
 /// Returns whether the stop was clean.

@@ -79,8 +79,8 @@ impl Config {
         }
         for (name, value) in &sources.env {
             let Some(rest) = name.strip_prefix("DEJAQ_") else { continue };
-            // Read by `cli::start` itself: it says which file to read.
-            if rest == "CONFIG" {
+            // Not the broker's: the file to read (`cli::start`), the address for client verbs, what CI keeps where.
+            if rest == "CONFIG" || rest == "BOOTSTRAP" || rest.starts_with("CI_") {
                 continue;
             }
             let key = rest.to_ascii_lowercase().replace('_', "-");

@@ -25,6 +25,12 @@ fn a_flag_beats_the_environment_which_beats_the_file_which_beats_the_default() {
 }
 
 #[test]
+fn variables_of_the_client_and_of_ci_are_not_the_brokers() {
+    let env = [("DEJAQ_BOOTSTRAP", "127.0.0.1:1"), ("DEJAQ_CI_CACHE", "/tmp/x"), ("DEJAQ_CONFIG", "x.toml")];
+    assert!(resolve(&[], &env, "").is_ok(), "a shell that talks to a broker may start one");
+}
+
+#[test]
 fn every_error_is_reported_at_once_with_its_source() {
     let errors = resolve(
         &[("listen", "nowhere"), ("request-max-bytes", "1TiB")],

@@ -308,12 +308,9 @@ impl<R: Runtime> Directory<R> {
             None if self.has_failed_partitions.load(Ordering::Acquire) => Err(NotClean::NotOpened),
             None => Ok(()),
         };
-        for partition in self.partitions() {
-            if let Err(error) = partition.close().await {
-                let partition = partition.name();
-                tracing::error!(partition, %error, "a log was not closed cleanly");
-                result = result.and(Err(NotClean::Close { partition, error }));
-            }
+        for (partition, error) in open::close_all(&self.runtime, self.partitions()).await {
+            tracing::error!(partition, %error, "a log was not closed cleanly");
+            result = result.and(Err(NotClean::Close { partition, error }));
         }
         result
     }

@@ -1,6 +1,6 @@
-//! SHELL. Opening many partitions at once, and removing those that the metadata does not know.
+//! SHELL. Opening and closing many partitions at once, and removing those that the metadata does not know.
 //!
-//! Promises: at most [`AT_ONCE`] logs are opened at a time; one that does not open is reported and takes nobody with
+//! Promises: at most [`AT_ONCE`] logs are opened or closed at a time; one that does not open is reported and takes nobody with
 //! it; what recovery found is told once, damage as an error.
 //! Leaves out: recovery itself (`dejaq_storage`). Called by `directory` only.
 
@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dejaq_storage::{DataDir, Log, LogIdentity, OpenOptions, RecoveryReport, mark};
+use dejaq_storage::{CloseError, DataDir, Log, LogIdentity, OpenOptions, RecoveryReport, mark};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, PartitionId, TopicId};
 use tokio::sync::mpsc;
 
@@ -72,6 +72,38 @@ pub(super) async fn open_all<R: Runtime>(
         opened[at] = Some((job, slot));
     }
     opened.into_iter().map(|one| one.expect("every job is answered, or the node has stopped")).collect()
+}
+
+/// Closes everything; returns what could not be closed cleanly, by name.
+pub(super) async fn close_all<R: Runtime>(
+    runtime: &R,
+    partitions: Vec<Arc<Partition<R>>>,
+) -> Vec<(String, CloseError)> {
+    let count = partitions.len();
+    let queue = Arc::new(Mutex::new(partitions));
+    let (done, mut results) = mpsc::channel(AT_ONCE);
+    for _ in 0..count.min(AT_ONCE) {
+        let (queue, done) = (queue.clone(), done.clone());
+        runtime.spawn("close-partitions", async move {
+            loop {
+                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let Some(partition) = next else { return };
+                let closed = partition.close().await.map_err(|error| (partition.name(), error));
+                if done.send(closed).await.is_err() {
+                    return; // the node stops at once
+                }
+            }
+        });
+    }
+    drop(done);
+    let (mut closed, mut failed) = (0, Vec::new());
+    while let Some(result) = results.recv().await {
+        closed += 1;
+        failed.extend(result.err());
+    }
+    assert_eq!(closed, count, "every partition is closed, or the node has stopped");
+    failed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    failed
 }
 
 async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {

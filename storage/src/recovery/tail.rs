@@ -216,6 +216,7 @@ impl<D: Disk> Scan<'_, D> {
                 }
                 There::Batch(header, entry) if record.is_none() && !lossy => {
                     self.restore(entry, progress)?;
+                    held = None; // whatever record came later is cut off and written anew
                     progress.see_epoch(header.leader_epoch, entry.base);
                 }
                 There::Batch(..) if !lossy => return Ok(Ending::Cut("it differs from its record")),
