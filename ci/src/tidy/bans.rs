@@ -30,9 +30,6 @@ const SIM_CLUSTER: &str = "sim/src/cluster.rs";
 /// madsim's own runtime has to be built, seeded and left somewhere.
 const SIM_WORLD: &str = "sim/src/runtime";
 
-/// Starts the main task of each simulated process.
-const SIM_CLUSTER: &str = "sim/src/cluster";
-
 const BANS: &[Ban] = &[
     Ban {
         what: &["Instant::now", "SystemTime", "UNIX_EPOCH", "chrono", "OffsetDateTime::now_utc"],
