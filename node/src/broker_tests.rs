@@ -1,6 +1,7 @@
 //! A whole broker on a real disk and real sockets: starts, answers, stops, starts again.
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use dejaq_storage::file_disk::FileDisk;
@@ -132,7 +133,16 @@ async fn a_data_directory_serves_one_broker_at_a_time() {
     let second = start(dir.path()).await.map(|_| ()).expect_err("it is in use");
     assert!(matches!(second, StartError::DataDir(LayoutError::InUse(_))), "{second}");
     first.shutdown().await.expect("a clean stop");
-    start(dir.path()).await.expect("it is free again").shutdown().await.expect("a clean stop");
+    // The lock is free when the last task of the first has ended, which may be a moment after its shutdown returned.
+    let waiting =
+        TokioRuntime::new(FileDisk::open(dir.path()).expect("a directory"), SocketOptions::default());
+    for _ in 0..500 {
+        match start(dir.path()).await {
+            Err(StartError::DataDir(LayoutError::InUse(_))) => waiting.sleep(Duration::from_millis(10)).await,
+            free => return free.expect("it is free again").shutdown().await.expect("a clean stop"),
+        }
+    }
+    panic!("the directory stayed in use");
 }
 
 #[tokio::test]

@@ -22,13 +22,14 @@ pub fn check(durable: &Logs, now: &Logs, spared: impl Fn(&str, &Batch) -> bool) 
         for batch in
             before.iter().filter(|batch| batch.intact && batch.base >= start && !spared(folder, batch))
         {
-            match after.binary_search_by_key(&batch.base, |batch| batch.base) {
-                Ok(at) if after[at].is(batch) => {}
-                Ok(at) => {
-                    let evidence = format!("{folder}: {batch:?} was durable, now there is {:?}", after[at]);
+            // Not a binary search: a rotten base offset leaves the list unsorted.
+            match after.iter().find(|known| known.base == batch.base) {
+                Some(known) if known.is(batch) => {}
+                Some(known) => {
+                    let evidence = format!("{folder}: {batch:?} was durable, now there is {known:?}");
                     broken.push(Broken { name: "LOG-3", evidence });
                 }
-                Err(_) => {
+                None => {
                     let end = after.last().map_or(0, |batch| batch.last + 1);
                     let evidence =
                         format!("{folder}: {batch:?} was durable and is gone, the log ends at {end}");
@@ -40,6 +41,23 @@ pub fn check(durable: &Logs, now: &Logs, spared: impl Fn(&str, &Batch) -> bool) 
     broken
 }
 
+/// What of a durable image counts: the run of batches from the start of the log on, without a hole. A later segment
+/// may be durable before the tail of the one in front of it is; nothing of it was promised then.
+#[must_use]
+pub fn prefix(durable: &Logs, before: &Logs) -> Logs {
+    let mut counted = Logs::default();
+    for (folder, batches) in &durable.0 {
+        let start = before.0.get(folder).and_then(|log| log.first()).map_or(i64::MAX, |batch| batch.base);
+        if batches.first().is_none_or(|first| first.base > start) {
+            continue;
+        }
+        let holes = batches.windows(2).position(|pair| pair[1].base != pair[0].last + 1);
+        let end = holes.map_or(batches.len(), |at| at + 1);
+        counted.0.insert(folder.clone(), batches[..end].to_vec());
+    }
+    counted
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::image::tests::batch;
@@ -47,6 +65,13 @@ mod tests {
 
     fn logs(batches: &[Vec<u8>]) -> Logs {
         Logs::of(&[("partitions/a-0/00000000000000000000.log".into(), batches.concat())])
+    }
+
+    #[test]
+    fn only_a_run_from_the_start_counts_as_durable() {
+        let before = logs(&[batch(0, 1, 1), batch(1, 1, 1), batch(2, 1, 1)]);
+        assert_eq!(prefix(&logs(&[batch(0, 1, 1), batch(2, 1, 1)]), &before).batches(), 1);
+        assert_eq!(prefix(&logs(&[batch(1, 1, 1)]), &before).batches(), 0);
     }
 
     #[test]

@@ -35,6 +35,10 @@ impl RunParams {
     ///
     /// # Panics
     /// If the file cannot be written: then the run that was asked for cannot be shown.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "for the person outside of the simulated world, after its end"
+    )]
     pub fn write_history(&self, history: &crate::oracle::History) {
         if let Some(file) = &self.history {
             let written = std::fs::write(file, history.to_json_lines());

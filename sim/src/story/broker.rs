@@ -178,8 +178,9 @@ impl BrokerNode {
     fn down(&self) {
         let platter = self.device().platter;
         let before = Logs::of(&platter.files());
+        let durable = recovery::prefix(&Logs::of(&platter.durable_files()), &before);
         let mut state = self.lock();
-        state.crashes.push((Logs::of(&platter.durable_files()), before));
+        state.crashes.push((durable, before));
         state.ready = None;
         state.stop = None;
     }

@@ -85,8 +85,10 @@ pub(super) async fn load_producers<D: Disk>(
         mark!("a damaged snapshot of the producers is passed over");
         loader.disk.remove(&path).await?;
     }
-    // If a tail was at risk, so was a snapshot of its end.
-    let snapped_end = (from == end && end > Offset::ZERO && !progress.touched).then_some(end);
+    // If a tail was at risk, so was a snapshot of its end; and one that a killed process left may never have been
+    // synced. Only a clean stop vouches for it: else it is written again.
+    let trusted = loader.clean && !progress.touched;
+    let snapped_end = (trusted && from == end && end > Offset::ZERO).then_some(end);
     let limit = loader.config.max_producers;
     let mut count = 0;
     replay(loader, from, progress, |header| {
