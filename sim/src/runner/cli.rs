@@ -31,7 +31,7 @@ enum Verb {
     List,
     /// Runs a scenario over one seed or a range of seeds, one process a seed.
     Run {
-        /// Its name, as `list` says it; `all` for every one.
+        /// Its name, as `list` says it; `all` for every random one.
         scenario: String,
         #[command(flatten)]
         seeds: Seeds,
@@ -248,7 +248,9 @@ fn replays(
     mutant: u32,
 ) -> anyhow::Result<Vec<Replay>> {
     let names: Vec<&str> = match scenario {
-        "all" => tables.scenarios.iter().map(|scenario| scenario.name).collect(),
+        "all" => {
+            tables.scenarios.iter().filter(|scenario| scenario.random).map(|scenario| scenario.name).collect()
+        }
         name => vec![tables.scenario(name)?.name],
     };
     let commit = verdict::commit();

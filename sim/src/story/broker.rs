@@ -303,12 +303,10 @@ impl BrokerNode {
         ranges.iter().find(|(from, last)| (*from..=*last).contains(&offset)).map(|(_, last)| last + 1)
     }
 
-    fn is_rotten(&self, folder: &str, batch: &Batch) -> bool {
-        let state = self.lock();
-        let ranges = state.rotten.get(folder);
-        ranges.is_some_and(|ranges| {
-            ranges.iter().any(|(from, last)| *from <= batch.last && batch.base <= *last)
-        })
+    /// Whether bytes of this log were rotted on purpose. A flipped base offset or length changes what the image's parser
+    /// sees of its neighbours, so the whole log is left to the oracle.
+    fn is_rotten(&self, folder: &str, _: &Batch) -> bool {
+        self.lock().rotten.contains_key(folder)
     }
 
     /// Opens every log that a graceful stop left, and lets the product compare each with a rebuild of itself.
