@@ -149,7 +149,9 @@ fn one_client(
     let mut program = match prepare(which, work) {
         Ok(program) => program,
         Err(error) => {
-            report.add(&name, "install", Outcome::Skipped(format!("{error:#}")), Duration::ZERO);
+            let why = format!("{error:#}");
+            crate::test::tell_skipped(&name, &why)?;
+            report.add(&name, "install", Outcome::Skipped(why), Duration::ZERO);
             return Ok(());
         }
     };
