@@ -75,7 +75,7 @@ config_command() {
     grep -q 'segment.bytes=12345678' "$T/conf"
     configs --alter --entity-name "$RUN-conf" --delete-config retention.ms
     configs --describe --entity-name "$RUN-conf" >"$T/conf"
-    ! grep -q 'retention.ms=' "$T/conf"
+    fails grep -q 'retention.ms=' "$T/conf"
 }
 
 log_dirs() {
