@@ -14,7 +14,7 @@ use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use dejaq_wire::kafka::produce::{
     LeaderIdAndEpoch, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
-use dejaq_wire::peer::{Hello, HelloReply, HelloVerdict, PeerMessage};
+use dejaq_wire::peer::{Call, Hello, HelloReply, HelloVerdict, Parts, PeerMessage, Refusal};
 use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
@@ -104,8 +104,15 @@ fn peer_messages_keep_their_bytes() {
         feature_level: 1,
         build: "0.1.0".into(),
     };
-    let encoded = |message: PeerMessage| -> Bytes { message.encode().expect("short texts") };
+    let encoded = |message: PeerMessage| message.encode().expect("short texts").concat();
     check(include_str!("golden/peer_hello_0.hex"), &encoded(PeerMessage::Hello(hello.clone())));
     let reply = HelloReply { hello, verdict: HelloVerdict::OtherCluster };
     check(include_str!("golden/peer_hello_reply_0.hex"), &encoded(PeerMessage::HelloReply(reply)));
+    let refused = PeerMessage::Refused { correlation: 300, why: Refusal::Stopping };
+    check(include_str!("golden/peer_refused_0.hex"), &encoded(refused));
+    check(include_str!("golden/peer_ping_0.hex"), &encoded(PeerMessage::Ping));
+    check(include_str!("golden/peer_pong_0.hex"), &encoded(PeerMessage::Pong));
+    let (head, tail) = (Bytes::from_static(b"head"), vec![Bytes::from_static(b"the tail")]);
+    let call = Call { correlation: 0x0102_0304, parts: Parts { tag: 0x0201, version: 1, head, tail } };
+    check(include_str!("golden/peer_call.hex"), &encoded(PeerMessage::Call(call)));
 }

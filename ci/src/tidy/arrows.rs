@@ -35,6 +35,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("metadata", &["api", "broker", "cli", "client", "controller", "coordinator", "replica", "server"]),
     ("controller", &["api", "broker", "cli", "client", "coordinator", "replica", "server"]),
     ("replica", &["api", "broker", "cli", "client", "controller", "coordinator", "server"]),
+    (
+        "peer",
+        &["api", "broker", "cli", "client", "controller", "coordinator", "metadata", "replica", "server"],
+    ),
     ("coordinator", &["api", "broker", "cli", "client", "controller", "server"]),
     ("api", &["broker", "cli", "client"]),
     ("server", &["api", "broker", "cli", "client", "controller", "coordinator", "metadata", "replica"]),
@@ -47,7 +51,8 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Plain values that a neighbour may name: module, path.
-const SHARED: &[(&str, &str)] = &[("metadata", "crate::replica::policy::")];
+const SHARED: &[(&str, &str)] =
+    &[("metadata", "crate::replica::policy::"), ("controller", "crate::replica::policy::")];
 
 pub fn check(source: &Source, found: &mut Vec<Finding>) {
     for (folder, barred) in CRATES {
