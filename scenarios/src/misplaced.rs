@@ -22,6 +22,6 @@ fn run(params: &RunParams) -> RunReport {
         for topic in &mut plan.topics {
             topic.partitions = topic.partitions.max(2);
         }
-        plan.fault(4, Fault::Misplaced).fault(1, Fault::Kill).fault(1, Fault::Restart)
+        plan.fault(4, Fault::Misplaced).fault(1, Fault::Restart)
     })
 }

@@ -71,7 +71,7 @@ pub const MUTANTS: &[Mutant] = &[
         about: "our checksums are not bound to the partition",
         scenario: "misplaced",
         checkers: &["Phantom"],
-        budget: 200,
+        budget: 300,
     },
     Mutant {
         number: 36,
@@ -103,11 +103,8 @@ pub const MUTANTS: &[Mutant] = &[
     },
 ];
 
-/// The tester's own: with them, the named mutants must survive the named checkers. M1 may still be seen by another one: an
-/// answer before the watermark has moved makes the next end offset stale (`StaleEndOffset`), with or without a power cut.
-pub const TESTERS: &[TesterMutant] = &[TesterMutant {
-    number: 1,
-    about: "a power cut keeps the page cache",
-    survivors: &[1, 23, 24, 25],
-    seeds: 60,
-}];
+/// The tester's own: with them, the named mutants must survive the checkers that are named for them. M1 cannot be one of
+/// them: it answers before the batch has its record in the side file, so not even the page cache holds what was promised
+/// (and the end offset is stale, which another checker sees). Nor can M24: a failed sync may drop the pages themselves.
+pub const TESTERS: &[TesterMutant] =
+    &[TesterMutant { number: 1, about: "a power cut keeps the page cache", survivors: &[23, 25], seeds: 60 }];

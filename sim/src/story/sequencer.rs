@@ -105,7 +105,8 @@ impl Sequencer {
             }
             let wait = self.dice.log_between(1, 60);
             self.pause(wait).await;
-            if self.dice.chance(300) {
+            // A broker that may forget would take a repetition for a new batch, as it may.
+            if self.dice.chance(300) && self.remembers {
                 self.repeat().await;
             } else {
                 self.send().await;
