@@ -124,3 +124,38 @@ fn transactional_batches_are_refused_clearly() {
     let bytes = builder.build().expect("small batches build").to_bytes();
     check_code(&bytes, &[], ErrorCode::INVALID_TXN_STATE);
 }
+
+/// The batch with these bytes from `at` on and a CRC that agrees.
+fn forged(bytes: &Bytes, at: usize, with: &[u8]) -> Bytes {
+    let mut forged = bytes.to_vec();
+    forged[at..at + with.len()].copy_from_slice(with);
+    let mut batch = Batch::parse(&Bytes::from(forged)).expect("its front is good");
+    let told = batch.header.max_timestamp_ms;
+    batch.set_max_timestamp(told); // computes the CRC anew
+    batch.to_bytes()
+}
+
+#[test]
+fn records_that_are_not_what_the_header_says_are_refused_under_a_good_crc() {
+    let plain = batch(Compression::None, NOW);
+    // Front 61 bytes; a record is length, attributes, time delta, offset delta, …: the second one's offset delta is 1.
+    let second = 61 + 1 + usize::from(plain[61] >> 1);
+    assert_eq!(plain[second + 3], 2, "the varint of 1");
+    check_code(&forged(&plain, second + 3, &[0]), &[], ErrorCode::INVALID_RECORD);
+    check_code(&forged(&plain, 61, &[0xff; 8]), &[], ErrorCode::INVALID_RECORD);
+    let [last, count] = [[0, 0, 0, 2], [0, 0, 0, 3]];
+    check_code(&forged(&forged(&plain, 23, &last), 57, &count), &[], ErrorCode::INVALID_RECORD);
+    for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+        let bytes = batch(codec, NOW);
+        check_code(&forged(&bytes, 61, &vec![0x55; bytes.len() - 61]), &[], ErrorCode::INVALID_RECORD);
+    }
+}
+
+#[test]
+fn a_largest_timestamp_that_no_record_has_is_corrected() {
+    let lie = forged(&batch(Compression::Lz4, NOW), 35, &(NOW + 1_000).to_be_bytes());
+    let found = admitted(&lie, &[]).expect("its records are good");
+    assert_eq!(found.batch.header().max_timestamp_ms, NOW);
+    let records = Batch::parse(found.batch.bytes()).expect("whole").records(1000).expect("it reads").count();
+    assert_eq!(records, 2);
+}

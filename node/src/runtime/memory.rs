@@ -1,11 +1,13 @@
 //! One budget for the bytes that requests hold, so that many clients together cannot exhaust memory.
 //!
 //! Owns: [`MemoryBudget`] and the [`Claim`] on a part of it. Promises: the sum of claims never exceeds the budget;
-//! who asks first is served first, so a large claim is not starved by small ones.
+//! who asks first is served first, so a large claim is not starved by small ones; where a part is set aside for small
+//! claims ([`MemoryBudget::for_requests`]), large ones cannot make them wait either.
 //! Leaves out: what is counted. A reader claims a receive buffer before it hands out frames of it, or before it grows
 //! beyond 64 KiB; the claim is released when the last slice of that buffer is dropped, which is when the last request
-//! in it was answered. Who waits for a first claim holds none. Who outgrows one waits for the difference, holding the
-//! rest; should such waiters ever hold the whole budget, the frame timeout of the connection resolves it.
+//! in it was answered. Who waits for a first claim holds none: a large frame is claimed whole, once it has filled the
+//! 64 KiB that every connection may hold, so that an announced length alone takes nothing. Growing step by step was
+//! tried: readers that each hold a part and wait for more lock each other up.
 
 use std::sync::Arc;
 
@@ -15,7 +17,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 #[derive(Debug, Clone)]
 pub struct MemoryBudget {
     free: Arc<Semaphore>,
+    /// Set aside for small claims, if anything is.
+    small: Option<Arc<Semaphore>>,
+    /// Of both.
     total: usize,
+    /// Of `small`.
+    aside: usize,
 }
 
 /// A part of the budget, returned when dropped.
@@ -49,7 +56,24 @@ impl MemoryBudget {
     #[must_use]
     pub fn new(total: usize) -> MemoryBudget {
         assert!((1..=1 << 60).contains(&total), "a budget of {total} bytes");
-        MemoryBudget { free: Arc::new(Semaphore::new(total)), total }
+        MemoryBudget { free: Arc::new(Semaphore::new(total)), small: None, total, aside: 0 }
+    }
+
+    /// The same, with an eighth of it set aside for [`MemoryBudget::claim_small`].
+    #[must_use]
+    pub fn for_requests(total: usize) -> MemoryBudget {
+        let aside = total / 8;
+        let small = (aside > 0).then(|| Arc::new(Semaphore::new(aside)));
+        MemoryBudget { small, aside, total, ..MemoryBudget::new(total - aside) }
+    }
+
+    /// Waits in the line of the small claims until `bytes` are free. Cancel safe. Never [`Claim::join`] it with a claim
+    /// of the other kind.
+    pub async fn claim_small(&self, bytes: usize) -> Claim {
+        let Some(small) = &self.small else { return self.claim(bytes).await };
+        let permits = u32::try_from(bytes.min(self.aside)).expect("a small claim");
+        let permit = Arc::clone(small).acquire_many_owned(permits).await;
+        Claim { permit: permit.expect("the semaphore is never closed") }
     }
 
     /// Waits in line until `bytes` are free. More than the whole budget is taken as the whole budget. Cancel safe.
@@ -68,17 +92,18 @@ impl MemoryBudget {
     /// Bytes that are claimed now.
     #[must_use]
     pub fn claimed(&self) -> usize {
-        self.total - self.free.available_permits()
+        let small = self.small.as_ref().map_or(0, |small| small.available_permits());
+        self.total - self.free.available_permits() - small
     }
 
-    /// The whole budget.
+    /// The most that one claim can have.
     #[must_use]
-    pub fn total(&self) -> usize {
-        self.total
+    pub fn most(&self) -> usize {
+        self.total - self.aside
     }
 
     fn permits(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.min(self.total)).expect("a frame is at most 2 GiB by its prefix")
+        u32::try_from(bytes.min(self.most())).expect("a frame is at most 2 GiB by its prefix")
     }
 }
 

@@ -152,6 +152,29 @@ async fn a_claimed_length_alone_reserves_no_memory_to_speak_of() {
 }
 
 #[tokio::test]
+async fn lengths_that_are_only_announced_keep_nobody_waiting() {
+    let memory = MemoryBudget::for_requests(8 << 20);
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let (mut client, mut reader, _writer) = pair().await;
+        reader.set_memory(memory.clone());
+        // The first four say a length and no more, the others fill their first buffer, too, and hold the large part.
+        let begun = if waiting.len() < 4 { 0 } else { 70_000 };
+        client.write_all(&framed(&body(LIMIT, 0))[..4 + begun]).await.expect("sent");
+        waiting.push((client, tokio::spawn(async move { receive(&mut reader, 1).await })));
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let (mut client, mut reader, _writer) = pair().await;
+    reader.set_memory(memory.clone());
+    client.write_all(&framed(&body(20_000, 1))).await.expect("sent");
+    let honest = tokio::time::timeout(Duration::from_secs(5), receive(&mut reader, 1)).await;
+    assert_eq!(honest.expect("at once"), [body(20_000, 1)]);
+    for (_, task) in waiting {
+        task.abort();
+    }
+}
+
+#[tokio::test]
 async fn an_idle_connection_holds_no_buffer_and_no_claim() {
     let memory = MemoryBudget::new(16 << 20);
     let (mut client, mut reader, _writer) = pair().await;

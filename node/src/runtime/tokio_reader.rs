@@ -22,7 +22,7 @@ use super::memory::{Claim, MemoryBudget};
 use super::net::{FrameReader, RecvError};
 
 const PREFIX_BYTES: usize = 4;
-/// A frame up to this size gets its room at once when its prefix is here; a larger one doubles as it arrives.
+/// A large frame that has filled the first buffer gets room up to this size at once; a larger one doubles as it arrives.
 const RESERVE_AT_ONCE_BYTES: usize = 2 << 20;
 
 const _: () = assert!(SMALL_BYTES < RESERVE_AT_ONCE_BYTES);
@@ -150,7 +150,7 @@ impl TokioReader {
         if BufferPool::is_copied(found.end) {
             let claim = match &mut self.claim {
                 Some(covers) => Some(covers.split(found.end)),
-                None => self.claimed(found.end).await,
+                None => self.claimed_small(found.end).await,
             };
             self.ready = BufferPool::copy_out(&mut self.buffer, found.end, claim);
             // The part that was split off covered capacity above SMALL_BYTES, so that it must go.
@@ -160,7 +160,11 @@ impl TokioReader {
             }
             return;
         }
-        self.cover(self.buffer.capacity()).await;
+        if self.claim.is_none() && self.buffer.capacity() <= SMALL_BYTES {
+            self.claim = self.claimed_small(self.buffer.capacity()).await;
+        } else {
+            self.cover(self.buffer.capacity()).await;
+        }
         let mut behind = BytesMut::new();
         let mut behind_claim = None;
         if rest > 0 {
@@ -186,11 +190,19 @@ impl TokioReader {
         }
     }
 
+    /// The same for a buffer of at most `SMALL_BYTES`, which large frames do not keep waiting.
+    async fn claimed_small(&self, bytes: usize) -> Option<Claim> {
+        match &self.memory {
+            Some(memory) => Some(memory.claim_small(bytes).await),
+            None => None,
+        }
+    }
+
     /// Makes `claim` cover `capacity`.
     async fn cover(&mut self, capacity: usize) {
         let covered = self.claim.as_ref().map_or(0, Claim::bytes);
         // A frame above the whole budget cannot be, but a capacity can: it is rounded up.
-        let wanted = self.memory.as_ref().map_or(0, |memory| capacity.min(memory.total()));
+        let wanted = self.memory.as_ref().map_or(0, |memory| capacity.min(memory.most()));
         if covered >= wanted {
             return;
         }
@@ -210,13 +222,13 @@ impl TokioReader {
             }
             return;
         }
-        self.cover(BufferPool::capacity_for(next)).await;
-        if self.buffer.capacity() < next.min(RESERVE_AT_ONCE_BYTES)
-            || (self.buffer.len() == self.buffer.capacity() && self.buffer.len() < next)
-        {
-            let doubled = self.buffer.len().saturating_mul(2).max(RESERVE_AT_ONCE_BYTES);
-            self.regrow(doubled.min(next));
+        if self.buffer.len() < self.buffer.capacity() || self.buffer.capacity() == 0 {
+            return;
         }
+        // Claimed whole, so that nobody waits for more while he holds a part; reserved as it arrives.
+        self.cover(BufferPool::capacity_for(next)).await;
+        let doubled = self.buffer.len().saturating_mul(2).max(RESERVE_AT_ONCE_BYTES);
+        self.regrow(doubled.min(next));
     }
 
     fn regrow(&mut self, capacity: usize) {

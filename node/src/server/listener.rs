@@ -82,7 +82,7 @@ impl<R: Runtime> Bound<R> {
         let shared = Arc::new(Shared {
             runtime: self.runtime.clone(),
             service: parts.service,
-            memory: MemoryBudget::new(parts.limits.memory_bytes),
+            memory: MemoryBudget::for_requests(parts.limits.memory_bytes),
             limits: parts.limits,
             metrics: parts.metrics,
             stop: Stop::new(),

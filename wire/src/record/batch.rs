@@ -58,6 +58,12 @@ impl Batch {
         self.header.crc = self.header.compute_crc(&self.payload);
     }
 
+    /// Corrects the largest timestamp, in ms, which the producer told wrong; computes the CRC anew.
+    pub fn set_max_timestamp(&mut self, max_timestamp_ms: i64) {
+        self.header.max_timestamp_ms = max_timestamp_ms;
+        self.header.crc = self.header.compute_crc(&self.payload);
+    }
+
     /// The batch as chunks: a header of its own and the payload as it came.
     pub fn chunks(&self) -> [Bytes; 2] {
         [Bytes::copy_from_slice(&self.header.encode()), self.payload.clone()]

@@ -23,6 +23,27 @@ struct Layer<F> {
     /// Bytes of the file below that are still seen.
     kept: u64,
     tail: BytesMut,
+    /// What recovery wrote again inside of `kept`, by position; they may overlap, the later one lies over the earlier.
+    patches: Vec<(u64, Bytes)>,
+}
+
+impl<F> Layer<F> {
+    fn new(below: Option<F>, kept: u64) -> Layer<F> {
+        Layer { below, kept, tail: BytesMut::new(), patches: Vec::new() }
+    }
+
+    /// Writes `bytes` over what is there or behind it; `at` is at most the length.
+    fn write(&mut self, at: u64, bytes: &Bytes) {
+        let inside = self.kept.saturating_sub(at).min(bytes.len() as u64) as usize;
+        if inside > 0 {
+            self.patches.push((at, bytes.slice(..inside)));
+        }
+        let rest = &bytes[inside..];
+        let from = (at + inside as u64).saturating_sub(self.kept) as usize;
+        let over = rest.len().min(self.tail.len().saturating_sub(from));
+        self.tail[from..from + over].copy_from_slice(&rest[..over]);
+        self.tail.extend_from_slice(&rest[over..]);
+    }
 }
 
 #[derive(Debug)]
@@ -85,7 +106,7 @@ impl<D: Disk> Overlay<D> {
         }
         let below = self.below.open(path, Open::Read)?;
         let kept = below.len()?;
-        let layer = Arc::new(Mutex::new(Layer { below: Some(below), kept, tail: BytesMut::new() }));
+        let layer = Arc::new(Mutex::new(Layer::new(Some(below), kept)));
         over.files.insert(path.to_owned(), Node::Opened(Arc::downgrade(&layer)));
         Ok(layer)
     }
@@ -106,7 +127,7 @@ impl<D: Disk> Disk for Overlay<D> {
             let message = format!("{} exists", path.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
-        let layer = Arc::new(Mutex::new(Layer { below: None, kept: 0, tail: BytesMut::new() }));
+        let layer = Arc::new(Mutex::new(Layer::new(None, 0)));
         lock(&self.over).files.insert(path.to_owned(), Node::Changed(layer.clone()));
         Ok(self.file(path, layer))
     }
@@ -205,6 +226,23 @@ impl<F: DiskFile> OverlayFile<F> {
         (layer.below.clone().filter(|_| below_len > 0).map(|below| (below, below_len)), tail)
     }
 
+    /// What was read below at `at`, with what was written over it since.
+    fn patched(&self, at: u64, bytes: Bytes) -> Bytes {
+        let layer = lock(&self.layer);
+        let end = at + bytes.len() as u64;
+        let over = |(from, patch): &&(u64, Bytes)| *from < end && from + patch.len() as u64 > at;
+        if !layer.patches.iter().any(|patch| over(&patch)) {
+            return bytes;
+        }
+        let mut bytes = BytesMut::from(bytes);
+        for (from, patch) in layer.patches.iter().filter(over) {
+            let (first, last) = (at.max(*from), end.min(from + patch.len() as u64));
+            let source = &patch[(first - from) as usize..(last - from) as usize];
+            bytes[(first - at) as usize..(last - at) as usize].copy_from_slice(source);
+        }
+        bytes.freeze()
+    }
+
     /// From now on the file is kept, whoever has it open.
     fn keep(&self) {
         lock(&self.over).files.insert(self.path.clone(), Node::Changed(self.layer.clone()));
@@ -227,11 +265,15 @@ impl<F: DiskFile> DiskFile for OverlayFile<F> {
     fn append_at(&self, at: u64, parts: &[Bytes]) -> io::Result<()> {
         {
             let mut layer = lock(&self.layer);
-            if at != layer.kept + layer.tail.len() as u64 {
-                let message = format!("a write into the middle of {}", self.path.display());
+            let mut at = at;
+            if at > layer.kept + layer.tail.len() as u64 {
+                let message = format!("a write behind the end of {}", self.path.display());
                 return Err(io::Error::new(io::ErrorKind::Unsupported, message));
             }
-            parts.iter().for_each(|part| layer.tail.extend_from_slice(part));
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                layer.write(at, part);
+                at += part.len() as u64;
+            }
         }
         self.keep();
         Ok(())
@@ -241,7 +283,9 @@ impl<F: DiskFile> DiskFile for OverlayFile<F> {
         let (below, tail) = self.split(at, len);
         Ok(match below {
             None => Some(tail),
-            Some((below, len)) => below.try_read_at(at, len)?.map(|bytes| joined(bytes, tail)),
+            Some((below, len)) => {
+                below.try_read_at(at, len)?.map(|bytes| joined(self.patched(at, bytes), tail))
+            }
         })
     }
 
@@ -249,7 +293,10 @@ impl<F: DiskFile> DiskFile for OverlayFile<F> {
         let (below, tail) = self.split(at, len);
         match below {
             None => Ok(tail),
-            Some((below, len)) => Ok(joined(below.read_at(at, len).await?, tail)),
+            Some((below, len)) => {
+                let bytes = below.read_at(at, len).await?;
+                Ok(joined(self.patched(at, bytes), tail))
+            }
         }
     }
 
@@ -284,6 +331,26 @@ mod tests {
         let file = disk.open(name(path), Open::Read).expect("it is there");
         let len = file.len().expect("it has a length") as usize;
         file.read_at(0, len).await.expect("readable")
+    }
+
+    #[tokio::test]
+    async fn a_write_inside_of_a_file_lies_over_it_and_never_below() {
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::write(dir.path().join("log"), "0123456789").expect("written");
+        let disk = Overlay::new(FileDisk::open(dir.path()).expect("a disk"));
+        let file = disk.open(name("log"), Open::Write).expect("it is there");
+        file.append_at(2, &[Bytes::from_static(b"ab"), Bytes::from_static(b"cd")]).expect("inside");
+        file.append_at(8, &[Bytes::from_static(b"wxyz")]).expect("across the end");
+        file.append_at(11, &[Bytes::from_static(b"!")]).expect("inside of the tail");
+        assert_eq!(all(&disk, "log").await, "01abcd67wxy!");
+        assert_eq!(file.read_at(3, 2).await.expect("readable"), "bc");
+        assert!(file.append_at(13, &[Bytes::from_static(b"x")]).is_err(), "behind the end");
+        file.truncate(4).expect("cut");
+        file.append_at(4, &[Bytes::from_static(b"-")]).expect("appended");
+        assert_eq!(all(&disk, "log").await, "01ab-");
+        drop((file, disk));
+        let kept = std::fs::read(dir.path().join("log")).expect("there");
+        assert_eq!(kept, b"0123456789", "nothing was written below");
     }
 
     #[tokio::test]
