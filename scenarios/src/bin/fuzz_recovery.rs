@@ -75,8 +75,13 @@ fn config() -> LogConfig {
 }
 
 fn open(platter: &Platter) -> Result<Log<ModelDisk>, String> {
-    let options =
-        OpenOptions { clean: false, now_ms: NOW_MS, space: SpaceGuard::default(), verify_all: false };
+    let options = OpenOptions {
+        clean: false,
+        same_boot: true,
+        now_ms: NOW_MS,
+        space: SpaceGuard::default(),
+        verify_all: false,
+    };
     let opened = now(Log::create(platter.mount(), dir(), identity(), config(), options));
     opened.map(|(log, _)| log).map_err(|error| error.to_string())
 }
