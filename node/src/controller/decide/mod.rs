@@ -21,4 +21,6 @@ mod replicas;
 pub mod tick;
 
 #[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
 pub(crate) mod tests;
