@@ -13,7 +13,7 @@ use crate::work::Work;
 use anyhow::Result;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ const MUTANTS: &str = "cargo run --quiet --release --package dejaq-scenarios --f
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
     let began = Instant::now();
+    // Asked for now: a step may build this very program anew, and then its old file is gone.
+    let own = std::env::current_exe()?;
     let mut report = Report::default();
     let scratch = work.scratch("test")?;
     let skips = Skips { file: scratch.join("skipped") };
@@ -84,7 +86,8 @@ pub fn run(args: &Args) -> Result<bool> {
         }
         println!("\n── {}: {}", step.name, step.command);
         let started = Instant::now();
-        let outcome = run_step(&work, step, &skips)?;
+        let outcome = run_step(&work, &own, step, &skips)
+            .unwrap_or_else(|error| Outcome::Failed(format!("`{}`: {error:#}", step.command)));
         report.add("step", step.name, outcome, started.elapsed());
         for (what, why) in skips.take() {
             report.add(step.name, &what, Outcome::Skipped(why), Duration::ZERO);
@@ -128,8 +131,8 @@ impl Skips {
 }
 
 /// Runs a step with our own terminal, so that what it prints is seen as it comes.
-fn run_step(work: &Work, step: &Step, skips: &Skips) -> Result<Outcome> {
-    let mut command = command(step.command)?;
+fn run_step(work: &Work, own: &Path, step: &Step, skips: &Skips) -> Result<Outcome> {
+    let mut command = command(step.command, own);
     command.current_dir(&work.root).stdin(Stdio::null()).env(SKIPS, &skips.file);
     let mut child = Guarded::spawn_in_our_group(&mut command)?;
     let limit = Duration::from_secs(step.minutes * 60);
@@ -141,18 +144,18 @@ fn run_step(work: &Work, step: &Step, skips: &Skips) -> Result<Outcome> {
 }
 
 /// `cargo ci …` is this very program: calling it directly spares waiting for cargo's lock.
-fn command(line: &str) -> Result<Command> {
+fn command(line: &str, own: &Path) -> Command {
     let mut words = line.split_whitespace();
     let program = words.next().unwrap_or_default();
     let mut command = match line.strip_prefix("cargo ci ") {
         Some(_) => {
             words.next();
-            Command::new(std::env::current_exe()?)
+            Command::new(own)
         }
         None => Command::new(program),
     };
     command.args(words);
-    Ok(command)
+    command
 }
 
 #[cfg(test)]
@@ -161,9 +164,10 @@ mod tests {
 
     #[test]
     fn a_step_is_called_as_a_person_would_call_it() {
-        let plain = command("cargo fmt --all").expect("a plain command");
+        let plain = command("cargo fmt --all", Path::new("own"));
         assert_eq!((plain.get_program(), plain.get_args().count()), ("cargo".as_ref(), 2));
-        let own = command("cargo ci tidy --bless").expect("our own verb");
+        let own = command("cargo ci tidy --bless", Path::new("own"));
+        assert_eq!(own.get_program(), "own");
         assert_eq!(own.get_args().collect::<Vec<_>>(), ["tidy", "--bless"]);
     }
 

@@ -44,7 +44,7 @@ impl<T> Answered<T> {
 #[must_use]
 pub fn unavailable(why: Unavailable) -> Refusal {
     let code = match why {
-        Unavailable::Late => ErrorCode::REQUEST_TIMED_OUT,
+        Unavailable::Late | Unavailable::Unsure => ErrorCode::REQUEST_TIMED_OUT,
         Unavailable::Full => ErrorCode::KAFKA_STORAGE_ERROR,
         Unavailable::Stopped => ErrorCode::NOT_CONTROLLER,
     };
