@@ -5,8 +5,8 @@
 //! has recovered from a crash.
 //!
 //! What counts as durable is [`promised`]: the batches of the durable image from the place on where the dead process's log
-//! began, up to the first hole, or the first that lacks its record in the side file. What lies below had been let go of;
-//! behind a hole nothing can have been promised, since a flush that ended well covers everything below its end, with records.
+//! began, up to the first hole, or the first that is torn or lacks its record in the side file. What lies below had been
+//! let go of; behind a hole nothing can have been promised, since a flush that ended well covers everything below its end.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ pub fn promised(durable: &Logs, before: &Logs) -> Logs {
         let mut next = first.base;
         let mut run = Vec::new();
         for batch in batches.iter().skip_while(|batch| batch.last < first.base) {
-            if batch.base != next || !batch.recorded {
+            if batch.base != next || !batch.recorded || !batch.intact {
                 break;
             }
             next = batch.last + 1;
@@ -82,6 +82,14 @@ mod tests {
         assert_eq!(promised(&recorded(&[batch(0, 1, 1), batch(2, 1, 1)]), &before).batches(), 1);
         assert_eq!(promised(&recorded(&[batch(1, 1, 1)]), &before).batches(), 0, "a hole in front");
         assert_eq!(promised(&logs(&[batch(0, 1, 1)]), &before).batches(), 0, "without a record");
+    }
+
+    #[test]
+    fn a_torn_batch_that_a_crash_before_left_ends_the_run() {
+        let before = logs(&[batch(0, 1, 1), batch(1, 1, 1), batch(2, 1, 1)]);
+        let mut torn = batch(1, 1, 1);
+        torn[65] ^= 1; // in the body: the header still leads to the next batch
+        assert_eq!(promised(&recorded(&[batch(0, 1, 1), torn, batch(2, 1, 1)]), &before).batches(), 1);
     }
 
     #[test]
