@@ -112,7 +112,13 @@ impl<R: Runtime> Broker<R> {
             default_replication_factor: 1,
             max_partitions: config.topics.max_partitions as usize,
             topic_defaults: topic_defaults.clone(),
-            healing: controller::settings::Healing::default(),
+            healing: controller::settings::Healing {
+                session_timeout: config.healing.session_timeout,
+                recreate_after: config.healing.recreate_after,
+                max_moves: config.healing.max_moves,
+                leader_round: config.healing.leader_interval,
+                auto_rebalance: config.healing.auto_rebalance,
+            },
         };
         let boot = Boot { settings: settings.clone(), endpoints: endpoints(&advertised), rack: None };
         let started = controller::start(&runtime, &data_dir, boot).await?;

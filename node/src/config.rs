@@ -41,6 +41,7 @@ pub struct Config {
     pub admin_listen: String,
     pub topics: TopicSettings,
     pub limits: Limits,
+    pub healing: HealingSettings,
     /// A kernel name, or empty for the system's.
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
@@ -59,6 +60,19 @@ pub struct TopicSettings {
     pub max_partitions: u32,
     /// Topic configs by their Kafka names, under which every topic starts that does not say otherwise.
     pub defaults: BTreeMap<String, String>,
+}
+
+/// When a cluster acts by itself, and how much at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
+pub struct HealingSettings {
+    pub session_timeout: Duration,
+    /// `None` is never.
+    pub recreate_after: Option<Duration>,
+    pub max_moves: usize,
+    /// `None` is never.
+    pub leader_interval: Option<Duration>,
+    pub auto_rebalance: bool,
 }
 
 /// What keeps memory and descriptors bounded.
@@ -83,7 +97,7 @@ impl Config {
     pub fn drawn(mut random: impl FnMut() -> u64) -> Config {
         let mut values = resolve::Values::default();
         for setting in TABLE {
-            if let Kind::Number { drawn: (low, high), .. } = setting.kind {
+            if let Kind::Number { drawn: Some((low, high)), .. } = setting.kind {
                 let value = low + random() % (high - low + 1);
                 values.set(setting.name, value.to_string(), Source::Drawn);
             }

@@ -14,9 +14,10 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
 
 use crate::config::Config;
+use crate::controller::calls::unavailable;
 use crate::controller::driver::controller_id;
-use crate::controller::{Controller, Decide, Refusal, Settings, Unavailable};
-use crate::metadata::image::Broker;
+use crate::controller::{Controller, Decide, Refusal, Settings};
+use crate::metadata::image::{Broker, PEER_LISTENER};
 use crate::metadata::{BrokerDefaults, Image, Published};
 use crate::runtime::Runtime;
 use crate::server::service::Session;
@@ -88,7 +89,8 @@ impl<R: Runtime> ControlPlane<R> {
     pub async fn change<D: Decide>(&self, request: D, timeout_ms: i32) -> Result<D::Answer, Refusal> {
         let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         let deadline = self.runtime.now().plus(asked.clamp(MIN_WAIT, MAX_WAIT));
-        let committed = self.controller.submit(&self.runtime, request, deadline).await.map_err(refusal)?;
+        let committed =
+            self.controller.submit(&self.runtime, request, deadline).await.map_err(unavailable)?;
         if self.runtime.before(deadline, self.published.wait_applied(committed.end)).await.is_none() {
             // It is durable and will be in effect; clients retry what comes too early.
             mark!("a change of the metadata was not in effect within its timeout");
@@ -109,7 +111,8 @@ impl<R: Runtime> ControlPlane<R> {
         let registered = || {
             broker
                 .endpoints
-                .first()
+                .iter()
+                .find(|endpoint| endpoint.listener != PEER_LISTENER)
                 .map(|endpoint| Address { host: endpoint.host.clone(), port: endpoint.port })
         };
         here.or_else(registered)
@@ -120,15 +123,6 @@ impl<R: Runtime> ControlPlane<R> {
     pub fn broker_defaults(&self, image: &Image) -> BrokerDefaults {
         image.broker_defaults(self.settings.node, &self.settings.topic_defaults)
     }
-}
-
-fn refusal(why: Unavailable) -> Refusal {
-    let code = match why {
-        Unavailable::Late | Unavailable::Unsure => ErrorCode::REQUEST_TIMED_OUT,
-        Unavailable::Full => ErrorCode::KAFKA_STORAGE_ERROR,
-        Unavailable::Stopped => ErrorCode::NOT_CONTROLLER,
-    };
-    Refusal::new(code, why.to_string())
 }
 
 /// Code and text of a result, as answers have them side by side.

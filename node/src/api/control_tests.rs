@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use dejaq_storage::file_disk::FileDisk;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, TopicId};
+use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
+use dejaq_wire::kafka::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
+};
 use dejaq_wire::kafka::create_partitions::{CreatePartitionsRequest, CreatePartitionsTopic};
 use dejaq_wire::kafka::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
 use dejaq_wire::kafka::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
@@ -12,11 +15,15 @@ use dejaq_wire::kafka::describe_cluster::DescribeClusterRequest;
 use dejaq_wire::kafka::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResult,
 };
+use dejaq_wire::kafka::elect_leaders::ElectLeadersRequest;
+use dejaq_wire::kafka::list_partition_reassignments::ListPartitionReassignmentsRequest;
 use dejaq_wire::kafka::metadata::{MetadataRequest, MetadataRequestTopic, MetadataResponse};
+use dejaq_wire::kafka::unregister_broker::UnregisterBrokerRequest;
 use dejaq_wire::kafka::{alter_configs, incremental_alter_configs};
 
 use super::control_plane::{CLUSTER_OPERATIONS, ControlPlane, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS};
 use crate::config::Config;
+use crate::controller::decide::broker_heartbeat::BrokerHeartbeat;
 use crate::controller::decide::tests::{Desk, topic};
 use crate::controller::driver::tests::imaginary;
 use crate::metadata::Published;
@@ -31,9 +38,12 @@ struct Here {
 }
 
 fn here(auto_create: bool) -> Here {
+    here_with(Desk::with_brokers(1), auto_create)
+}
+
+fn here_with(desk: Desk, auto_create: bool) -> Here {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let disk = FileDisk::open(dir.path()).expect("the directory is there");
-    let desk = Desk::with_brokers(1);
     let published = Published::new(Arc::new(desk.image.clone()));
     let mut config = Config::default();
     config.topics.auto_create = auto_create;
@@ -344,4 +354,54 @@ async fn the_old_way_of_altering_replaces_everything_and_refuses_a_resource_that
     let response = super::alter_configs::answer(&here.control, twice).await;
     let codes: Vec<_> = response.responses.iter().map(|response| response.error_code).collect();
     assert_eq!(codes, [ErrorCode::INVALID_REQUEST, ErrorCode::NONE, ErrorCode::INVALID_REQUEST]);
+}
+
+#[tokio::test]
+async fn fenced_brokers_and_moves_are_told_to_who_asks() {
+    let here = here_with(Desk::with_brokers(3), false);
+    here.create(vec![topic("a", 1, 2)]).await;
+    let image = here.control.published.current();
+    let replicas = image.topic_named("a").expect("created").partitions[0].replicas.to_vec();
+    let other = (1..=3).map(BrokerId).find(|id| !replicas.contains(id)).expect("three brokers, two replicas");
+    let target = vec![replicas[0], other];
+    let partition = ReassignablePartition { partition_index: PartitionId(0), replicas: Some(target) };
+    let topics = vec![ReassignableTopic { name: "a".into(), partitions: vec![partition] }];
+    let request = AlterPartitionReassignmentsRequest { topics, ..Default::default() };
+    let told = super::alter_partition_reassignments::answer(&here.control, 1, request).await;
+    assert_eq!(
+        (told.error_code, told.responses[0].partitions[0].error_code),
+        (ErrorCode::NONE, ErrorCode::NONE)
+    );
+    let all = ListPartitionReassignmentsRequest::default();
+    let image = here.control.published.current();
+    let told = super::list_partition_reassignments::answer(&image, &all);
+    let moving = &told.topics[0].partitions[0];
+    assert_eq!((&moving.adding_replicas, &moving.removing_replicas), (&vec![other], &vec![replicas[1]]));
+    let broker = replicas[1];
+    let broker_epoch = image.broker(broker).expect("registered").epoch;
+    let (metadata_end, want_fence) = (image.end(), true);
+    let fence = BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown: false };
+    here.control.change(fence, 1000).await.expect("answered").expect("registered");
+    let response = here.metadata(9, Some(vec![named("a")])).await;
+    assert_eq!(response.topics[0].partitions[0].offline_replicas, [broker]);
+    assert!(response.brokers.iter().all(|known| known.node_id != broker), "clients should not try it");
+    let fenced = |include_fenced_brokers| {
+        let request = DescribeClusterRequest { include_fenced_brokers, ..Default::default() };
+        let response = super::describe_cluster::answer(&here.control, &here.session, 2, &request);
+        response
+            .brokers
+            .iter()
+            .filter(|known| known.is_fenced)
+            .map(|known| known.broker_id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((fenced(false), fenced(true)), (vec![], vec![broker]));
+    let request = UnregisterBrokerRequest { broker_id: BrokerId(9) };
+    let told = super::unregister_broker::answer(&here.control, request).await;
+    assert_eq!(told.error_code, ErrorCode::BROKER_ID_NOT_REGISTERED);
+    let elect = ElectLeadersRequest { election_type: 7, ..Default::default() };
+    assert_eq!(
+        super::elect_leaders::answer(&here.control, elect).await.error_code,
+        ErrorCode::INVALID_REQUEST
+    );
 }

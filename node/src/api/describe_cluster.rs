@@ -33,10 +33,13 @@ pub fn answer<R: Runtime>(
             host: address.host,
             port: i32::from(address.port),
             rack: broker.rack.clone(),
-            is_fenced: false,
+            is_fenced: broker.fenced,
         })
     };
-    let brokers: Vec<DescribeClusterBroker> = image.brokers().filter_map(broker).collect();
+    let shown = |broker: &&std::sync::Arc<crate::metadata::Broker>| {
+        !broker.fenced || (version >= 2 && request.include_fenced_brokers)
+    };
+    let brokers: Vec<DescribeClusterBroker> = image.brokers().filter(shown).filter_map(broker).collect();
     let controller = control.controller_id();
     let known = brokers.iter().any(|broker| broker.broker_id == controller);
     let operations = request.include_cluster_authorized_operations;

@@ -15,6 +15,7 @@ use super::alter_configs::{BROKER, TOPIC, broker_id};
 use super::control_plane::ControlPlane;
 use crate::config::{Config, Kind as SettingKind, TABLE};
 use crate::controller::Refusal;
+use crate::controller::decide::alter_configs::DRAIN_BROKERS;
 use crate::metadata::config_table::{TOPIC_CONFIGS, TopicConfigDef};
 use crate::metadata::topic_config::{Candidate, Overrides, Source, candidates};
 use crate::metadata::{BrokerDefaults, Image};
@@ -87,7 +88,11 @@ fn describe<R: Runtime>(
                 None => Err(Refusal { code: ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, message: None }),
             }
         }
-        BROKER if name.is_empty() => Ok(of_all_brokers(&defaults)),
+        BROKER if name.is_empty() => {
+            let mut configs = of_all_brokers(&defaults);
+            configs.extend(draining(image));
+            Ok(configs)
+        }
         BROKER => {
             let (asked, here) = (broker_id(name)?, control.settings.node);
             if asked != here {
@@ -128,6 +133,20 @@ fn of_all_brokers(defaults: &BrokerDefaults) -> Vec<DescribeConfigsResourceResul
         })
     });
     set.collect()
+}
+
+/// Which brokers are to be emptied, if any are.
+fn draining(image: &Image) -> Option<DescribeConfigsResourceResult> {
+    const LIST: i8 = 7;
+    let ids = image.brokers().filter(|broker| broker.draining).map(|broker| broker.id.to_string());
+    let value = ids.collect::<Vec<_>>().join(",");
+    let doc = "Brokers that are to be emptied: their replicas move away, and none come.";
+    (!value.is_empty()).then(|| DescribeConfigsResourceResult {
+        read_only: false,
+        config_source: Source::AllBrokers.wire_source(),
+        synonyms: Vec::new(),
+        ..setting_entry(DRAIN_BROKERS, value, true, LIST, doc)
+    })
 }
 
 /// `synonyms` holds the value in force first. Kafka shows no synonym of a default that no broker config stands for.

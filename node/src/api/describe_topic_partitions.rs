@@ -14,7 +14,7 @@ use dejaq_wire::kafka::describe_topic_partitions::{
 use dejaq_wire::topic_name::validate_topic_name;
 
 use super::control_plane::TOPIC_OPERATIONS;
-use super::metadata::partition_error;
+use super::metadata::{offline, partition_error};
 use crate::metadata::image::is_internal;
 use crate::metadata::{Image, Partition, Topic};
 
@@ -30,12 +30,14 @@ pub fn answer(image: &Image, request: DescribeTopicPartitionsRequest) -> Describ
     if request.topics.is_empty() {
         let start = page.from.topic_name.clone();
         let mut topics = image.topics_from(&start);
-        while topics.next().is_some_and(|topic| page.add(&topic.name, Some(topic))) {}
+        while topics.next().is_some_and(|topic| page.add(image, &topic.name, Some(topic))) {}
     } else {
         let names: BTreeSet<String> = request.topics.into_iter().map(|topic| topic.name).collect();
         let start = page.from.topic_name.clone();
         let mut names = names.into_iter().filter(|name| *name >= start);
-        while names.next().is_some_and(|name| page.add(&name, image.topic_named(&name).map(|topic| &**topic)))
+        while names
+            .next()
+            .is_some_and(|name| page.add(image, &name, image.topic_named(&name).map(|topic| &**topic)))
         {
         }
     }
@@ -50,7 +52,7 @@ struct Page {
 
 impl Page {
     /// Adds what fits of a topic; `false` if the page is full.
-    fn add(&mut self, name: &str, topic: Option<&Topic>) -> bool {
+    fn add(&mut self, image: &Image, name: &str, topic: Option<&Topic>) -> bool {
         if self.left == 0 {
             let partition_index = PartitionId(0);
             self.answer.next_cursor = Some(Cursor { topic_name: name.to_owned(), partition_index });
@@ -62,7 +64,7 @@ impl Page {
         };
         let start = if self.from.topic_name == name { self.from.partition_index } else { PartitionId(0) };
         let rest = topic.partitions().filter(|(index, _)| *index >= start);
-        let partitions: Vec<_> = rest.take(self.left).map(describe).collect();
+        let partitions: Vec<_> = rest.take(self.left).map(|one| describe(image, one)).collect();
         let next = match partitions.last() {
             Some(last) => PartitionId(last.partition_index.0 + 1),
             None => start,
@@ -99,7 +101,10 @@ fn missing(name: &str) -> DescribeTopicPartitionsResponseTopic {
     }
 }
 
-fn describe((index, partition): (PartitionId, &Partition)) -> DescribeTopicPartitionsResponsePartition {
+fn describe(
+    image: &Image,
+    (index, partition): (PartitionId, &Partition),
+) -> DescribeTopicPartitionsResponsePartition {
     DescribeTopicPartitionsResponsePartition {
         error_code: partition_error(partition),
         partition_index: index,
@@ -107,9 +112,9 @@ fn describe((index, partition): (PartitionId, &Partition)) -> DescribeTopicParti
         leader_epoch: partition.leader_epoch,
         replica_nodes: partition.replicas.to_vec(),
         isr_nodes: partition.isr.to_vec(),
-        eligible_leader_replicas: Some(Vec::new()),
-        last_known_elr: Some(Vec::new()),
-        offline_replicas: Vec::new(),
+        eligible_leader_replicas: Some(partition.elr.to_vec()),
+        last_known_elr: Some(partition.last_known_elr.to_vec()),
+        offline_replicas: offline(image, partition),
     }
 }
 

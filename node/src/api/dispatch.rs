@@ -14,10 +14,11 @@ use super::control_plane::ControlPlane;
 use super::data_plane::DataPlane;
 use super::init_producer_id::ProducerIds;
 use super::{
-    alter_configs, api_versions, create_partitions, create_topics, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_log_dirs, describe_producers, describe_topic_partitions,
-    fetch, find_coordinator, incremental_alter_configs, init_producer_id, list_offsets, metadata,
-    offset_for_leader_epoch, produce, reply,
+    alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
+    describe_topic_partitions, elect_leaders, fetch, find_coordinator, incremental_alter_configs,
+    init_producer_id, list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
+    reply, unregister_broker,
 };
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Request, Service, Session, Started};
@@ -39,9 +40,13 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::AlterConfigs,
     ApiKey::DescribeLogDirs,
     ApiKey::CreatePartitions,
+    ApiKey::ElectLeaders,
     ApiKey::IncrementalAlterConfigs,
+    ApiKey::AlterPartitionReassignments,
+    ApiKey::ListPartitionReassignments,
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
+    ApiKey::UnregisterBroker,
     ApiKey::DescribeTopicPartitions,
 ];
 
@@ -156,6 +161,14 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::DescribeTopicPartitions => {
             now!(request, |body| describe_topic_partitions::answer(&control.published.current(), body))
         }
+        ApiKey::AlterPartitionReassignments => {
+            later!(request, |body| alter_partition_reassignments::answer(&control, v, body))
+        }
+        ApiKey::ListPartitionReassignments => {
+            now!(request, |body| list_partition_reassignments::answer(&control.published.current(), &body))
+        }
+        ApiKey::ElectLeaders => later!(request, |body| elect_leaders::answer(&control, body)),
+        ApiKey::UnregisterBroker => later!(request, |body| unregister_broker::answer(&control, body)),
         api => Started::Done(not_served(api)),
     }
 }

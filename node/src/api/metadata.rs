@@ -42,7 +42,7 @@ pub async fn answer<R: Runtime>(
         }
         Ok(Selection::All) => {
             let image = control.published.current();
-            image.topics_by_name().map(|topic| describe(topic)).collect()
+            image.topics_by_name().map(|topic| describe(&image, topic)).collect()
         }
         Ok(Selection::Ids(ids)) => {
             let image = control.published.current();
@@ -99,7 +99,7 @@ fn unique<T: Ord + Clone>(all: impl Iterator<Item = T>) -> Vec<T> {
 
 fn by_id(image: &Image, id: TopicId) -> MetadataResponseTopic {
     match image.topic(id) {
-        Some(topic) => describe(topic),
+        Some(topic) => describe(image, topic),
         None => missing(None, id, ErrorCode::UNKNOWN_TOPIC_ID),
     }
 }
@@ -123,7 +123,7 @@ async fn by_name<R: Runtime>(
         image = control.published.current();
     }
     let answer = |name: &String| match image.topic_named(name) {
-        Some(topic) => describe(topic),
+        Some(topic) => describe(&image, topic),
         None => {
             let why = refused.iter().find(|(refused, _)| refused == name).map(|(_, code)| *code);
             missing(Some(name), TopicId::ZERO, why.unwrap_or_else(|| absence(name)))
@@ -178,7 +178,7 @@ fn missing(name: Option<&str>, topic_id: TopicId, error_code: ErrorCode) -> Meta
     }
 }
 
-fn describe(topic: &Topic) -> MetadataResponseTopic {
+fn describe(image: &Image, topic: &Topic) -> MetadataResponseTopic {
     let partition = |(index, partition): (_, &Partition)| MetadataResponsePartition {
         error_code: partition_error(partition),
         partition_index: index,
@@ -186,7 +186,7 @@ fn describe(topic: &Topic) -> MetadataResponseTopic {
         leader_epoch: partition.leader_epoch,
         replica_nodes: partition.replicas.to_vec(),
         isr_nodes: partition.isr.to_vec(),
-        offline_replicas: Vec::new(),
+        offline_replicas: offline(image, partition),
     };
     MetadataResponseTopic {
         name: Some(topic.name.to_string()),
@@ -197,6 +197,11 @@ fn describe(topic: &Topic) -> MetadataResponseTopic {
     }
 }
 
+/// The replicas whose brokers are fenced, stopping or gone.
+pub(super) fn offline(image: &Image, partition: &Partition) -> Vec<BrokerId> {
+    partition.replicas.iter().copied().filter(|replica| !image.is_live(*replica)).collect()
+}
+
 /// The error that stands beside a partition.
 pub(super) fn partition_error(partition: &Partition) -> ErrorCode {
     if partition.leader == BrokerId::NONE { ErrorCode::LEADER_NOT_AVAILABLE } else { ErrorCode::NONE }
@@ -204,7 +209,8 @@ pub(super) fn partition_error(partition: &Partition) -> ErrorCode {
 
 fn brokers<R: Runtime>(control: &ControlPlane<R>, session: &Session) -> Vec<MetadataResponseBroker> {
     let image = control.published.current();
-    let seen = image.brokers().filter_map(|broker| {
+    // A fenced broker serves nobody: clients should not try it.
+    let seen = image.brokers().filter(|broker| !broker.fenced).filter_map(|broker| {
         let address = control.address_of(broker, session)?;
         Some(MetadataResponseBroker {
             node_id: broker.id,

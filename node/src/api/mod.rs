@@ -9,6 +9,7 @@
 //! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them.
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 pub mod control_plane;
 pub mod create_partitions;
@@ -22,6 +23,7 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
 pub mod dispatch;
+pub mod elect_leaders;
 pub mod fetch;
 mod fetch_read;
 pub mod fetch_session;
@@ -29,11 +31,13 @@ pub mod find_coordinator;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod produce_check;
 mod reply;
+pub mod unregister_broker;
 
 #[cfg(test)]
 mod control_tests;

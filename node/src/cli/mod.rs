@@ -10,10 +10,13 @@ mod admin;
     reason = "a load generator runs on the real machine: threads, sockets, clocks, files"
 )]
 mod bench;
+mod broker;
 mod client;
+mod cluster;
 mod consume;
 mod log;
 mod output;
+mod partition;
 mod produce;
 mod start;
 mod topic;
@@ -37,6 +40,12 @@ enum Command {
     Start(start::Args),
     /// Create, list, show, change and delete topics.
     Topic(topic::Args),
+    /// Move replicas and leaderships.
+    Partition(partition::Args),
+    /// List brokers, empty one, forget one.
+    Broker(broker::Args),
+    /// Show how the cluster stands.
+    Cluster(cluster::Args),
     /// Send the lines of a file as records.
     Produce(produce::Args),
     /// Print the records of a topic.
@@ -64,6 +73,9 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Start(args) => start::run(args),
         Command::Topic(args) => topic::run(args),
+        Command::Partition(args) => partition::run(args),
+        Command::Broker(args) => broker::run(args),
+        Command::Cluster(args) => cluster::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Log(args) => log::run(args),

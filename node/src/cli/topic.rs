@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::client::{Client, ClientArgs, explain, explain_admin, pair};
 use super::output::Table;
 use crate::client::admin::{AdminError, ConfigChange, ConfigEntry, ConfigOwner, NewTopic};
+use crate::client::admin_cluster::{Heirs, Moving};
 use crate::client::cluster::ClusterError;
 use crate::client::producer::core::TopicPartition;
 use crate::client::routes::{PartitionRoute, TopicRoute};
@@ -261,6 +262,11 @@ async fn describe(client: &Client, args: &Describe) -> anyhow::Result<ExitCode> 
     // A topic without leaders, or a broker that does not serve a request, still shows what is known.
     let whole = topic.available().len() == topic.partitions.len();
     let ends = if whole { admin.offsets(&topic, deadline).await.ok() } else { None }.unwrap_or_default();
+    // Older brokers, and those of others, may not tell these.
+    let heirs = admin.heirs(&args.topic, deadline).await.unwrap_or_default();
+    let mut moving = admin.moving(deadline).await.unwrap_or_default();
+    moving.retain(|one| *one.at.topic == *args.topic);
+    let replication = Replication { heirs, moving };
     let configs = admin.describe_configs(&ConfigOwner::Topic(args.topic.clone()), deadline).await;
     let configs: Vec<ConfigEntry> = match configs {
         Ok(configs) => configs.into_iter().filter(|config| args.configs || config.own).collect(),
@@ -268,14 +274,60 @@ async fn describe(client: &Client, args: &Describe) -> anyhow::Result<ExitCode> 
         Err(error) => return Err(explain_admin(error)),
     };
     if args.json {
-        println!("{}", described_json(&topic, &ends, &configs));
+        println!("{}", described_json(&topic, &ends, &replication, &configs));
         return Ok(ExitCode::SUCCESS);
     }
-    print!("{}", described_text(&topic, &ends, &configs, args.configs));
+    print!("{}", described_text(&topic, &ends, &replication, &configs, args.configs));
     Ok(ExitCode::SUCCESS)
 }
 
-fn described_text(topic: &TopicRoute, ends: &Ends, configs: &[ConfigEntry], all: bool) -> String {
+/// What only a cluster has to tell of a topic.
+#[derive(Debug, Default)]
+struct Replication {
+    heirs: BTreeMap<PartitionId, Heirs>,
+    moving: Vec<Moving>,
+}
+
+impl Replication {
+    fn heirs(&self, index: usize) -> Heirs {
+        self.heirs.get(&PartitionId(index as i32)).cloned().unwrap_or_default()
+    }
+
+    fn moving(&self, index: usize) -> Option<&Moving> {
+        self.moving.iter().find(|one| one.at.partition == PartitionId(index as i32))
+    }
+
+    /// One line for each partition that is not simply led, in sync and at rest.
+    fn text(&self, topic: &TopicRoute) -> String {
+        let mut text = String::new();
+        for (index, partition) in topic.partitions.iter().enumerate() {
+            let heirs = self.heirs(index);
+            let moving = self.moving(index);
+            let facts = [
+                ("offline", &partition.offline[..]),
+                ("eligible to lead", &heirs.eligible),
+                ("eligible before an unclean stop", &heirs.last_known),
+                ("adding", moving.map_or(&[], |one| &one.adding)),
+                ("removing", moving.map_or(&[], |one| &one.removing)),
+            ];
+            let facts = facts.iter().filter(|(_, brokers)| !brokers.is_empty());
+            let facts: Vec<String> =
+                facts.map(|(what, brokers)| format!("{what}: {}", ids(brokers))).collect();
+            if !facts.is_empty() {
+                text += &format!("partition {index}: {}\n", facts.join("; "));
+            }
+        }
+        if text.is_empty() { text } else { format!("\n{text}") }
+    }
+}
+
+fn described_text(
+    topic: &TopicRoute,
+    ends: &Ends,
+    replication: &Replication,
+    configs: &[ConfigEntry],
+    all: bool,
+) -> String {
     let mut text = format!("topic {}", topic.name);
     if !topic.id.is_zero() {
         text += &format!("  id {}", topic.id);
@@ -303,6 +355,7 @@ fn described_text(topic: &TopicRoute, ends: &Ends, configs: &[ConfigEntry], all:
         ]);
     }
     text += &table.render();
+    text += &replication.text(topic);
     if configs.is_empty() {
         return text;
     }
@@ -384,10 +437,16 @@ fn topic_json(topic: &TopicRoute) -> Value {
     })
 }
 
-fn described_json(topic: &TopicRoute, ends: &Ends, configs: &[ConfigEntry]) -> Value {
+fn described_json(
+    topic: &TopicRoute,
+    ends: &Ends,
+    replication: &Replication,
+    configs: &[ConfigEntry],
+) -> Value {
     let partition = |(index, partition): (usize, &PartitionRoute)| {
         let (start, end) = ends.get(&PartitionId(index as i32)).copied().unwrap_or_default();
         let numbers = |ids: &[BrokerId]| ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let (heirs, moving) = (replication.heirs(index), replication.moving(index));
         json!({
             "partition": index,
             "leader": partition.leader.map(|leader| leader.0),
@@ -395,6 +454,10 @@ fn described_json(topic: &TopicRoute, ends: &Ends, configs: &[ConfigEntry]) -> V
             "replicas": numbers(&partition.replicas),
             "in_sync": numbers(&partition.isr),
             "offline": numbers(&partition.offline),
+            "eligible": numbers(&heirs.eligible),
+            "last_known_eligible": numbers(&heirs.last_known),
+            "adding": numbers(moving.map_or(&[], |one| &one.adding)),
+            "removing": numbers(moving.map_or(&[], |one| &one.removing)),
             "start": start.map(|offset| offset.0),
             "end": end.map(|offset| offset.0),
         })

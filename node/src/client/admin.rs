@@ -145,6 +145,8 @@ pub enum ConfigOwner {
     Topic(String),
     /// A broker.
     Broker(BrokerId),
+    /// All brokers that say nothing themselves.
+    AllBrokers,
 }
 
 impl ConfigOwner {
@@ -152,6 +154,7 @@ impl ConfigOwner {
         match self {
             ConfigOwner::Topic(name) => (2, name.clone()),
             ConfigOwner::Broker(id) => (4, id.to_string()),
+            ConfigOwner::AllBrokers => (4, String::new()),
         }
     }
 }
@@ -191,6 +194,10 @@ impl<R: Runtime> Admin<R> {
     #[must_use]
     pub fn new(cluster: Cluster<R>) -> Admin<R> {
         Admin { cluster }
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster<R> {
+        &self.cluster
     }
 
     /// Creates a topic, or with `validate_only` says whether it could be. Durable in the cluster's metadata on return.
@@ -344,7 +351,9 @@ impl<R: Runtime> Admin<R> {
             include_documentation: true,
         };
         let answer = match owner {
-            ConfigOwner::Topic(_) => self.cluster.ask_any(&request, deadline).await?,
+            ConfigOwner::Topic(_) | ConfigOwner::AllBrokers => {
+                self.cluster.ask_any(&request, deadline).await?
+            }
             ConfigOwner::Broker(id) => self.ask_broker(*id, &request, deadline).await?,
         };
         let told = answer.results.into_iter().next().ok_or_else(|| unanswered(&what))?;
@@ -502,7 +511,7 @@ impl<R: Runtime> Admin<R> {
     }
 
     /// Sends a request that changes something to the controller; again only where it certainly did nothing.
-    async fn change<Q: Request>(
+    pub(super) async fn change<Q: Request>(
         &self,
         what: &str,
         request: &Q,
@@ -546,7 +555,7 @@ impl<R: Runtime> Admin<R> {
         })
     }
 
-    fn timeout_ms(&self, deadline: Mono) -> i32 {
+    pub(super) fn timeout_ms(&self, deadline: Mono) -> i32 {
         let due = self.cluster.request_deadline(deadline);
         let left = due.since(self.cluster.runtime().now()).as_millis();
         i32::try_from(left).unwrap_or(i32::MAX)
@@ -584,7 +593,7 @@ fn picture(routes: &Routes) -> ClusterPicture {
     }
 }
 
-fn refused(what: &str, code: ErrorCode, message: Option<String>) -> Result<(), AdminError> {
+pub(super) fn refused(what: &str, code: ErrorCode, message: Option<String>) -> Result<(), AdminError> {
     if code.is_none() {
         return Ok(());
     }
@@ -593,7 +602,7 @@ fn refused(what: &str, code: ErrorCode, message: Option<String>) -> Result<(), A
     Err(AdminError::Refused { what: what.into(), code, message })
 }
 
-fn unanswered(what: &str) -> AdminError {
+pub(super) fn unanswered(what: &str) -> AdminError {
     AdminError::Maybe { what: what.into(), reason: "the answer leaves it out".into() }
 }
 

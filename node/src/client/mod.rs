@@ -16,6 +16,7 @@
 //! ```
 
 pub mod admin;
+pub mod admin_cluster;
 pub mod advice;
 pub mod batching;
 pub mod cluster;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::parse::{self, ParseError};
 use super::table::{Kind, TABLE, setting};
-use super::{Config, Limits, LogFormat, TopicSettings};
+use super::{Config, HealingSettings, Limits, LogFormat, TopicSettings};
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,6 +168,14 @@ impl Values {
             max_partitions: read.small("max-partitions"),
             defaults: read.topic_defaults(),
         };
+        let healing = HealingSettings {
+            session_timeout: read.millis("broker-session-timeout-ms"),
+            recreate_after: Some(read.millis("replica-recreate-after-ms")).filter(|after| !after.is_zero()),
+            max_moves: read.size("max-concurrent-moves"),
+            leader_interval: Some(read.millis("leader-rebalance-interval-ms"))
+                .filter(|every| !every.is_zero()),
+            auto_rebalance: read.switch("auto-rebalance"),
+        };
         let config = Config {
             data_dir: read.text("data-dir"),
             listen: read.address("listen"),
@@ -176,6 +184,7 @@ impl Values {
             admin_listen: read.address("admin-listen"),
             topics,
             limits,
+            healing,
             tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },

@@ -11,8 +11,8 @@ pub enum Kind {
         min: u64,
         /// Largest allowed.
         max: u64,
-        /// From where the simulator draws, both ends included.
-        drawn: (u64, u64),
+        /// From where the simulator draws, both ends included; `None` leaves it at its default.
+        drawn: Option<(u64, u64)>,
     },
     /// `true` or `false`.
     Switch {
@@ -60,7 +60,14 @@ const fn number(
     assert!(min <= default && default <= max, "the default is out of bounds");
     assert!(min <= drawn.0 && drawn.0 <= drawn.1 && drawn.1 <= max, "the drawn range is out of bounds");
     assert!(max <= i64::MAX as u64, "TOML has no larger numbers");
-    Setting { name, kind: Kind::Number { default, min, max, drawn }, effect }
+    Setting { name, kind: Kind::Number { default, min, max, drawn: Some(drawn) }, effect }
+}
+
+/// A number that the simulator does not draw: a scenario that is about it sets it.
+const fn kept(name: &'static str, default: u64, (min, max): (u64, u64), effect: &'static str) -> Setting {
+    assert!(min <= default && default <= max, "the default is out of bounds");
+    assert!(max <= i64::MAX as u64, "TOML has no larger numbers");
+    Setting { name, kind: Kind::Number { default, min, max, drawn: None }, effect }
 }
 
 const fn text(
@@ -108,6 +115,16 @@ pub const TABLE: &[Setting] = &[
 
     number("min-free-bytes", 256 * MIB, (0, 1024 * GIB), (0, 64 * KIB),
         "below this much free disk, writes of clients are refused before the disk is full"),
+
+    kept("broker-session-timeout-ms", 9_000, (500, 3_600_000),
+        "a broker that the controller did not hear for this long leads nothing until it is heard again"),
+    kept("replica-recreate-after-ms", 600_000, (0, 30 * 86_400_000),
+        "replicas of a broker that is gone for this long are made anew on others; 0: never"),
+    kept("max-concurrent-moves", 8, (2, 1_000), "partitions that move to other brokers at a time"),
+    kept("leader-rebalance-interval-ms", 60_000, (0, 86_400_000),
+        "how often leaderships go back to the preferred replicas; 0: never"),
+    Setting { name: "auto-rebalance", kind: Kind::Switch { default: true },
+        effect: "replicas move until all brokers hold the same number when a broker came, was drained or was lost" },
 
     Setting { name: "log-format", kind: Kind::Choice { default: "human", words: &["human", "json"] },
         effect: "how log lines on standard error look" },

@@ -7,6 +7,7 @@
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::Offset;
+use serde::{Deserialize, Serialize};
 
 use super::liveness::Liveness;
 use super::settings::Settings;
@@ -118,7 +119,7 @@ pub trait Decide: Send + 'static {
 }
 
 /// Why a request, or a part of it, is refused: as a client is told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {}", .message.as_deref().unwrap_or_default())]
 pub struct Refusal {
     /// Kafka's code.

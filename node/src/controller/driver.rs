@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
 use super::decide::register_broker::{Entry, RegisterBroker};
+use super::decide::tick::{TICK, Tick};
 use super::draft::{Context, Decide, Draft};
 use super::journal::{Journal, JournalError, WriteError};
 use super::liveness::Liveness;
@@ -247,8 +248,20 @@ struct Driver<R: Runtime> {
 impl<R: Runtime> Driver<R> {
     async fn run(mut self, mut inbox: mpsc::Receiver<Mail>) {
         let mut idle_sync_due = true;
+        let mut next_tick = self.runtime.now().plus(TICK);
         loop {
-            let mail = if idle_sync_due {
+            if self.needs_ticks() && self.runtime.now() >= next_tick {
+                next_tick = self.runtime.now().plus(TICK);
+                if let Err(why) = self.tick().await {
+                    return self.stop(&why);
+                }
+            }
+            let mail = if self.needs_ticks() {
+                match self.runtime.before(next_tick, inbox.recv()).await {
+                    Some(mail) => mail,
+                    None => continue,
+                }
+            } else if idle_sync_due {
                 let deadline = self.runtime.now().plus(IDLE);
                 match self.runtime.before(deadline, inbox.recv()).await {
                     Some(mail) => mail,
@@ -282,6 +295,30 @@ impl<R: Runtime> Driver<R> {
                 return;
             }
         }
+    }
+
+    /// Whether anything can happen by the passing of time: a broker that stands alone watches nobody.
+    fn needs_ticks(&self) -> bool {
+        self.image.brokers().nth(1).is_some()
+    }
+
+    /// Lets time pass: fences, elects, heals.
+    async fn tick(&mut self) -> Result<(), WriteError> {
+        let draft = self.decide_tick();
+        self.commit(draft, Vec::new()).await
+    }
+
+    fn decide_tick(&mut self) -> Draft {
+        let mut draft = Draft::on(&self.image);
+        let mut entropy = || self.runtime.random_u64();
+        let mut context = Context {
+            settings: &self.settings,
+            entropy: &mut entropy,
+            now: self.runtime.now(),
+            liveness: &mut self.liveness,
+        };
+        Tick.decide(&mut draft, &mut context);
+        draft
     }
 
     /// Decides what is in `requests` and in the mailbox, makes it durable, publishes it, answers it.

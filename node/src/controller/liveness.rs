@@ -33,6 +33,8 @@ struct Session {
     leaving: bool,
     /// When this controller first saw it fenced.
     fenced_since: Option<Mono>,
+    /// It may stop once everybody has applied the metadata before this: nobody sends it anything any more.
+    stopping_at: Option<Offset>,
 }
 
 /// The sessions of all brokers.
@@ -41,6 +43,10 @@ pub struct Liveness {
     sessions: BTreeMap<BrokerId, Session>,
     /// When this controller last looked; `None` before it became active.
     watched: Option<Mono>,
+    /// When leaderships go back to the preferred replicas next.
+    leader_round: Option<Mono>,
+    /// Where the metadata ended, and who was missing, when the last look for work found none.
+    at_rest: Option<(Offset, BTreeSet<BrokerId>)>,
 }
 
 impl Liveness {
@@ -93,6 +99,7 @@ impl Liveness {
             must_reach,
             leaving: false,
             fenced_since,
+            stopping_at: None,
         };
         self.sessions.insert(broker, session);
     }
@@ -111,6 +118,45 @@ impl Liveness {
         if let Some(session) = self.sessions.get_mut(&broker) {
             session.leaving = leaving;
         }
+    }
+
+    /// A broker gave everything away with the metadata before `end`.
+    pub fn stops_at(&mut self, broker: BrokerId, end: Offset) {
+        if let Some(session) = self.sessions.get_mut(&broker) {
+            session.stopping_at = Some(end);
+        }
+    }
+
+    /// Where everybody must have come before a broker may stop; `otherwise` if this controller did not see it give
+    /// everything away.
+    #[must_use]
+    pub fn stopping_at(&self, broker: BrokerId, otherwise: Offset) -> Offset {
+        self.sessions.get(&broker).and_then(|session| session.stopping_at).unwrap_or(otherwise)
+    }
+
+    /// Whether it is time for leaderships to go back to the preferred replicas; asks again after `every`.
+    pub fn is_leader_round(&mut self, now: Mono, every: Duration) -> bool {
+        let due = self.leader_round.is_some_and(|at| now >= at);
+        if due || self.leader_round.is_none() {
+            self.leader_round = Some(now.plus(every));
+        }
+        due
+    }
+
+    /// Leaderships go back at the next look.
+    pub fn hasten_leader_round(&mut self, now: Mono) {
+        self.leader_round = Some(now);
+    }
+
+    /// Whether nothing happened since a look for work found none.
+    #[must_use]
+    pub fn is_at_rest(&self, end: Offset, missing: &BTreeSet<BrokerId>) -> bool {
+        self.at_rest.as_ref().is_some_and(|(then, who)| *then == end && who == missing)
+    }
+
+    /// A look for work found none.
+    pub fn rest(&mut self, end: Offset, missing: BTreeSet<BrokerId>) {
+        self.at_rest = Some((end, missing));
     }
 
     /// Whether a broker was heard within the timeout.

@@ -11,12 +11,15 @@
 //! One node is a quorum of one. A cluster replaces the driver by Raft over the same log; the rest stays.
 
 mod batch;
+pub mod calls;
 pub mod decide;
 pub mod draft;
 pub mod driver;
 pub mod journal;
 pub mod liveness;
 pub mod placement;
+pub mod planner;
+pub mod room;
 pub mod settings;
 pub mod succession;
 pub mod sweep;
@@ -26,3 +29,6 @@ pub use driver::{Boot, Committed, Controller, Started, Unavailable, start};
 pub use journal::JournalError;
 pub use liveness::Liveness;
 pub use settings::Settings;
+
+#[cfg(test)]
+mod model_tests;

@@ -43,17 +43,18 @@ pub struct TooFewBrokers {
 }
 
 impl Loads {
-    /// What the brokers of this image hold.
+    /// What the brokers of this image hold, or will hold, that may get more: live, and not to be emptied.
     #[must_use]
     pub fn of(image: &Image) -> Loads {
         let mut held: BTreeMap<BrokerId, (usize, usize)> = BTreeMap::new();
         for partition in image.topics().flat_map(|topic| topic.partitions.iter()) {
-            for replica in partition.replicas.iter() {
+            for replica in partition.replicas.iter().filter(|replica| !partition.removing.contains(replica)) {
                 held.entry(*replica).or_default().0 += 1;
             }
             held.entry(partition.replicas[0]).or_default().1 += 1;
         }
-        let loads = image.brokers().map(|broker| {
+        let usable = image.brokers().filter(|broker| broker.is_live() && !broker.draining);
+        let loads = usable.map(|broker| {
             let (replicas, leaders) = held.get(&broker.id).copied().unwrap_or_default();
             Load { broker: broker.id, rack: broker.rack.clone(), replicas, leaders }
         });

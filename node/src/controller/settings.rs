@@ -30,7 +30,7 @@ pub struct Healing {
     pub session_timeout: Duration,
     /// Time for which a broker is fenced before its replicas are made anew elsewhere; `None` is never.
     pub recreate_after: Option<Duration>,
-    /// Partitions that may have a replica on the way at a time; at least 1.
+    /// Partitions that may have a replica on the way at a time; at least 2, because two may have to change places.
     pub max_moves: usize,
     /// How often leaderships go back to the preferred replicas; `None` is never.
     pub leader_round: Option<Duration>,

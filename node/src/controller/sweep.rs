@@ -15,7 +15,6 @@ use super::settings::Settings;
 use super::succession::{Rules, Wanted, settle};
 use crate::metadata::record::{BrokerStateChanged, PartitionChanged, RebalanceChanged, UncleanElected};
 use crate::metadata::{BrokerDefaults, Image, Partition, Topic, TopicConfig};
-use crate::replica::policy::Durability;
 
 /// What the rules need of a topic's configs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +36,7 @@ impl TopicRules {
         let config = TopicConfig::resolve(&topic.configs, &defaults);
         TopicRules {
             min_isr: usize::try_from(config.min_insync_replicas).expect("a count fits"),
-            durable: config.policy().durability == Durability::Durable,
+            durable: config.is_durable(),
             unclean: config.unclean_leader_election,
         }
     }

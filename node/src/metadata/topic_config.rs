@@ -253,6 +253,12 @@ impl TopicConfig {
         config
     }
 
+    /// Whether acks=all waits for the disks of all in-sync replicas.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.policy().durability == Durability::Durable
+    }
+
     /// When a record of the topic counts as safe.
     ///
     /// `flush.messages=1` asks for a sync of every record, and that is what [`Durability::Durable`] is. Otherwise

@@ -1,17 +1,23 @@
 //! AlterConfigs and IncrementalAlterConfigs: the configs of topics and brokers, all of a resource or none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
 
 use super::create_topics::invalid_config;
+use super::members::DrainBroker;
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
+use crate::controller::succession::Wanted;
+use crate::controller::sweep::{ALL, sweep};
 use crate::metadata::config_table::{
     InvalidConfig, MAX_VALUE_BYTES, TopicConfigDef, find, find_by_broker_name, words,
 };
 use crate::metadata::record::{ConfigChanged, Resource};
 use crate::metadata::topic_config::{Overrides, candidates, check_topic};
+
+/// The config of all brokers that names those that are to be emptied, as a list of ids.
+pub const DRAIN_BROKERS: &str = "drain.brokers";
 
 /// What is to happen to one config.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,12 +69,57 @@ impl Decide for AlterConfigs {
 
     fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Self::Answer {
         let before = draft.savepoint();
-        let answer = self.changes.iter().map(|change| alter(change, draft, context)).collect();
+        let answer = self.changes.into_iter().map(|change| alter_all(change, draft, context)).collect();
         if self.validate_only {
             draft.roll_back(before);
         }
         answer
     }
+}
+
+/// What is draining is part of the brokers' state, and is set by a config of all brokers, so that every Kafka tool can.
+fn alter_all(mut change: Change, draft: &mut Draft, context: &mut Context<'_>) -> Result<(), Refusal> {
+    let drain = match change.target {
+        Target::AllBrokers => change.operations.remove(DRAIN_BROKERS),
+        Target::Broker(_) | Target::Topic(_) => None,
+    };
+    let before = draft.savepoint();
+    let result = match drain {
+        Some(operation) => drain_brokers(&operation, draft, context),
+        None => Ok(()),
+    };
+    let result = result.and_then(|()| alter(&change, draft, context));
+    if result.is_err() {
+        draft.roll_back(before); // all of a resource or none
+    }
+    result
+}
+
+fn drain_brokers(operation: &Operation, draft: &mut Draft, context: &mut Context<'_>) -> Result<(), Refusal> {
+    let named = |list: &str| -> Result<BTreeSet<BrokerId>, Refusal> {
+        let id = |word: &str| {
+            let bad = || {
+                format!("Invalid value {list} for configuration {DRAIN_BROKERS}: not a list of broker ids")
+            };
+            word.parse().map(BrokerId).map_err(|_| Refusal::new(ErrorCode::INVALID_CONFIG, bad()))
+        };
+        words(list).map(id).collect()
+    };
+    let now: BTreeSet<BrokerId> =
+        draft.image().brokers().filter(|broker| broker.draining).map(|broker| broker.id).collect();
+    let wanted: BTreeSet<BrokerId> = match operation {
+        Operation::Set(list) => named(list)?,
+        Operation::Delete => BTreeSet::new(),
+        Operation::Append(more) => &now | &named(more)?,
+        Operation::Subtract(less) => &now - &named(less)?,
+    };
+    for (broker, draining) in (&now - &wanted).into_iter().map(|broker| (broker, false)) {
+        DrainBroker { broker, draining }.decide(draft, context)?;
+    }
+    for (broker, draining) in (&wanted - &now).into_iter().map(|broker| (broker, true)) {
+        DrainBroker { broker, draining }.decide(draft, context)?;
+    }
+    Ok(())
 }
 
 fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<(), Refusal> {
@@ -94,6 +145,10 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
         Resource::Topic(_) => check_topic(&wanted).map_err(|why| invalid_config(&why))?,
         Resource::Broker(_) | Resource::AllBrokers => check_broker(&wanted)?,
     };
+    let changes_minimum = now.get(MIN_INSYNC) != wanted.get(MIN_INSYNC);
+    if changes_minimum {
+        check_everywhere(&resource, draft)?;
+    }
     for name in now.keys().filter(|name| !wanted.contains_key(*name)) {
         draft.push(ConfigChanged { resource: resource.clone(), name: name.clone(), value: None });
     }
@@ -101,7 +156,35 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
         let (name, value) = (name.clone(), Some(value.clone()));
         draft.push(ConfigChanged { resource: resource.clone(), name, value });
     }
+    if changes_minimum {
+        forget_eligible(draft, context);
+    }
     Ok(())
+}
+
+/// The controller must know with how many a leader commits: in a cluster no broker may have a rule of its own.
+fn check_everywhere(resource: &Resource, draft: &Draft) -> Result<(), Refusal> {
+    match resource {
+        Resource::Broker(_) if draft.image().brokers().count() > 1 => Err(Refusal::new(
+            ErrorCode::INVALID_CONFIG,
+            format!(
+                "{MIN_INSYNC} cannot be set for one broker of a cluster; set it for a topic, or for all brokers."
+            ),
+        )),
+        Resource::Broker(_) | Resource::AllBrokers | Resource::Topic(_) => Ok(()),
+    }
+}
+
+/// Broker-level and topic-level name of the smallest in-sync set that commits.
+const MIN_INSYNC: &str = "min.insync.replicas";
+
+/// From here on a smaller set may commit something: who is eligible beside it would lack that. In the same batch, so
+/// that no leader ever sees the new minimum beside the old eligible replicas.
+fn forget_eligible(draft: &mut Draft, context: &Context<'_>) {
+    sweep(draft, context, ALL, |_, _, partition| {
+        let some = !partition.elr.is_empty() || !partition.last_known_elr.is_empty();
+        (some && !partition.isr.is_empty()).then(Wanted::default)
+    });
 }
 
 fn resource(target: &Target, draft: &Draft) -> Result<Resource, Refusal> {

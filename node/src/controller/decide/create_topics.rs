@@ -7,7 +7,7 @@ use dejaq_wire::ids::{BrokerId, TopicId};
 use dejaq_wire::kafka::create_topics::CreatableTopic;
 use dejaq_wire::topic_name::validate_topic_name;
 
-use super::replicas::{check_manual, check_room};
+use super::replicas::{born, check_manual, check_room};
 use crate::controller::draft::{Context, Decide, Draft, MAX_PARTITIONS_PER_REQUEST, Refusal};
 use crate::controller::placement::Loads;
 use crate::metadata::config_table::InvalidConfig;
@@ -215,7 +215,7 @@ fn assigned(topic: &CreatableTopic, draft: &Draft) -> Result<Vec<PartitionState>
     if !by_index.keys().copied().eq((0..).take(by_index.len())) {
         return refuse("partitions should be a consecutive 0-based integer sequence".into());
     }
-    Ok(by_index.into_values().map(|replicas| PartitionState::born(replicas.to_vec())).collect())
+    Ok(by_index.into_values().map(|replicas| born(draft.image(), replicas.to_vec())).collect())
 }
 
 fn fresh_id(draft: &Draft, context: &mut Context<'_>) -> TopicId {

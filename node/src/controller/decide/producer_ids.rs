@@ -5,6 +5,7 @@
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, ProducerId};
+use serde::{Deserialize, Serialize};
 
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::metadata::record::ProducerIdsAllocated;
@@ -13,7 +14,7 @@ use crate::metadata::record::ProducerIdsAllocated;
 pub const BLOCK: i64 = 1000;
 
 /// The request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateProducerIds {
     /// Who asks.
     pub broker: BrokerId,
@@ -22,7 +23,7 @@ pub struct AllocateProducerIds {
 }
 
 /// Ids from `start` to `end`, which is exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// First id.
     pub start: ProducerId,

@@ -60,11 +60,6 @@ impl Decide for RegisterBroker {
         }
         self.check_alone(known.as_deref(), context)?;
         let epoch = draft.image().last_broker_epoch().next();
-        let epoch = match &known {
-            // The planted bug: a new life takes the epoch of the old one for its own.
-            Some(known) if mutant!(37) => known.epoch,
-            _ => epoch,
-        };
         if draft.image().features().all(|(name, _)| name != METADATA_VERSION_FEATURE) {
             draft.push(FeatureLevelSet { name: METADATA_VERSION_FEATURE.into(), level: METADATA_VERSION });
         }
@@ -102,6 +97,7 @@ impl RegisterBroker {
         let same_directory = known.directory_id == self.directory_id || known.directory_id == [0; 16];
         let timeout = context.settings.healing.session_timeout;
         let heard = known.is_live() && context.liveness.is_heard(context.now, self.broker, timeout);
+        // The planted bug M37: a new life is let in while the old one may still be acting.
         if same_directory || !heard || mutant!(37) {
             return Ok(());
         }
@@ -131,18 +127,16 @@ impl History {
         let zero = [0; 16];
         match known {
             None => History::Wiped,
-            Some(known) if known.directory_id == zero || request.directory_id == zero => History::Clean,
-            Some(known) if known.directory_id != request.directory_id => History::Wiped,
-            Some(_) => History::Clean,
-        }
-        .or_unclean(request.clean || mutant!(15))
-    }
-
-    fn or_unclean(self, clean: bool) -> History {
-        match self {
-            History::Clean if !clean => History::Unclean,
-            History::Wiped if mutant!(15) => History::Clean,
-            History::Clean | History::Unclean | History::Wiped => self,
+            // The planted bug M15: whatever happened to the broker, it holds what it held.
+            Some(_) if mutant!(15) => History::Clean,
+            Some(known) => {
+                let told = known.directory_id != zero && request.directory_id != zero;
+                match (told && known.directory_id != request.directory_id, request.clean) {
+                    (true, _) => History::Wiped,
+                    (false, false) => History::Unclean,
+                    (false, true) => History::Clean,
+                }
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use dejaq_wire::ids::BrokerId;
 
 use crate::controller::draft::Refusal;
 use crate::metadata::Image;
+use crate::metadata::record::PartitionState;
 
 /// Checks one partition of a manual assignment.
 ///
@@ -27,6 +28,11 @@ pub fn check_manual(image: &Image, replicas: &[BrokerId], expected: Option<usize
             ));
         }
     }
+    if !replicas.iter().any(|broker| image.is_live(*broker)) {
+        return refuse(format!(
+            "All brokers of the manual partition assignment {replicas:?} are fenced or stopping."
+        ));
+    }
     match expected {
         Some(count) if count != replicas.len() => refuse(format!(
             "The manual partition assignment includes a partition with {} replica(s), but this is not consistent \
@@ -35,6 +41,14 @@ pub fn check_manual(image: &Image, replicas: &[BrokerId], expected: Option<usize
         )),
         _ => Ok(()),
     }
+}
+
+/// A partition that begins its life on these brokers, of which those that are live are in sync.
+pub fn born(image: &Image, replicas: Vec<BrokerId>) -> PartitionState {
+    let mut state = PartitionState::born(replicas);
+    state.isr.retain(|broker| image.is_live(*broker));
+    state.leader = *state.isr.first().expect("one of an assignment is live");
+    state
 }
 
 /// Checks that so many more partitions still fit.

@@ -1,0 +1,221 @@
+//! `dejaq cluster`: how the cluster stands, at a glance.
+
+use std::process::ExitCode;
+
+use clap::{Args as ClapArgs, Subcommand};
+use dejaq_wire::ids::BrokerId;
+use serde_json::{Value, json};
+
+use super::client::{Client, ClientArgs, explain_admin};
+use super::output::Table;
+use crate::client::admin_cluster::{BrokerState, Moving};
+use crate::client::routes::TopicRoute;
+
+/// Arguments of `dejaq cluster`.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show brokers, controller, and what is not as it should be.
+    #[command(after_help = "\
+Ends with status 1 if a partition has no leader or lacks an in-sync replica.
+
+Examples:
+  dejaq cluster status
+  dejaq cluster status --json")]
+    Status(Status),
+}
+
+#[derive(Debug, ClapArgs)]
+struct Status {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Runs one verb.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let Verb::Status(args) = args.verb;
+    let client = args.client.client(false)?;
+    client.executor.block_on(status(&client, args.json))
+}
+
+/// What of the partitions is not as it should be.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Health {
+    partitions: usize,
+    leaderless: usize,
+    under_replicated: usize,
+    moving: usize,
+}
+
+impl Health {
+    fn of(topics: &[TopicRoute], moving: &[Moving]) -> Health {
+        let mut health = Health { moving: moving.len(), ..Health::default() };
+        for (topic, index, partition) in topics.iter().flat_map(|topic| {
+            topic.partitions.iter().enumerate().map(move |(index, partition)| (topic, index, partition))
+        }) {
+            let comes = moving
+                .iter()
+                .find(|one| *one.at.topic == *topic.name && usize::try_from(one.at.partition.0) == Ok(index));
+            // A replica that only comes is no copy that is missing.
+            let wanted = partition.replicas.len() - comes.map_or(0, |one| one.adding.len());
+            health.partitions += 1;
+            health.leaderless += usize::from(partition.leader.is_none());
+            health.under_replicated += usize::from(partition.isr.len() < wanted);
+        }
+        health
+    }
+
+    fn is_good(&self) -> bool {
+        self.leaderless == 0 && self.under_replicated == 0
+    }
+}
+
+async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
+    let (admin, deadline) = (client.admin(), client.deadline());
+    let (cluster_id, controller, brokers) = admin.brokers(deadline).await.map_err(explain_admin)?;
+    let topics = admin.list_topics(deadline).await.map_err(explain_admin)?;
+    let moving = admin.moving(deadline).await.map_err(explain_admin)?;
+    let health = Health::of(&topics, &moving);
+    let rows: Vec<Row> = brokers.iter().map(|broker| Row::of(broker, &topics)).collect();
+    if json {
+        let shown = json!({
+            "cluster": cluster_id,
+            "controller": controller.map(|id| id.0),
+            "brokers": rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "topics": topics.len(),
+            "partitions": health.partitions,
+            "leaderless": health.leaderless,
+            "under_replicated": health.under_replicated,
+            "moving": health.moving,
+        });
+        println!("{shown}");
+    } else {
+        let controller = controller.map_or("none".to_owned(), |id| id.to_string());
+        println!("cluster {cluster_id}  controller {controller}  {} broker(s)\n", rows.len());
+        print!("{}", Row::table(&rows));
+        println!(
+            "\n{} topic(s), {} partition(s): {} without a leader, {} under-replicated, {} moving",
+            topics.len(),
+            health.partitions,
+            health.leaderless,
+            health.under_replicated,
+            health.moving
+        );
+    }
+    Ok(if health.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One broker and what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    broker: BrokerState,
+    /// Replicas that it holds.
+    pub(super) replicas: usize,
+    leaders: usize,
+}
+
+impl Row {
+    /// What a broker holds of these topics.
+    pub(super) fn of(broker: &BrokerState, topics: &[TopicRoute]) -> Row {
+        let partitions = || topics.iter().flat_map(|topic| topic.partitions.iter());
+        let count = |holds: &dyn Fn(BrokerId) -> usize| holds(broker.id);
+        Row {
+            replicas: count(&|id| partitions().filter(|one| one.replicas.contains(&id)).count()),
+            leaders: count(&|id| partitions().filter(|one| one.leader == Some(id)).count()),
+            broker: broker.clone(),
+        }
+    }
+
+    fn state(&self) -> &'static str {
+        match (self.broker.fenced, self.broker.draining, self.replicas) {
+            (true, _, _) => "fenced",
+            (false, true, 0) => "drained",
+            (false, true, _) => "draining",
+            (false, false, _) => "live",
+        }
+    }
+
+    /// All of them as a table.
+    pub(super) fn table(rows: &[Row]) -> String {
+        let mut table = Table::new(&["BROKER", "ADDRESS", "RACK", "STATE", "LEADERS", "REPLICAS"]);
+        for row in rows {
+            table.row(vec![
+                row.broker.id.to_string(),
+                row.broker.address.to_string(),
+                row.broker.rack.clone().unwrap_or_else(|| "-".into()),
+                row.state().into(),
+                row.leaders.to_string(),
+                row.replicas.to_string(),
+            ]);
+        }
+        table.render()
+    }
+
+    /// As JSON.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "broker": self.broker.id.0,
+            "address": *self.broker.address,
+            "rack": self.broker.rack,
+            "state": self.state(),
+            "fenced": self.broker.fenced,
+            "draining": self.broker.draining,
+            "leaders": self.leaders,
+            "replicas": self.replicas,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::producer::core::TopicPartition;
+    use crate::client::routes::PartitionRoute;
+    use dejaq_wire::ids::{LeaderEpoch, PartitionId, TopicId};
+
+    fn route(leader: Option<i32>, replicas: &[i32], isr: &[i32]) -> PartitionRoute {
+        let ids = |list: &[i32]| list.iter().copied().map(BrokerId).collect();
+        PartitionRoute {
+            leader: leader.map(BrokerId),
+            leader_epoch: LeaderEpoch(0),
+            replicas: ids(replicas),
+            isr: ids(isr),
+            offline: Vec::new(),
+        }
+    }
+
+    fn topic(partitions: Vec<PartitionRoute>) -> TopicRoute {
+        TopicRoute { name: "a".into(), id: TopicId::ZERO, internal: false, partitions }
+    }
+
+    #[test]
+    fn a_replica_that_only_comes_does_not_make_a_partition_under_replicated() {
+        let topics = [topic(vec![route(Some(1), &[1, 2, 3], &[1, 2]), route(None, &[1, 2], &[])])];
+        let at = TopicPartition { topic: "a".into(), partition: PartitionId(0) };
+        let moving = [Moving { at, replicas: Vec::new(), adding: vec![BrokerId(3)], removing: Vec::new() }];
+        let health = Health::of(&topics, &moving);
+        assert_eq!((health.partitions, health.leaderless, health.under_replicated), (2, 1, 1));
+        assert_eq!(Health::of(&topics, &[]).under_replicated, 2);
+    }
+
+    #[test]
+    fn a_broker_is_shown_with_its_state_and_what_it_holds() {
+        let broker =
+            BrokerState { id: BrokerId(2), address: "h:1".into(), rack: None, fenced: false, draining: true };
+        let topics = [topic(vec![route(Some(1), &[1, 2], &[1]), route(Some(2), &[2], &[2])])];
+        let table = Row::table(&[Row::of(&broker, &topics), Row::of(&broker, &[])]);
+        insta::assert_snapshot!(table, @r"
+        BROKER  ADDRESS  RACK  STATE     LEADERS  REPLICAS
+             2  h:1         -  draining        1         2
+             2  h:1         -  drained         0         0
+        ");
+    }
+}

@@ -1,0 +1,159 @@
+//! What brokers ask the active controller for, as it travels between nodes (room Control).
+//!
+//! Owns: tag and version of each call. Promises: neither changes its meaning (golden bytes below); a call may be
+//! repeated, because each is decided against the state that it names.
+//! Leaves out: what is decided (`decide`), who the active controller is, connections (`peer`).
+//!
+//! ```text
+//!  0x0301 register   0x0302 heartbeat   0x0303 alter partition   0x0304 producer ids      answers: 0x0381 …
+//! ```
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerEpoch, Offset};
+use dejaq_wire::peer::{Ask, Body, Parts, PeerError};
+use serde::{Deserialize, Serialize};
+
+use super::decide::alter_partition::{AlterPartition, Current};
+use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
+use super::decide::producer_ids::{AllocateProducerIds, Block};
+use super::decide::register_broker::RegisterBroker;
+use super::draft::Refusal;
+use super::driver::{Committed, Unavailable};
+
+/// The answer of the controller: what it decided and where the metadata ends with it, or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered<T> {
+    /// What was decided.
+    pub result: Result<T, Refusal>,
+    /// The metadata offset after it; [`Offset::NONE`] if nothing was decided.
+    pub end: Offset,
+}
+
+impl<T> Answered<T> {
+    /// From what the controller gave back.
+    #[must_use]
+    pub fn of(answer: Result<Committed<Result<T, Refusal>>, Unavailable>) -> Answered<T> {
+        match answer {
+            Ok(Committed { answer, end }) => Answered { result: answer, end },
+            Err(why) => Answered { result: Err(unavailable(why)), end: Offset::NONE },
+        }
+    }
+}
+
+/// What a client, or another broker, is told when the controller gives no answer.
+#[must_use]
+pub fn unavailable(why: Unavailable) -> Refusal {
+    let code = match why {
+        Unavailable::Late | Unavailable::Unsure => ErrorCode::REQUEST_TIMED_OUT,
+        Unavailable::Full => ErrorCode::KAFKA_STORAGE_ERROR,
+        Unavailable::Stopped => ErrorCode::NOT_CONTROLLER,
+    };
+    Refusal::new(code, why.to_string())
+}
+
+macro_rules! calls {
+    ($($tag:literal $ask:ty => $answer:ty;)*) => {$(
+        impl Body for $ask {
+            const TAG: u16 = $tag;
+            const VERSION: u16 = 0;
+            fn into_parts(self) -> Result<Parts, PeerError> {
+                Parts::plain(&self)
+            }
+            fn from_parts(parts: Parts) -> Result<Self, PeerError> {
+                parts.into_plain()
+            }
+        }
+
+        impl Body for Answered<$answer> {
+            const TAG: u16 = $tag | 0x80;
+            const VERSION: u16 = 0;
+            fn into_parts(self) -> Result<Parts, PeerError> {
+                Parts::plain(&self)
+            }
+            fn from_parts(parts: Parts) -> Result<Self, PeerError> {
+                parts.into_plain()
+            }
+        }
+
+        impl Ask for $ask {
+            type Answer = Answered<$answer>;
+            const REPEATABLE: bool = true;
+        }
+    )*};
+}
+
+calls! {
+    0x0301 RegisterBroker => BrokerEpoch;
+    0x0302 BrokerHeartbeat => HeartbeatAnswer;
+    0x0303 AlterPartition => Vec<Result<Current, Refusal>>;
+    0x0304 AllocateProducerIds => Block;
+}
+
+#[cfg(test)]
+mod tests {
+    use dejaq_wire::ids::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
+
+    use super::super::decide::alter_partition::Proposal;
+    use super::super::decide::register_broker::Entry;
+    use super::*;
+    use crate::metadata::record::Endpoint;
+
+    fn line<B: Body + Clone + PartialEq + std::fmt::Debug>(body: &B) -> String {
+        let parts = body.clone().into_parts().expect("short");
+        let hex: String = parts.head.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(B::from_parts(parts.clone()).as_ref(), Ok(body));
+        format!("{:04x}/{} {hex}", parts.tag, parts.version)
+    }
+
+    #[test]
+    fn the_bytes_between_nodes_never_change() {
+        let (broker, broker_epoch) = (BrokerId(2), BrokerEpoch(3));
+        let register = RegisterBroker {
+            broker,
+            incarnation: 7,
+            endpoints: vec![Endpoint { listener: "PEER".into(), host: "h".into(), port: 9192 }],
+            rack: Some("r".into()),
+            directory_id: [9; 16],
+            clean: true,
+            entry: Entry::Fenced,
+        };
+        let metadata_end = Offset(300);
+        let heartbeat =
+            BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence: false, want_shutdown: true };
+        let proposal = Proposal {
+            topic_id: TopicId([1; 16]),
+            partition: PartitionId(4),
+            leader_epoch: LeaderEpoch(5),
+            partition_epoch: 6,
+            isr: vec![(broker, broker_epoch)],
+        };
+        let alter = AlterPartition { broker, broker_epoch, proposals: vec![proposal] };
+        let current =
+            Current { leader: broker, leader_epoch: LeaderEpoch(5), isr: vec![broker], partition_epoch: 7 };
+        let refusal = Refusal { code: ErrorCode::INELIGIBLE_REPLICA, message: None };
+        let beat = HeartbeatAnswer { caught_up: true, fenced: false, should_shut_down: false };
+        let end = Offset(301);
+        let lines = [
+            line(&register),
+            line(&Answered { result: Ok(broker_epoch), end }),
+            line(&heartbeat),
+            line(&Answered { result: Ok(beat), end }),
+            line(&alter),
+            line(&Answered { result: Ok(vec![Ok(current), Err(refusal.clone())]), end }),
+            line(&AllocateProducerIds { broker, broker_epoch }),
+            line(&Answered { result: Ok(Block { start: ProducerId(0), end: ProducerId(1000) }), end }),
+            line(&Answered::<Block> { result: Err(refusal), end: Offset::NONE }),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @"
+        0301/0 04070104504545520168e847010172090909090909090909090909090909090100
+        0381/0 0006da04
+        0302/0 0406d8040001
+        0382/0 00010000da04
+        0303/0 04060101010101010101010101010101010101080a0c010406
+        0383/0 000200040a01040e01d60100da04
+        0304/0 0406
+        0384/0 0000d00fda04
+        0384/0 01d6010001
+        ");
+    }
+}

@@ -1,0 +1,166 @@
+//! A leader proposes another in-sync set: checked against everything that may have changed since it looked.
+//!
+//! Promises: who is fenced, stopping or restarted is let into no in-sync set (KIP-841, KIP-903); a proposal made in an
+//! old epoch changes nothing (KIP-497, REP-12); a leader that knows more than this controller is sent elsewhere and
+//! never fenced (KAFKA-14154); a proposal whose answer was lost is answered again.
+//!
+//! The leader must take the new set from the metadata and not from the answer: only there it stands in order with the
+//! configs that decide how small a set may commit.
+
+use dejaq_storage::{mark, mutant};
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionId, TopicId};
+use serde::{Deserialize, Serialize};
+
+use crate::controller::draft::{Context, Decide, Draft, Refusal};
+use crate::controller::succession::Wanted;
+use crate::controller::sweep::change;
+use crate::metadata::{Image, Partition};
+
+/// Most partitions of one request.
+pub const MAX_PROPOSALS: usize = 10_000;
+
+/// The request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlterPartition {
+    /// The leader.
+    pub broker: BrokerId,
+    /// Its life.
+    pub broker_epoch: BrokerEpoch,
+    /// What it proposes; at most [`MAX_PROPOSALS`].
+    pub proposals: Vec<Proposal>,
+}
+
+/// What is proposed for one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    /// Which topic.
+    pub topic_id: TopicId,
+    /// Which partition.
+    pub partition: PartitionId,
+    /// In which epoch it leads.
+    pub leader_epoch: LeaderEpoch,
+    /// Which state of the partition it saw.
+    pub partition_epoch: i32,
+    /// Who is in sync, each with the life in which it fetched; the leader among them.
+    pub isr: Vec<(BrokerId, BrokerEpoch)>,
+}
+
+/// A partition as it is now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Current {
+    /// Who leads.
+    pub leader: BrokerId,
+    /// In which epoch.
+    pub leader_epoch: LeaderEpoch,
+    /// Who is in sync.
+    pub isr: Vec<BrokerId>,
+    /// Counts changes of this partition.
+    pub partition_epoch: i32,
+}
+
+impl Decide for AlterPartition {
+    /// One result for each proposal, in their order; or the refusal of all.
+    type Answer = Result<Vec<Result<Current, Refusal>>, Refusal>;
+
+    fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Self::Answer {
+        let registered = draft.image().broker(self.broker).map(|broker| broker.epoch);
+        if registered != Some(self.broker_epoch) {
+            let why = format!("broker {} with epoch {} is not registered", self.broker, self.broker_epoch);
+            return Err(Refusal::new(ErrorCode::STALE_BROKER_EPOCH, why));
+        }
+        if self.proposals.len() > MAX_PROPOSALS {
+            let why = format!("{} proposals, at most {MAX_PROPOSALS} are taken", self.proposals.len());
+            return Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));
+        }
+        Ok(self.proposals.iter().map(|proposal| alter(self.broker, proposal, draft, context)).collect())
+    }
+}
+
+fn alter(
+    broker: BrokerId,
+    proposal: &Proposal,
+    draft: &mut Draft,
+    context: &Context<'_>,
+) -> Result<Current, Refusal> {
+    let at = (proposal.topic_id, proposal.partition);
+    let partition = find(draft.image(), at)?;
+    check_epochs(broker, proposal, partition)?;
+    let isr: Vec<BrokerId> = proposal.isr.iter().map(|(member, _)| *member).collect();
+    if proposal.partition_epoch < partition.partition_epoch {
+        if same(&isr, &partition.isr) {
+            mark!("a proposal whose answer was lost is answered again");
+            return Ok(current(partition));
+        }
+        let why =
+            format!("partition epoch {} is {} now", proposal.partition_epoch, partition.partition_epoch);
+        return Err(Refusal::new(ErrorCode::INVALID_UPDATE_VERSION, why));
+    }
+    check_set(proposal, &isr, partition, draft.image())?;
+    change(draft, context, at, &Wanted { isr: Some(isr), ..Wanted::default() });
+    find(draft.image(), at).map(current)
+}
+
+fn find(image: &Image, (topic_id, index): (TopicId, PartitionId)) -> Result<&Partition, Refusal> {
+    let topic = image.topic(topic_id).ok_or_else(|| Refusal::of(ErrorCode::UNKNOWN_TOPIC_ID))?;
+    topic.partition(index).ok_or_else(|| Refusal::of(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION))
+}
+
+fn check_epochs(broker: BrokerId, proposal: &Proposal, partition: &Partition) -> Result<(), Refusal> {
+    let ahead = proposal.leader_epoch > partition.leader_epoch
+        || proposal.partition_epoch > partition.partition_epoch;
+    if ahead {
+        mark!("a leader knows more than this controller");
+        let why = "the leader knows of a newer state than this controller, which is not the active one";
+        return Err(Refusal::new(ErrorCode::NOT_CONTROLLER, why));
+    }
+    if proposal.leader_epoch < partition.leader_epoch {
+        let why = format!("leader epoch {} is {} now", proposal.leader_epoch, partition.leader_epoch);
+        return Err(Refusal::new(ErrorCode::FENCED_LEADER_EPOCH, why));
+    }
+    if partition.leader != broker {
+        let why = format!("broker {broker} does not lead, {} does", partition.leader);
+        return Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));
+    }
+    Ok(())
+}
+
+fn check_set(
+    proposal: &Proposal,
+    isr: &[BrokerId],
+    partition: &Partition,
+    image: &Image,
+) -> Result<(), Refusal> {
+    let refuse = |code, why: String| Err(Refusal::new(code, why));
+    if !isr.contains(&partition.leader) {
+        return refuse(ErrorCode::INVALID_REQUEST, format!("the in-sync set {isr:?} lacks the leader"));
+    }
+    for (at, (member, epoch)) in proposal.isr.iter().enumerate() {
+        if !partition.replicas.contains(member) || isr[..at].contains(member) {
+            return refuse(ErrorCode::INVALID_REQUEST, format!("{member} is no replica, or is named twice"));
+        }
+        let Some(known) = image.broker(*member).filter(|known| known.is_live()) else {
+            return refuse(ErrorCode::INELIGIBLE_REPLICA, format!("broker {member} is fenced or stopping"));
+        };
+        // The planted bug M12: a replica that restarted since it fetched is taken for the one that fetched.
+        if known.epoch != *epoch && !mutant!(12) {
+            mark!("a replica that restarted since it fetched is kept out");
+            let why = format!("broker {member} is in epoch {} now, not {epoch}", known.epoch);
+            return refuse(ErrorCode::INELIGIBLE_REPLICA, why);
+        }
+    }
+    Ok(())
+}
+
+fn same(one: &[BrokerId], other: &[BrokerId]) -> bool {
+    one.len() == other.len() && one.iter().all(|broker| other.contains(broker))
+}
+
+fn current(partition: &Partition) -> Current {
+    Current {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        isr: partition.isr.to_vec(),
+        partition_epoch: partition.partition_epoch,
+    }
+}

@@ -1,0 +1,302 @@
+//! Decisions of a cluster as claims; what random faults do to them is in `model_tests`.
+
+use std::time::Duration;
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId};
+
+use super::alter_configs::{DRAIN_BROKERS, Operation, Target as ConfigTarget};
+use super::alter_partition::{AlterPartition, Current, Proposal};
+use super::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
+use super::elect_leaders::ElectLeaders;
+use super::members::{Drained, UnregisterBroker};
+use super::reassign::{Reassign, Target};
+use super::register_broker::{Entry, RegisterBroker};
+use super::tests::{Desk, topic};
+use super::tick::{TICK, Tick};
+use crate::controller::draft::Refusal;
+use crate::metadata::Partition;
+
+fn ids(list: &[i32]) -> Vec<BrokerId> {
+    list.iter().copied().map(BrokerId).collect()
+}
+
+/// These brokers, and topic `a` of one partition on the first three of them, led by broker 1.
+fn cluster(brokers: i32) -> Desk {
+    let mut desk = Desk::with_brokers(3);
+    desk.settings.node = BrokerId(99);
+    desk.create(topic("a", 1, 3)).expect("valid");
+    desk.settings.healing.auto_rebalance = false;
+    for id in 4..=brokers {
+        desk.register(id, 1);
+    }
+    desk
+}
+
+fn partition(desk: &Desk) -> Partition {
+    desk.image.topic_named("a").expect("created").partitions[0].clone()
+}
+
+fn epoch(desk: &Desk, id: i32) -> BrokerEpoch {
+    desk.image.broker(BrokerId(id)).expect("registered").epoch
+}
+
+fn beat(desk: &mut Desk, id: i32, want_shutdown: bool) -> Result<HeartbeatAnswer, Refusal> {
+    let (broker_epoch, metadata_end) = (epoch(desk, id), desk.image.end());
+    let broker = BrokerId(id);
+    desk.decide(BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence: false, want_shutdown })
+}
+
+/// Lets time pass while only these are heard.
+fn pass(desk: &mut Desk, time: Duration, heard: &[i32]) {
+    let end = desk.now.plus(time);
+    while desk.now < end {
+        desk.now = desk.now.plus(TICK);
+        for id in heard {
+            beat(desk, *id, false).expect("registered");
+        }
+        desk.decide(Tick);
+    }
+}
+
+fn propose(desk: &mut Desk, isr: &[i32]) -> Result<Current, Refusal> {
+    let now = partition(desk);
+    let members = isr.iter().map(|id| (BrokerId(*id), epoch(desk, *id))).collect();
+    let proposal = Proposal {
+        topic_id: desk.image.topic_named("a").expect("created").id,
+        partition: PartitionId(0),
+        leader_epoch: now.leader_epoch,
+        partition_epoch: now.partition_epoch,
+        isr: members,
+    };
+    send(desk, now.leader, proposal)
+}
+
+fn send(desk: &mut Desk, broker: BrokerId, proposal: Proposal) -> Result<Current, Refusal> {
+    let broker_epoch = epoch(desk, broker.0);
+    let request = AlterPartition { broker, broker_epoch, proposals: vec![proposal] };
+    desk.decide(request).expect("the leader is registered").remove(0)
+}
+
+fn reassign(desk: &mut Desk, target: Target) -> Result<(), ErrorCode> {
+    let topics = vec![("a".to_owned(), vec![(PartitionId(0), target)])];
+    let mut answer = desk.decide(Reassign { topics, allow_factor_change: true });
+    answer.remove(0).1.remove(0).1.map_err(|refusal| refusal.code)
+}
+
+#[test]
+fn a_silent_leader_is_fenced_and_the_next_in_sync_leads() {
+    let mut desk = cluster(3);
+    pass(&mut desk, Duration::from_secs(8), &[2, 3]);
+    assert_eq!(partition(&desk).leader, BrokerId(1), "the session has not passed");
+    pass(&mut desk, Duration::from_secs(2), &[2, 3]);
+    let now = partition(&desk);
+    assert_eq!((now.leader, &*now.isr), (BrokerId(2), &ids(&[2, 3])[..]));
+    assert!(desk.image.broker(BrokerId(1)).expect("known").fenced);
+    beat(&mut desk, 1, false).expect("registered");
+    assert!(!desk.image.broker(BrokerId(1)).expect("known").fenced, "it is heard again");
+    assert_eq!(partition(&desk).leader, BrokerId(2), "and has to catch up first");
+}
+
+#[test]
+fn a_broker_is_let_in_only_once_it_has_followed_the_metadata() {
+    let mut desk = cluster(3);
+    let request = RegisterBroker {
+        broker: BrokerId(7),
+        incarnation: 7,
+        endpoints: Vec::new(),
+        rack: None,
+        directory_id: [7; 16],
+        clean: true,
+        entry: Entry::Fenced,
+    };
+    let broker_epoch = desk.decide(request).expect("new");
+    let late = BrokerHeartbeat {
+        broker: BrokerId(7),
+        broker_epoch,
+        metadata_end: Offset::ZERO,
+        want_fence: false,
+        want_shutdown: false,
+    };
+    let answer = desk.decide(late.clone()).expect("registered");
+    assert_eq!((answer.caught_up, answer.fenced), (false, true));
+    let answer = desk.decide(BrokerHeartbeat { metadata_end: desk.image.end(), ..late.clone() });
+    assert_eq!(answer.map(|answer| answer.fenced), Ok(false));
+    let old = BrokerHeartbeat { broker_epoch: BrokerEpoch(1), ..late };
+    let refused = desk.decide(old).expect_err("another life");
+    assert_eq!(refused.code, ErrorCode::STALE_BROKER_EPOCH);
+}
+
+#[test]
+fn a_broker_that_stops_gives_everything_away_and_waits_until_all_know() {
+    let mut desk = cluster(3);
+    assert_eq!(beat(&mut desk, 1, true).map(|answer| answer.should_shut_down), Ok(false));
+    assert_eq!(partition(&desk).leader, BrokerId(2), "a leadership moves while it is still in sync");
+    assert_eq!(beat(&mut desk, 1, true).map(|answer| answer.should_shut_down), Ok(false));
+    assert_eq!(&*partition(&desk).isr, &ids(&[2, 3])[..], "then it leaves the in-sync set");
+    assert_eq!(
+        beat(&mut desk, 1, true).map(|answer| answer.should_shut_down),
+        Ok(false),
+        "2 and 3 do not know"
+    );
+    beat(&mut desk, 2, false).expect("registered");
+    beat(&mut desk, 3, false).expect("registered");
+    let done = beat(&mut desk, 1, true).expect("registered");
+    assert!(done.should_shut_down && done.fenced, "{done:?}");
+}
+
+#[test]
+fn a_proposal_is_checked_against_epochs_and_who_is_live() {
+    let mut desk = cluster(3);
+    assert_eq!(propose(&mut desk, &[1, 2]).map(|now| now.isr), Ok(ids(&[1, 2])));
+    let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
+    assert_eq!(code(propose(&mut desk, &[2, 3])), ErrorCode::INVALID_REQUEST, "without the leader");
+    let topic_id = desk.image.topic_named("a").expect("created").id;
+    let now = partition(&desk);
+    let proposal = |desk: &Desk| Proposal {
+        topic_id,
+        partition: PartitionId(0),
+        leader_epoch: now.leader_epoch,
+        partition_epoch: now.partition_epoch,
+        isr: [1, 2, 3].map(|id| (BrokerId(id), epoch(desk, id))).to_vec(),
+    };
+    let mut stale = proposal(&desk);
+    stale.isr[2].1 = BrokerEpoch(0);
+    assert_eq!(code(send(&mut desk, BrokerId(1), stale)), ErrorCode::INELIGIBLE_REPLICA, "restarted since");
+    let ahead = Proposal { partition_epoch: now.partition_epoch + 1, ..proposal(&desk) };
+    assert_eq!(code(send(&mut desk, BrokerId(1), ahead)), ErrorCode::NOT_CONTROLLER);
+    let good = proposal(&desk);
+    assert!(send(&mut desk, BrokerId(1), good.clone()).is_ok());
+    assert!(send(&mut desk, BrokerId(1), good.clone()).is_ok(), "asked again, answered again");
+    let other = Proposal { isr: good.isr[..2].to_vec(), ..good };
+    assert_eq!(code(send(&mut desk, BrokerId(1), other)), ErrorCode::INVALID_UPDATE_VERSION);
+}
+
+#[test]
+fn a_reassignment_adds_first_and_can_be_taken_back() {
+    let mut desk = cluster(5);
+    reassign(&mut desk, Target::On(ids(&[4, 5, 1]))).expect("valid");
+    let now = partition(&desk);
+    assert_eq!(&*now.replicas, &ids(&[4, 5, 1, 2, 3])[..]);
+    assert_eq!((&*now.adding, &*now.removing), (&ids(&[4, 5])[..], &ids(&[2, 3])[..]));
+    assert_eq!(&*now.isr, &ids(&[1, 2, 3])[..], "it adds nobody to the in-sync set");
+    propose(&mut desk, &[1, 2, 3, 4]).expect("4 caught up");
+    assert!(partition(&desk).is_moving());
+    reassign(&mut desk, Target::Back).expect("the original replicas are in sync");
+    let now = partition(&desk);
+    assert!(!now.is_moving() && now.replicas.len() == 3 && !now.isr.contains(&BrokerId(4)), "{now:?}");
+    assert_eq!(reassign(&mut desk, Target::Back), Err(ErrorCode::NO_REASSIGNMENT_IN_PROGRESS));
+    reassign(&mut desk, Target::On(ids(&[4, 5, 1]))).expect("valid");
+    propose(&mut desk, &[1, 2, 3, 4, 5]).expect("both caught up");
+    let now = partition(&desk);
+    assert_eq!((&*now.replicas, now.leader), (&ids(&[4, 5, 1])[..], BrokerId(1)), "the leader stays");
+}
+
+#[test]
+fn a_reassignment_is_not_taken_back_to_too_few_copies() {
+    let mut desk = cluster(5);
+    let min = [("min.insync.replicas", Operation::Set("2".into()))];
+    desk.alter_at(ConfigTarget::Topic("a".into()), false, &min).expect("valid");
+    reassign(&mut desk, Target::On(ids(&[1, 4, 5]))).expect("valid");
+    propose(&mut desk, &[1, 4]).expect("4 caught up, 2 and 3 fell back");
+    assert_eq!(reassign(&mut desk, Target::Back), Err(ErrorCode::INVALID_REPLICA_ASSIGNMENT));
+    propose(&mut desk, &[1, 4, 2]).expect("2 is back");
+    assert_eq!(reassign(&mut desk, Target::Back), Ok(()));
+}
+
+#[test]
+fn replicas_of_a_broker_that_stays_away_are_made_anew_elsewhere() {
+    let mut desk = cluster(4);
+    desk.settings.healing.recreate_after = Some(Duration::from_secs(60));
+    pass(&mut desk, Duration::from_secs(30), &[1, 2, 4]);
+    assert_eq!(&*partition(&desk).isr, &ids(&[1, 2])[..]);
+    assert!(!partition(&desk).is_moving(), "not yet");
+    pass(&mut desk, Duration::from_secs(45), &[1, 2, 4]);
+    assert_eq!(&*partition(&desk).adding, &ids(&[4])[..]);
+    propose(&mut desk, &[1, 2, 4]).expect("4 caught up");
+    assert_eq!(&*partition(&desk).replicas, &ids(&[1, 2, 4])[..]);
+}
+
+#[test]
+fn a_drained_broker_is_empty_and_gets_nothing() {
+    let mut desk = cluster(4);
+    let drain = |operation| [(DRAIN_BROKERS, operation)];
+    let all = || ConfigTarget::AllBrokers;
+    desk.alter_at(all(), false, &drain(Operation::Append("1".into()))).expect("three others are left");
+    let few =
+        desk.alter_at(all(), false, &drain(Operation::Append("2".into()))).expect_err("two are too few");
+    assert_eq!(few.code, ErrorCode::INVALID_REPLICATION_FACTOR);
+    let unknown =
+        desk.alter_at(all(), false, &drain(Operation::Set("9".into()))).expect_err("no such broker");
+    assert_eq!(unknown.code, ErrorCode::BROKER_ID_NOT_REGISTERED);
+    assert!(desk.image.broker(BrokerId(1)).expect("known").draining, "a refused change changes nothing");
+    pass(&mut desk, Duration::from_secs(1), &[1, 2, 3, 4]);
+    propose(&mut desk, &[1, 2, 3, 4]).expect("4 caught up");
+    assert_eq!(Drained::of(&desk.image, BrokerId(1)), Drained { replicas: 0, leaders: 0 });
+    desk.create(topic("b", 6, 3)).expect("valid");
+    assert_eq!(Drained::of(&desk.image, BrokerId(1)).replicas, 0);
+}
+
+#[test]
+fn only_a_broker_that_is_not_needed_is_forgotten() {
+    let mut desk = cluster(3);
+    let forget = |desk: &mut Desk, id: i32| desk.decide(UnregisterBroker { broker: BrokerId(id) });
+    assert!(forget(&mut desk, 3).is_err(), "it runs");
+    pass(&mut desk, Duration::from_secs(10), &[1]);
+    pass(&mut desk, Duration::from_secs(10), &[]);
+    let only = forget(&mut desk, 1).expect_err("it holds the only complete copy");
+    assert_eq!(only.code, ErrorCode::INVALID_REQUEST);
+    assert_eq!(forget(&mut desk, 3), Ok(()));
+    assert!(desk.image.broker(BrokerId(3)).is_none());
+    assert_eq!(forget(&mut desk, 3).map_err(|why| why.code), Err(ErrorCode::BROKER_ID_NOT_REGISTERED));
+}
+
+#[test]
+fn an_unclean_election_is_asked_for_and_recorded() {
+    let mut desk = cluster(3);
+    pass(&mut desk, Duration::from_secs(10), &[1]);
+    pass(&mut desk, Duration::from_secs(10), &[]);
+    beat(&mut desk, 3, false).expect("registered");
+    assert_eq!(partition(&desk).leader, BrokerId::NONE, "1 is waited for");
+    let elect = |unclean| ElectLeaders {
+        unclean,
+        partitions: Some(vec![("a".into(), vec![PartitionId(0), PartitionId(1)])]),
+    };
+    let codes = |answer: Vec<super::elect_leaders::Elected>| -> Vec<ErrorCode> {
+        answer
+            .into_iter()
+            .map(|(_, _, result)| result.map_or_else(|why| why.code, |()| ErrorCode::NONE))
+            .collect()
+    };
+    let unknown = ErrorCode::UNKNOWN_TOPIC_OR_PARTITION;
+    let clean = codes(desk.decide(elect(false)));
+    assert_eq!(clean, [ErrorCode::PREFERRED_LEADER_NOT_AVAILABLE, unknown]);
+    assert_eq!(codes(desk.decide(elect(true))), [ErrorCode::NONE, unknown]);
+    assert_eq!(partition(&desk).leader, BrokerId(3));
+    assert_eq!(desk.image.losses().count(), 1, "the loss is recorded");
+    assert_eq!(codes(desk.decide(elect(true))), [ErrorCode::ELECTION_NOT_NEEDED, unknown]);
+}
+
+#[test]
+fn a_lower_minimum_forgets_the_eligible_in_the_same_batch() {
+    let mut desk = cluster(3);
+    let min = |value: &str| [("min.insync.replicas", Operation::Set(value.into()))];
+    desk.alter_at(ConfigTarget::Topic("a".into()), false, &min("2")).expect("valid");
+    propose(&mut desk, &[1]).expect("the others fell back");
+    assert_eq!(&*partition(&desk).elr, &ids(&[2, 3])[..]);
+    desk.alter_at(ConfigTarget::Topic("a".into()), false, &min("1")).expect("valid");
+    assert!(partition(&desk).elr.is_empty());
+    let own = desk
+        .alter_at(ConfigTarget::Broker(BrokerId(1)), false, &min("1"))
+        .expect_err("a cluster has one rule");
+    assert_eq!(own.code, ErrorCode::INVALID_CONFIG);
+}
+
+#[test]
+fn a_broker_alone_lets_time_pass_without_a_record() {
+    let mut desk = Desk::with_brokers(1);
+    desk.create(topic("a", 3, 1)).expect("valid");
+    let length = desk.log.len();
+    pass(&mut desk, Duration::from_secs(3600), &[]);
+    assert_eq!(desk.log.len(), length);
+}
