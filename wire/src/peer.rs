@@ -14,6 +14,8 @@
 //! that "append and let the old reader ignore it" cannot be told from damage. Revisit when a rolling
 //! upgrade needs to add a field to a message that is hot.
 
+pub mod raft;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
