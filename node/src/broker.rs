@@ -112,6 +112,7 @@ impl<R: Runtime> Broker<R> {
             default_replication_factor: 1,
             max_partitions: config.topics.max_partitions as usize,
             topic_defaults: topic_defaults.clone(),
+            healing: controller::settings::Healing::default(),
         };
         let boot = Boot { settings: settings.clone(), endpoints: endpoints(&advertised), rack: None };
         let started = controller::start(&runtime, &data_dir, boot).await?;

@@ -2,7 +2,8 @@
 //!
 //! A tour, in the order in which a request passes: `main` and `cli` start a [`broker`], which [`config`] describes;
 //! [`server`] accepts connections and hands requests to `api`; that asks `replica` for partitions, `metadata` for the
-//! picture of the cluster and `controller` to change it; `client` is the other end of the wire; [`metrics`] counts.
+//! picture of the cluster and `controller` to change it; `client` is the other end of the wire, [`peer`] the talk between nodes; [`metrics`]
+//! counts.
 
 pub mod api;
 pub mod broker;
@@ -12,6 +13,7 @@ pub mod config;
 pub mod controller;
 pub mod metadata;
 pub mod metrics;
+pub mod peer;
 pub mod replica;
 pub mod runtime;
 pub mod server;

@@ -1,4 +1,4 @@
-//! Hundreds of seeds of a quorum under every fault we know; with `--ignored`, as many as `RAFT_SEEDS` says.
+//! Seeds of a quorum under every fault we know; with `--ignored`, as many as `RAFT_SEEDS` says.
 
 mod raft;
 
@@ -26,14 +26,22 @@ fn seeds(from: u64, count: u64) {
 }
 
 #[test]
+fn single_nodes_behave_as_told() {
+    for (name, story) in raft::directed::STORIES {
+        story().unwrap_or_else(|why| panic!("{name}: {why}"));
+    }
+}
+
+#[test]
 fn a_quorum_under_chaos_is_safe_and_heals() {
-    seeds(0, 300);
+    seeds(0, 60);
 }
 
 #[test]
 #[ignore = "minutes to hours: the bar of 100 000 seeds"]
 #[allow(clippy::disallowed_methods, reason = "how many seeds a person asks for is no setting of the product")]
 fn a_quorum_under_chaos_is_safe_and_heals_for_long() {
-    let number = |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
+    let number =
+        |name: &str, or: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(or);
     seeds(number("RAFT_FROM", 0), number("RAFT_SEEDS", 100_000));
 }

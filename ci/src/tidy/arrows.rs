@@ -35,6 +35,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("metadata", &["api", "broker", "cli", "client", "controller", "coordinator", "replica", "server"]),
     ("controller", &["api", "broker", "cli", "client", "coordinator", "replica", "server"]),
     ("replica", &["api", "broker", "cli", "client", "controller", "coordinator", "server"]),
+    (
+        "peer",
+        &["api", "broker", "cli", "client", "controller", "coordinator", "metadata", "replica", "server"],
+    ),
     ("coordinator", &["api", "broker", "cli", "client", "controller", "server"]),
     ("api", &["broker", "cli", "client"]),
     ("server", &["api", "broker", "cli", "client", "controller", "coordinator", "metadata", "replica"]),

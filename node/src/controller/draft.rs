@@ -8,8 +8,10 @@
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::Offset;
 
+use super::liveness::Liveness;
 use super::settings::Settings;
 use crate::metadata::{Image, Record};
+use crate::runtime::Mono;
 
 /// Most partitions that one request may create, as in Kafka.
 pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
@@ -94,6 +96,10 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// Randomness for ids.
     pub entropy: &'a mut dyn FnMut() -> u64,
+    /// The controller's monotonic clock, for sessions.
+    pub now: Mono,
+    /// Who is heard. Memory of the active controller: what a decision changes in it stays, durable or not.
+    pub liveness: &'a mut Liveness,
 }
 
 impl std::fmt::Debug for Context<'_> {

@@ -19,9 +19,10 @@ use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use super::decide::register_broker::RegisterBroker;
+use super::decide::register_broker::{Entry, RegisterBroker};
 use super::draft::{Context, Decide, Draft};
 use super::journal::{Journal, JournalError, WriteError};
+use super::liveness::Liveness;
 use super::settings::Settings;
 use crate::metadata::record::Endpoint;
 use crate::metadata::{Image, Published, Record};
@@ -146,11 +147,23 @@ pub async fn start<R: Runtime>(
     let (mut journal, image) = Journal::open(runtime.disk().clone(), data, runtime.unix_ms()).await?;
     let node = boot.settings.node;
     let incarnation = (u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64());
-    let register = RegisterBroker { broker: node, incarnation, endpoints: boot.endpoints, rack: boot.rack };
+    let register = RegisterBroker {
+        broker: node,
+        incarnation,
+        endpoints: boot.endpoints,
+        rack: boot.rack,
+        directory_id: data.meta().directory_id,
+        clean: data.was_clean(),
+        entry: Entry::Live,
+    };
     let mut draft = Draft::on(&image);
     let mut entropy = || runtime.random_u64();
-    let mut context = Context { settings: &boot.settings, entropy: &mut entropy };
+    let now = runtime.now();
+    let mut liveness = Liveness::take_over(now, &image);
+    let mut context =
+        Context { settings: &boot.settings, entropy: &mut entropy, now, liveness: &mut liveness };
     let broker_epoch = register.decide(&mut draft, &mut context);
+    let broker_epoch = broker_epoch.expect("a controller that has just begun heard no other process");
     assert!(!draft.records().is_empty(), "a new incarnation always registers");
     let end = journal.append(draft.records(), runtime.unix_ms())?;
     journal.sync().await?;
@@ -172,6 +185,7 @@ pub async fn start<R: Runtime>(
         image,
         published: published.clone(),
         settings: boot.settings,
+        liveness,
         stopped: stopped.clone(),
     };
     runtime.spawn("controller", driver.run(inbox));
@@ -222,6 +236,7 @@ struct Driver<R: Runtime> {
     image: Arc<Image>,
     published: Published,
     settings: Settings,
+    liveness: Liveness,
     stopped: Arc<OnceLock<String>>,
 }
 
@@ -288,7 +303,12 @@ impl<R: Runtime> Driver<R> {
                 },
             };
             let mut entropy = || self.runtime.random_u64();
-            let mut context = Context { settings: &self.settings, entropy: &mut entropy };
+            let mut context = Context {
+                settings: &self.settings,
+                entropy: &mut entropy,
+                now: self.runtime.now(),
+                liveness: &mut self.liveness,
+            };
             releases.push(request.decide(&mut draft, &mut context));
         }
         assert!(waiting.next().is_none(), "a turn takes at least the request that it was begun for");
@@ -369,6 +389,29 @@ fn tell(before: &Image, records: &[Record]) {
             }
             Record::ConfigChanged(changed) => {
                 info!(resource = ?changed.resource, name = changed.name, value = ?changed.value, "config changed");
+            }
+            Record::BrokerStateChanged(changed) => info!(
+                broker = changed.broker.0,
+                broker_epoch = changed.broker_epoch.0,
+                fenced = changed.fenced,
+                shutting_down = changed.shutting_down,
+                "broker changed its state"
+            ),
+            Record::BrokerUnregistered(gone) => info!(broker = gone.broker.0, "broker left the cluster"),
+            Record::DrainChanged(changed) => {
+                info!(broker = changed.broker.0, draining = changed.draining, "draining of a broker changed");
+            }
+            Record::RebalanceChanged(changed) => info!(active = changed.active, "rebalancing changed"),
+            Record::UncleanElected(elected) => {
+                let name = before.topic(elected.topic_id).map_or("?", |topic| &*topic.name);
+                warn!(
+                    topic = name,
+                    partition = elected.partition.0,
+                    leader = elected.leader.0,
+                    leader_epoch = elected.leader_epoch.0,
+                    reason = ?elected.reason,
+                    "UNCLEAN ELECTION: acknowledged records may be lost"
+                );
             }
             Record::PartitionChanged(_)
             | Record::LeadershipsRestarted(_)

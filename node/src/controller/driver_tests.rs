@@ -12,13 +12,19 @@ pub(crate) fn imaginary<R: Runtime>(
     let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
     runtime.spawn("imaginary controller", async move {
         let mut entropy_state = 1_u64;
+        let mut liveness = Liveness::default();
         while let Some(Mail::Request(request)) = inbox.recv().await {
             let mut draft = Draft::on(&image);
             let mut entropy = || {
                 entropy_state = entropy_state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 entropy_state
             };
-            let mut context = Context { settings: &settings, entropy: &mut entropy };
+            let mut context = Context {
+                settings: &settings,
+                entropy: &mut entropy,
+                now: Mono::default(),
+                liveness: &mut liveness,
+            };
             let release = request.decide(&mut draft, &mut context);
             let end = image.end().plus(i64::try_from(draft.records().len()).expect("few"));
             image = draft.into_image(end);

@@ -15,10 +15,15 @@ pub mod decide;
 pub mod draft;
 pub mod driver;
 pub mod journal;
+pub mod liveness;
 pub mod placement;
+pub mod raft;
 pub mod settings;
+pub mod succession;
+pub mod sweep;
 
 pub use draft::{Decide, Draft, Refusal};
 pub use driver::{Boot, Committed, Controller, Started, Unavailable, start};
 pub use journal::JournalError;
+pub use liveness::Liveness;
 pub use settings::Settings;

@@ -1,5 +1,7 @@
 //! What the controller must know of its node's settings.
 
+use std::time::Duration;
+
 use dejaq_wire::ids::BrokerId;
 
 use crate::metadata::topic_config::Overrides;
@@ -17,6 +19,35 @@ pub struct Settings {
     pub max_partitions: usize,
     /// Topic configs by their Kafka names that topics get unless they say otherwise; checked at start.
     pub topic_defaults: Overrides,
+    /// How the cluster heals itself.
+    pub healing: Healing,
+}
+
+/// When the controller acts by itself, and how much at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healing {
+    /// Silence after which a broker is fenced.
+    pub session_timeout: Duration,
+    /// Time for which a broker is fenced before its replicas are made anew elsewhere; `None` is never.
+    pub recreate_after: Option<Duration>,
+    /// Partitions that may have a replica on the way at a time; at least 1.
+    pub max_moves: usize,
+    /// How often leaderships go back to the preferred replicas; `None` is never.
+    pub leader_round: Option<Duration>,
+    /// Whether replicas flow to a broker that holds none.
+    pub auto_rebalance: bool,
+}
+
+impl Default for Healing {
+    fn default() -> Healing {
+        Healing {
+            session_timeout: Duration::from_secs(9),
+            recreate_after: Some(Duration::from_secs(600)),
+            max_moves: 8,
+            leader_round: Some(Duration::from_secs(60)),
+            auto_rebalance: true,
+        }
+    }
 }
 
 impl Default for Settings {
@@ -27,6 +58,7 @@ impl Default for Settings {
             default_replication_factor: 1,
             max_partitions: 100_000,
             topic_defaults: Overrides::new(),
+            healing: Healing::default(),
         }
     }
 }

@@ -18,15 +18,17 @@ use std::sync::Arc;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::topic_name::collision_key;
 
-pub use super::record::Endpoint;
+use super::record::PartitionState;
+pub use super::record::{Endpoint, UncleanReason};
 use super::topic_config::{BrokerDefaults, Overrides};
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Brokers that hold it, the preferred leader first; not empty, no broker twice.
+    /// Brokers that hold it, the preferred leader first; not empty, no broker twice. During a reassignment: the
+    /// target, then what is to go.
     pub replicas: Arc<[BrokerId]>,
-    /// ⊆ `replicas`, not empty.
+    /// ⊆ `replicas`. Empty only while nobody leads.
     pub isr: Arc<[BrokerId]>,
     /// ∈ `isr`, or [`BrokerId::NONE`].
     pub leader: BrokerId,
@@ -34,6 +36,15 @@ pub struct Partition {
     pub leader_epoch: LeaderEpoch,
     /// Counts changes of this partition.
     pub partition_epoch: i32,
+    /// ⊆ `replicas`, apart from `isr`: left it while it was below `min.insync.replicas`, so that nothing was committed
+    /// without them (KIP-966).
+    pub elr: Arc<[BrokerId]>,
+    /// ⊆ `replicas`, apart from `isr` and `elr`: were eligible until they stopped uncleanly, the latest last.
+    pub last_known_elr: Arc<[BrokerId]>,
+    /// ⊆ `replicas`: a reassignment adds them.
+    pub adding: Arc<[BrokerId]>,
+    /// ⊆ `replicas`, apart from `adding`: a reassignment takes them away once the rest is in sync.
+    pub removing: Arc<[BrokerId]>,
 }
 
 /// One topic.
@@ -90,6 +101,42 @@ pub struct Broker {
     pub endpoints: Vec<Endpoint>,
     /// Where it stands.
     pub rack: Option<String>,
+    /// Names its data directory; zero if it was not told.
+    pub directory_id: [u8; 16],
+    /// Nobody hears it: it leads nothing and is in no in-sync set.
+    pub fenced: bool,
+    /// It is about to stop: it leads nothing and is in no in-sync set.
+    pub shutting_down: bool,
+    /// Its replicas move away, and none come.
+    pub draining: bool,
+}
+
+impl Broker {
+    /// Whether it may lead and be in sync.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        !self.fenced && !self.shutting_down
+    }
+
+    /// Where other brokers reach it; `None` for a broker that stands alone.
+    #[must_use]
+    pub fn peer_endpoint(&self) -> Option<&Endpoint> {
+        self.endpoints.iter().find(|endpoint| endpoint.listener == PEER_LISTENER)
+    }
+}
+
+/// Name of the listener by which brokers reach each other; clients are never told of it.
+pub const PEER_LISTENER: &str = "PEER";
+
+/// An election that may have lost something, the latest of its partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Who was elected.
+    pub leader: BrokerId,
+    /// From which leader epoch on.
+    pub leader_epoch: LeaderEpoch,
+    /// Why it may lack something.
+    pub reason: UncleanReason,
 }
 
 /// The cluster at one metadata offset. Clones are cheap and equal.
@@ -106,6 +153,9 @@ pub struct Image {
     pub(super) features: Arc<BTreeMap<String, i16>>,
     pub(super) next_producer_id: ProducerId,
     pub(super) last_broker_epoch: BrokerEpoch,
+    /// Whether replicas flow to where fewer are.
+    pub(super) rebalancing: bool,
+    pub(super) losses: Arc<BTreeMap<(TopicId, PartitionId), Loss>>,
 }
 
 impl Default for Image {
@@ -121,6 +171,8 @@ impl Default for Image {
             features: Arc::default(),
             next_producer_id: ProducerId(0),
             last_broker_epoch: BrokerEpoch(0),
+            rebalancing: false,
+            losses: Arc::default(),
         }
     }
 }
@@ -226,6 +278,23 @@ impl Image {
         self.last_broker_epoch
     }
 
+    /// Whether this broker is registered, not fenced and not about to stop.
+    #[must_use]
+    pub fn is_live(&self, id: BrokerId) -> bool {
+        self.broker(id).is_some_and(|broker| broker.is_live())
+    }
+
+    /// Whether replicas flow to where fewer are, until all brokers hold the same number to within one.
+    #[must_use]
+    pub fn is_rebalancing(&self) -> bool {
+        self.rebalancing
+    }
+
+    /// The latest election of each partition that may have lost something, if there was one.
+    pub fn losses(&self) -> impl Iterator<Item = (TopicId, PartitionId, &Loss)> {
+        self.losses.iter().map(|((topic, partition), loss)| (*topic, *partition, loss))
+    }
+
     /// What must be true of every image; O(everything), for tests and the simulator.
     pub fn check_deep(&self) {
         assert_eq!(self.names.len(), self.topics.len(), "one name a topic");
@@ -234,6 +303,13 @@ impl Image {
             assert_eq!(self.names.get(&topic.name), Some(&topic.id), "{}", topic.name);
             assert!(!topic.partitions.is_empty(), "{} has no partitions", topic.name);
             topic.partitions.iter().for_each(Partition::check);
+            for (index, partition) in topic.partitions() {
+                // MQ-15: who may not lead is in no in-sync set.
+                for member in partition.isr.iter() {
+                    let known = self.broker(*member).is_none_or(|broker| broker.is_live());
+                    assert!(known, "{member:?} is fenced or stopping, and in sync in {}-{index}", topic.name);
+                }
+            }
             partitions += topic.partitions.len();
         }
         assert_eq!(self.partition_count, partitions, "the count is kept along");
@@ -247,20 +323,43 @@ impl Image {
 impl Partition {
     /// What must be true of every partition.
     pub fn check(&self) {
-        assert!(!self.replicas.is_empty(), "a partition without replicas");
-        assert!(!self.isr.is_empty(), "{:?} without an in-sync replica", self.replicas);
-        for (at, replica) in self.replicas.iter().enumerate() {
-            assert!(replica.is_valid(), "{replica:?} is no broker");
-            assert!(!self.replicas[..at].contains(replica), "{replica:?} twice in {:?}", self.replicas);
+        if let Err(why) = self.state().sound() {
+            panic!("{why}: {self:?}");
         }
-        for (at, member) in self.isr.iter().enumerate() {
-            assert!(self.replicas.contains(member), "{member:?} is not in {:?}", self.replicas);
-            assert!(!self.isr[..at].contains(member), "{member:?} twice in {:?}", self.isr);
+    }
+
+    /// Its state as a record states it.
+    #[must_use]
+    pub fn state(&self) -> PartitionState {
+        PartitionState {
+            replicas: self.replicas.to_vec(),
+            isr: self.isr.to_vec(),
+            leader: self.leader,
+            leader_epoch: self.leader_epoch,
+            partition_epoch: self.partition_epoch,
+            elr: self.elr.to_vec(),
+            last_known_elr: self.last_known_elr.to_vec(),
+            adding: self.adding.to_vec(),
+            removing: self.removing.to_vec(),
         }
-        let led = self.leader == BrokerId::NONE || self.isr.contains(&self.leader);
-        assert!(led, "{:?} leads but is not in {:?}", self.leader, self.isr);
-        assert!(self.leader_epoch.is_valid(), "{:?}", self.leader_epoch);
-        assert!(self.partition_epoch >= 0, "{}", self.partition_epoch);
+    }
+
+    /// Whether a reassignment is under way.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
+    /// The replicas that it will have when its reassignment, if there is one, is done.
+    #[must_use]
+    pub fn target(&self) -> Vec<BrokerId> {
+        self.replicas.iter().copied().filter(|replica| !self.removing.contains(replica)).collect()
+    }
+
+    /// The replicas that it had before its reassignment, if there is one.
+    #[must_use]
+    pub fn original(&self) -> Vec<BrokerId> {
+        self.replicas.iter().copied().filter(|replica| !self.adding.contains(replica)).collect()
     }
 }
 

@@ -11,6 +11,7 @@ pub mod delta;
 pub mod image;
 pub mod published;
 pub mod record;
+mod record_v1;
 pub mod replay;
 pub mod topic_config;
 

@@ -10,13 +10,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use dejaq_wire::ids::{BrokerId, Offset, PartitionId, ProducerId, TopicId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::topic_name::collision_key;
 
-use super::image::{Broker, Image, Partition, Topic, may_collide};
+use super::image::{Broker, Image, Loss, Partition, Topic, may_collide};
 use super::record::{
-    BrokerRegistered, ConfigChanged, FeatureLevelSet, LeadershipsRestarted, PartitionChanged, PartitionState,
-    PartitionsAdded, ProducerIdsAllocated, Record, Resource, TopicCreated, TopicDeleted,
+    BrokerRegistered, BrokerStateChanged, BrokerUnregistered, ConfigChanged, FeatureLevelSet,
+    LeadershipsRestarted, PartitionChanged, PartitionState, PartitionsAdded, ProducerIdsAllocated, Record,
+    Resource, TopicCreated, TopicDeleted, UncleanElected,
 };
 
 /// Why a record does not fit its image. Fatal: the node must not go on (MQ-18).
@@ -115,6 +116,18 @@ impl Image {
                 self.feature_level_set(set);
                 Ok(())
             }
+            Record::BrokerStateChanged(changed) => self.broker_state_changed(changed),
+            Record::BrokerUnregistered(gone) => self.broker_unregistered(gone),
+            Record::DrainChanged(changed) => {
+                let broker = self.broker_mut(changed.broker, BrokerEpoch::NONE)?;
+                broker.draining = changed.draining;
+                Ok(())
+            }
+            Record::RebalanceChanged(changed) => {
+                self.rebalancing = changed.active;
+                Ok(())
+            }
+            Record::UncleanElected(elected) => self.unclean_elected(elected),
         }
     }
 
@@ -153,6 +166,9 @@ impl Image {
             let key = collision_key(&topic.name);
             let found = Arc::make_mut(&mut self.collisions).remove(&key);
             assert_eq!(found.as_ref(), Some(&topic.name), "{key} was taken by another topic");
+        }
+        if self.losses.keys().any(|(lossy, _)| *lossy == topic_id) {
+            Arc::make_mut(&mut self.losses).retain(|(lossy, _), _| *lossy != topic_id);
         }
         assert!(self.partition_count >= topic.partitions.len(), "{} partitions", self.partition_count);
         self.partition_count -= topic.partitions.len();
@@ -256,9 +272,40 @@ impl Image {
             incarnation: registered.incarnation,
             endpoints: registered.endpoints.clone(),
             rack: registered.rack.clone(),
+            directory_id: registered.directory_id,
+            fenced: registered.fenced,
+            shutting_down: false,
+            // A broker that is to be emptied stays so through a restart.
+            draining: self.broker(registered.broker).is_some_and(|old| old.draining),
         };
         Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
         self.last_broker_epoch = registered.epoch;
+        Ok(())
+    }
+
+    fn broker_state_changed(&mut self, changed: &BrokerStateChanged) -> Result<(), Inapplicable> {
+        let broker = self.broker_mut(changed.broker, changed.broker_epoch)?;
+        broker.fenced = changed.fenced;
+        broker.shutting_down = changed.shutting_down;
+        Ok(())
+    }
+
+    fn broker_unregistered(&mut self, gone: &BrokerUnregistered) -> Result<(), Inapplicable> {
+        self.check_life(gone.broker, gone.broker_epoch.0)?;
+        Arc::make_mut(&mut self.brokers).remove(&gone.broker);
+        Ok(())
+    }
+
+    fn unclean_elected(&mut self, elected: &UncleanElected) -> Result<(), Inapplicable> {
+        let UncleanElected { topic_id, partition, leader, leader_epoch, reason } = *elected;
+        let what = "an unclean election";
+        let topic = self.topic(topic_id).ok_or(Inapplicable::NoTopic { what, topic_id })?;
+        if topic.partition(partition).is_none() {
+            let (topic, count) = (topic.name.to_string(), topic.partitions.len());
+            return Err(Inapplicable::NoPartition { what, topic, partition, count });
+        }
+        let loss = Loss { leader, leader_epoch, reason };
+        Arc::make_mut(&mut self.losses).insert((topic_id, partition), loss);
         Ok(())
     }
 
@@ -275,6 +322,14 @@ impl Image {
     fn topic_mut(&mut self, what: &'static str, topic_id: TopicId) -> Result<&mut Topic, Inapplicable> {
         let found = Arc::make_mut(&mut self.topics).get_mut(&topic_id);
         found.map(Arc::make_mut).ok_or(Inapplicable::NoTopic { what, topic_id })
+    }
+
+    /// The registered broker, of any life if `epoch` is [`BrokerEpoch::NONE`].
+    fn broker_mut(&mut self, broker: BrokerId, epoch: BrokerEpoch) -> Result<&mut Broker, Inapplicable> {
+        let missing = Inapplicable::NoBroker { broker, epoch: epoch.0 };
+        let found = Arc::make_mut(&mut self.brokers).get_mut(&broker).map(Arc::make_mut);
+        let life = |known: &&mut Broker| epoch == BrokerEpoch::NONE || known.epoch == epoch;
+        found.filter(life).ok_or(missing)
     }
 
     fn check_life(&self, broker: BrokerId, epoch: i64) -> Result<(), Inapplicable> {
@@ -306,25 +361,9 @@ fn read_partition(
     partition: PartitionId,
     state: &PartitionState,
 ) -> Result<Partition, Inapplicable> {
-    let bad = |why: &str| {
+    if let Err(why) = state.sound() {
         let why = format!("{why}: {state:?}");
-        Err(Inapplicable::BadState { topic: topic.to_owned(), partition, why })
-    };
-    let twice = |list: &[BrokerId]| list.iter().enumerate().any(|(at, broker)| list[..at].contains(broker));
-    if state.replicas.is_empty() || state.replicas.iter().any(|replica| !replica.is_valid()) {
-        return bad("no valid replicas");
-    }
-    if twice(&state.replicas) || twice(&state.isr) {
-        return bad("a broker twice");
-    }
-    if state.isr.is_empty() || !state.isr.iter().all(|member| state.replicas.contains(member)) {
-        return bad("the in-sync set is not a part of the replicas");
-    }
-    if state.leader != BrokerId::NONE && !state.isr.contains(&state.leader) {
-        return bad("the leader is not in sync");
-    }
-    if !state.leader_epoch.is_valid() || state.partition_epoch < 0 {
-        return bad("a negative epoch");
+        return Err(Inapplicable::BadState { topic: topic.to_owned(), partition, why });
     }
     let read = Partition {
         replicas: state.replicas.as_slice().into(),
@@ -332,7 +371,11 @@ fn read_partition(
         leader: state.leader,
         leader_epoch: state.leader_epoch,
         partition_epoch: state.partition_epoch,
+        elr: state.elr.as_slice().into(),
+        last_known_elr: state.last_known_elr.as_slice().into(),
+        adding: state.adding.as_slice().into(),
+        removing: state.removing.as_slice().into(),
     };
-    read.check();
+    assert_eq!(read.state(), *state, "a partition is what its record says");
     Ok(read)
 }

@@ -131,7 +131,9 @@ impl Disk {
         self.ops.iter().for_each(|op| image.apply(op));
         let hard = self.new_hard.last().copied().or(self.hard);
         let position = image.snapshot.as_ref().map_or(Position::EMPTY, |snapshot| snapshot.id.position);
-        let batches = match fit(position, image.start, image.batches).expect("the disk loses nothing that is durable") {
+        let batches = match fit(position, image.start, image.batches)
+            .expect("the disk loses nothing that is durable")
+        {
             Fit::Follows(batches) => batches,
             Fit::Reset => {
                 self.ops.push(Op::Reset(position.end));

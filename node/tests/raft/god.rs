@@ -84,7 +84,11 @@ impl God {
     pub fn saw_view(&mut self, key: ReplicaKey, view: View, raft: &Raft) -> Verdict {
         if let Some(leader) = view.leader {
             let known = *self.named.entry(view.epoch).or_insert(leader);
-            must!(known == leader, "MQ-1: {key:?} names {leader:?} for {:?}, which {known:?} leads", view.epoch);
+            must!(
+                known == leader,
+                "MQ-1: {key:?} names {leader:?} for {:?}, which {known:?} leads",
+                view.epoch
+            );
         }
         if let Standing::Leader { .. } = view.standing {
             let first = !self.led.contains_key(&view.epoch);
@@ -104,7 +108,12 @@ impl God {
         let Some(Committed { batch, .. }) = before else { return Ok(()) };
         let here = raft.entries().epoch_before(batch.end);
         let has = raft.entries().base().end > batch.end || here == Some(batch.epoch);
-        must!(has, "MQ-4: {key:?} leads {epoch:?} without {:?}/{:?}, it has {here:?}", batch.end, batch.epoch);
+        must!(
+            has,
+            "MQ-4: {key:?} leads {epoch:?} without {:?}/{:?}, it has {here:?}",
+            batch.end,
+            batch.epoch
+        );
         Ok(())
     }
 
@@ -116,7 +125,12 @@ impl God {
             _ => return Ok(()),
         };
         let known = *self.votes.entry((sent.from, sent.epoch)).or_insert(candidate);
-        must!(known == candidate, "MQ-2: {:?} votes for {known:?} and {candidate:?} in {:?}", sent.from, sent.epoch);
+        must!(
+            known == candidate,
+            "MQ-2: {:?} votes for {known:?} and {candidate:?} in {:?}",
+            sent.from,
+            sent.epoch
+        );
         Ok(())
     }
 
@@ -157,13 +171,21 @@ impl God {
     /// MQ-9: a snapshot is what replay would give.
     pub fn saw_snapshot(&self, key: ReplicaKey, position: Position, machine: Machine) -> Verdict {
         let at = self.committed.values().find(|entry| entry.batch.end == position.end);
-        let same = at.is_some_and(|entry| entry.chain == machine.chain && entry.batch.epoch == position.epoch);
-        must!(same && machine.applied == position.end, "MQ-9: {key:?} loads {machine:?} at {position:?}: {at:?}");
+        let same =
+            at.is_some_and(|entry| entry.chain == machine.chain && entry.batch.epoch == position.epoch);
+        must!(
+            same && machine.applied == position.end,
+            "MQ-9: {key:?} loads {machine:?} at {position:?}: {at:?}"
+        );
         Ok(())
     }
 
     pub fn acked(&mut self, token: Token, end: Offset) -> Verdict {
-        must!(self.tokens.get(&token) == Some(&end), "MQ-12: {token:?} is acked at {end:?}, {:?}", self.tokens.get(&token));
+        must!(
+            self.tokens.get(&token) == Some(&end),
+            "MQ-12: {token:?} is acked at {end:?}, {:?}",
+            self.tokens.get(&token)
+        );
         self.acked.insert(token, end);
         self.acked_end = self.acked_end.max(end);
         Ok(())

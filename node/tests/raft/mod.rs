@@ -1,8 +1,9 @@
 //! A quorum in memory: nodes, disks and a network as values, virtual time, one seed.
 //!
 //! The tour: [`world`] runs events in order; [`nemesis`] breaks things; [`disk`] forgets what was not synced; [`god`]
-//! knows what must be true. No async, no threads, no clock: a seed is the run.
+//! knows what must be true; [`directed`] tells single nodes what to hear. No async, no threads, no clock: a seed is the run.
 
+pub mod directed;
 pub mod disk;
 pub mod god;
 pub mod nemesis;
@@ -21,6 +22,9 @@ pub fn run(seed: u64) -> Result<world::Stats, String> {
     }));
     ran.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
-        Err(format!("assertion: {}", text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()))
+        Err(format!(
+            "assertion: {}",
+            text.or(panic.downcast_ref::<&str>().map(|s| s.to_string())).unwrap_or_default()
+        ))
     })
 }

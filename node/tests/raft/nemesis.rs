@@ -71,7 +71,15 @@ pub fn calm(world: &mut World) -> Verdict {
         }
     }
     let applied: Vec<_> = (0..world.nodes.len()).map(|at| world.applied(at)).collect();
-    let views: Vec<_> = world.nodes.iter().map(|n| n.process.as_ref().map(|p| (n.key(), p.raft.view(), p.raft.entries().end(), p.raft.entries().voters().clone()))).collect();
+    let views: Vec<_> = world
+        .nodes
+        .iter()
+        .map(|n| {
+            n.process
+                .as_ref()
+                .map(|p| (n.key(), p.raft.view(), p.raft.entries().end(), p.raft.entries().voters().clone()))
+        })
+        .collect();
     Err(format!("LIVENESS: after {CALM_MS} ms of calm: goal {goal:?}, applied {applied:?}, {views:#?}"))
 }
 
@@ -145,7 +153,8 @@ fn fault(world: &mut World) {
         9 => {
             // Deaf, or mute.
             let (this, deaf) = (world.nodes[victim].id, world.rng.percent(50));
-            let others: Vec<BrokerId> = world.nodes.iter().map(|node| node.id).filter(|id| *id != this).collect();
+            let others: Vec<BrokerId> =
+                world.nodes.iter().map(|node| node.id).filter(|id| *id != this).collect();
             world.cuts.extend(others.into_iter().map(|id| if deaf { (id, this) } else { (this, id) }));
         }
         10 | 11 => world.cuts.clear(),
@@ -204,13 +213,16 @@ fn wipe(world: &mut World, at: usize) {
                     Content::LeaderChange | Content::Records(_) => None,
                 });
                 sets.extend(in_log);
-                sets.extend(found.snapshot.and_then(|snapshot| VoterSet::new(snapshot.id.voters.clone()).ok()));
+                sets.extend(
+                    found.snapshot.and_then(|snapshot| VoterSet::new(snapshot.id.voters.clone()).ok()),
+                );
             }
         }
     }
     let gone = &world.gone;
     let survives = |set: &VoterSet| {
-        let left = set.as_slice().iter().filter(|voter| voter.key.id != key.id && !gone.contains_key(&voter.key));
+        let left =
+            set.as_slice().iter().filter(|voter| voter.key.id != key.id && !gone.contains_key(&voter.key));
         !set.has(key) || left.count() * 2 > set.count()
     };
     if sets.is_empty() || !sets.iter().all(survives) {

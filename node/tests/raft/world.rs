@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use dejaq::controller::raft::{
-    Apply, Change, Input, Limits, Lost, Raft, Settings, Snapshot, Standing, Ticket, Timing, Token, Turn, Write,
+    Apply, Change, Input, Limits, Lost, Raft, Settings, Snapshot, Standing, Ticket, Timing, Token, Turn,
+    Write,
 };
 use dejaq::runtime::Mono;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
@@ -273,6 +274,198 @@ impl World {
         let mut turn = Turn::default();
         let process = self.nodes[at].process.as_mut().expect("it runs");
         process.raft.step(self.now, input, &mut turn);
+        self.carry_out(at, turn)
+    }
+
+    /// No operator asks for voters of whom a majority has lost its disk; a leader that slept may not know it yet.
+    fn is_survivable(&self, at: usize, change: &Change) -> bool {
+        let voters = self.nodes[at].process.as_ref().expect("it runs").raft.entries().voters();
+        let mut keys: Vec<ReplicaKey> = voters.as_slice().iter().map(|voter| voter.key).collect();
+        match change {
+            Change::Add(voter) => keys.push(voter.key),
+            Change::Remove(key) => keys.retain(|voter| voter != key),
+        }
+        keys.iter().filter(|key| !self.gone.contains_key(key)).count() * 2 > keys.len()
+    }
+
+    fn start(&mut self, at: usize) -> Verdict {
+        if self.nodes[at].process.is_some() {
+            return Ok(());
+        }
+        let (settings, seed) = (self.settings(at), self.rng.draw());
+        let node = &mut self.nodes[at];
+        node.full = false;
+        let restored = node.disk.restore();
+        let machine = restored.snapshot.as_ref().map_or(Machine::default(), |snapshot| {
+            decode(&snapshot.bytes).expect("a snapshot on disk reads")
+        });
+        let machine_epoch = restored.snapshot.as_ref().map_or(LeaderEpoch::NONE, |s| s.id.position.epoch);
+        let mut turn = Turn::default();
+        let raft = Raft::open(settings, restored, seed, self.now, &mut turn).expect("the voters are a set");
+        node.life += 1;
+        node.process = Some(Process {
+            raft,
+            machine,
+            machine_epoch,
+            floors: BTreeMap::new(),
+            counted: Offset::ZERO,
+            led: false,
+            syncing: false,
+            queued: None,
+            wake: None,
+        });
+        self.carry_out(at, turn)
+    }
+
+    fn carry_out(&mut self, at: usize, turn: Turn) -> Verdict {
+        let key = self.nodes[at].key();
+        let Turn { writes, ticket, sends, applies, done, reads, view } = turn;
+        let appends = |write: &Write| matches!(write, Write::Append(_) | Write::Install(_));
+        if self.nodes[at].full && writes.iter().any(appends) {
+            self.stop(at); // a write error ends the process
+            return Ok(());
+        }
+        for write in writes {
+            self.saw_write(at, &write)?;
+            self.nodes[at].disk.write(write);
+        }
+        let process = self.nodes[at].process.as_mut().expect("it runs");
+        process.queued = ticket.or(process.queued);
+        for sent in sends {
+            self.god.saw_send(&sent)?;
+            self.transmit(sent);
+        }
+        let mut snapshot_due = false;
+        for apply in applies {
+            snapshot_due |= self.apply(at, key, apply)?;
+        }
+        for (token, result) in done {
+            self.answered(token, result)?;
+        }
+        let process = self.nodes[at].process.as_mut().expect("it runs");
+        for (token, result) in reads {
+            let floor = process.floors.remove(&token).expect("a read is answered once");
+            if let Ok(end) = result {
+                if process.machine.applied < end {
+                    return Err(format!(
+                        "{key:?} reads at {end:?}, applied is {:?}",
+                        process.machine.applied
+                    ));
+                }
+                self.stats.reads += 1;
+                self.god.read(floor, end)?;
+            }
+        }
+        let (commit, ..) = process.raft.marks();
+        let news = commit > std::mem::replace(&mut process.counted, commit);
+        let led = std::mem::replace(&mut process.led, process.raft.leading().is_some());
+        if process.led && led && news {
+            self.held_by_a_majority(at)?;
+        }
+        if let Some(view) = view {
+            let process = self.nodes[at].process.as_ref().expect("it runs");
+            self.god.saw_view(key, view, &process.raft)?;
+        }
+        if snapshot_due {
+            self.compact(at)?;
+        }
+        self.sync(at);
+        self.schedule(at);
+        Ok(())
+    }
+
+    fn answered(&mut self, token: Token, result: Result<Offset, Lost>) -> Verdict {
+        match result {
+            Ok(end) => {
+                let committed = self.god.committed.values().rev().find(|entry| entry.batch.end == end);
+                if committed.is_some_and(|entry| super::god::token_of(&entry.batch).is_none()) {
+                    self.stats.changes += 1; // a change has no token in the log
+                    return Ok(());
+                }
+                self.stats.acked += 1;
+                self.god.acked(token, end)
+            }
+            Err(Lost::Unknown) => Ok(()),
+            Err(Lost::NotLeader | Lost::NotReady | Lost::Refused(_)) => {
+                self.god.denied(token);
+                Ok(())
+            }
+        }
+    }
+
+    fn saw_write(&mut self, at: usize, write: &Write) -> Verdict {
+        let Write::Append(batches) = write else { return Ok(()) };
+        let node = &self.nodes[at];
+        let process = node.process.as_ref().expect("it runs");
+        for batch in batches {
+            if let Some(before) = process.raft.entries().epoch_before(batch.base) {
+                self.god.saw_append(node.key(), before, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, at: usize, key: ReplicaKey, apply: Apply) -> Result<bool, String> {
+        let process = self.nodes[at].process.as_mut().expect("it runs");
+        match apply {
+            Apply::Snapshot(snapshot) => {
+                let machine = decode(&snapshot.bytes).ok_or("a damaged snapshot was applied")?;
+                if snapshot.id.position.end <= process.machine.applied {
+                    return Err(format!("{key:?} goes back to the snapshot {:?}", snapshot.id.position));
+                }
+                process.machine = machine;
+                process.machine_epoch = snapshot.id.position.epoch;
+                self.stats.snapshots += 1;
+                self.god.saw_snapshot(key, snapshot.id.position, machine)?;
+                Ok(false)
+            }
+            Apply::Batch(batch) => {
+                let mut machine = process.machine;
+                let epoch = process.raft.view().epoch;
+                let first = self.god.saw_apply(key, epoch, &mut machine, &batch)?;
+                process.machine = machine;
+                process.machine_epoch = batch.epoch;
+                self.stats.committed += u64::from(first);
+                Ok(machine.applied.0 as u64 % self.snapshot_every == 0)
+            }
+        }
+    }
+
+    /// MQ-6: what a leader counts as committed would survive on a majority of the voters in effect.
+    fn held_by_a_majority(&self, at: usize) -> Verdict {
+        let raft = &self.nodes[at].process.as_ref().expect("it runs").raft;
+        let (entries, (commit, ..)) = (raft.entries(), raft.marks());
+        let epoch = entries.epoch_before(commit).ok_or("committed inside of a batch")?;
+        let position = Position { epoch, end: commit };
+        let holds = |key: ReplicaKey| {
+            let node = &self.nodes[(key.id.0 - 1) as usize];
+            let disk = if node.key() == key { Some(&node.disk) } else { self.gone.get(&key) };
+            disk.is_some_and(|disk| disk.holds_durably(position))
+        };
+        let held = entries.voters().as_slice().iter().filter(|voter| holds(voter.key)).count();
+        if held * 2 > entries.voters().count() {
+            return Ok(());
+        }
+        Err(format!(
+            "MQ-6: {position:?} is committed, but not durable on a majority of {:?}",
+            entries.voters()
+        ))
+    }
+
+    fn compact(&mut self, at: usize) -> Verdict {
+        let node = &mut self.nodes[at];
+        let process = node.process.as_mut().expect("it runs");
+        let machine = process.machine;
+        if process.raft.entries().base().end >= machine.applied {
+            return Ok(());
+        }
+        let position = Position { epoch: process.machine_epoch, end: machine.applied };
+        let bytes = encode(machine);
+        let voters = process.raft.entries().voters_at(machine.applied).as_slice().to_vec();
+        let id = SnapshotId { position, bytes: bytes.len() as u64, voters };
+        let snapshot = Arc::new(Snapshot { id, bytes });
+        node.disk.write_own_snapshot(snapshot.clone());
+        let mut turn = Turn::default();
         process.raft.step(self.now, Input::Compacted(snapshot), &mut turn);
         self.carry_out(at, turn)
     }

@@ -9,7 +9,7 @@ use crate::api::ApiKey;
 use crate::frame::{decode_request_header, decode_response, encode_request, encode_response};
 use crate::ids::{BrokerId, CorrelationId, LeaderEpoch, Offset};
 use crate::kafka::{ApiVisitor, Request, Wire, visit_apis};
-use crate::peer::{Hello, HelloReply, HelloVerdict, PeerMessage};
+use crate::peer::{Call, Hello, HelloReply, HelloVerdict, Parts, PeerMessage, Refusal};
 use crate::record::compression::LZ4_BUFFER_BYTES;
 use crate::record::lookup::{find_max_timestamp, find_timestamp};
 use crate::record::produced::{check_produced, check_records};
@@ -163,14 +163,26 @@ pub fn fuzz_peer<M: Meter>(seed: u64, inputs: u64, meter: &M) -> FuzzReport {
             build: "0.1.0".repeat(random.below(3)),
         };
         let reply = HelloReply { hello: hello.clone(), verdict: HelloVerdict::Accepted };
-        let message =
-            if random.one_in(2) { PeerMessage::Hello(hello) } else { PeerMessage::HelloReply(reply) };
-        let mut bytes = message.encode().expect("short texts").to_vec();
+        let why = [Refusal::Unknown, Refusal::Stopping][random.below(2)];
+        let (head, tail) = (vec![7; random.below(30)].into(), vec![vec![9; random.below(30)].into()]);
+        let tag = [0x0101, 0x0281, 0x0301][random.below(3)];
+        let message = match random.below(5) {
+            0 => PeerMessage::Hello(hello),
+            1 => PeerMessage::HelloReply(reply),
+            2 => PeerMessage::Refused { correlation: random.draw(), why },
+            3 => PeerMessage::Ping,
+            _ => {
+                let parts = Parts { tag, version: 0, head, tail };
+                PeerMessage::Call(Call { correlation: random.draw(), parts })
+            }
+        };
+        let mut bytes = message.encode().expect("short texts").concat();
         random.mutate(&mut bytes);
+        let bytes = Bytes::from(bytes);
         let (decoded, allocated) = meter.measure(|| PeerMessage::decode(&bytes).ok());
         report.note(&bytes, decoded.is_some(), allocated, message_bound(bytes.len()));
         if let Some(message) = decoded {
-            let again = message.encode().expect("what came in fits");
+            let again = message.clone().encode().expect("what came in fits").concat().into();
             assert_eq!(PeerMessage::decode(&again), Ok(message));
         }
     }

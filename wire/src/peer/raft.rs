@@ -17,7 +17,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::PeerError;
+use super::{Ask, Body, Parts, PeerError};
 use crate::ids::{BrokerId, LeaderEpoch, Offset};
 
 /// Most voters of a quorum.
@@ -257,6 +257,46 @@ impl Envelope {
     }
 }
 
+impl Body for Envelope {
+    const TAG: u16 = 0x0101;
+    const VERSION: u16 = 1;
+
+    fn into_parts(self) -> Result<Parts, PeerError> {
+        self.check()?;
+        Parts::plain(&self)
+    }
+
+    fn from_parts(parts: Parts) -> Result<Envelope, PeerError> {
+        let envelope: Envelope = parts.into_plain()?;
+        envelope.check()?;
+        Ok(envelope)
+    }
+}
+
+/// The answer to every message of the quorum: it came. What there is to say to it comes as a message of its own, when
+/// it may be said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Came;
+
+impl Body for Came {
+    const TAG: u16 = 0x0181;
+    const VERSION: u16 = 1;
+
+    fn into_parts(self) -> Result<Parts, PeerError> {
+        Parts::plain(&self)
+    }
+
+    fn from_parts(parts: Parts) -> Result<Came, PeerError> {
+        parts.into_plain()
+    }
+}
+
+impl Ask for Envelope {
+    type Answer = Came;
+    /// Copies are borne.
+    const REPEATABLE: bool = true;
+}
+
 fn check_batches(batches: &[Batch]) -> Result<(), PeerError> {
     bounded(batches.len() as u64, MAX_BATCHES as u64)?;
     batches.iter().try_for_each(|batch| match &batch.content {
@@ -271,5 +311,53 @@ fn check_voters(voters: &[Voter]) -> Result<(), PeerError> {
 }
 
 fn bounded(length: u64, most: u64) -> Result<(), PeerError> {
-    if length <= most { Ok(()) } else { Err(PeerError::TextTooLong(usize::try_from(length).unwrap_or(usize::MAX))) }
+    if length <= most {
+        return Ok(());
+    }
+    Err(PeerError::TooLong { bytes: usize::try_from(length).unwrap_or(usize::MAX) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope(message: Message) -> Envelope {
+        let from = ReplicaKey { id: BrokerId(1), directory: DirectoryId([7; 16]) };
+        Envelope { from, to: BrokerId(2), epoch: LeaderEpoch(5), leader: Some(BrokerId(1)), message }
+    }
+
+    fn reply(fetched: Fetched) -> Envelope {
+        envelope(Message::FetchReply { at: Position::EMPTY, fetched, commit: Offset(0), round: 0 })
+    }
+
+    #[test]
+    fn a_message_comes_back_as_it_went() {
+        let content = Content::Records(Bytes::from_static(b"records"));
+        let batch = Batch { base: Offset(3), end: Offset(5), epoch: LeaderEpoch(4), content };
+        for sent in
+            [envelope(Message::Leading), reply(Fetched::Batches(vec![batch])), reply(Fetched::NotLeader)]
+        {
+            let parts = sent.clone().into_parts().expect("within bounds");
+            assert_eq!(Envelope::from_parts(parts), Ok(sent));
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_on_both_sides() {
+        let voter = Voter {
+            key: ReplicaKey { id: BrokerId(1), directory: DirectoryId::UNKNOWN },
+            address: "x".repeat(MAX_ADDRESS_BYTES + 1),
+        };
+        let id = |voters, bytes| SnapshotId { position: Position::EMPTY, bytes, voters };
+        let long = [
+            reply(Fetched::Snapshot(id(vec![voter], 1))),
+            reply(Fetched::Snapshot(id(vec![], MAX_SNAPSHOT_BYTES + 1))),
+            envelope(Message::Resigning { successors: vec![BrokerId(1); MAX_VOTERS + 1] }),
+        ];
+        for sent in long {
+            let parts = Parts::plain(&sent).expect("short enough for a frame");
+            assert!(matches!(Envelope::from_parts(parts), Err(PeerError::TooLong { .. })), "{sent:?}");
+            assert!(matches!(sent.into_parts(), Err(PeerError::TooLong { .. })));
+        }
+    }
 }

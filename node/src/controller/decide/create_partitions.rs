@@ -6,7 +6,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::PartitionId;
 use dejaq_wire::kafka::create_partitions::CreatePartitionsTopic;
 
-use super::replicas::{born, check_manual, check_room};
+use super::replicas::{check_manual, check_room};
 use crate::controller::draft::{Context, Decide, Draft, MAX_PARTITIONS_PER_REQUEST, Refusal};
 use crate::controller::placement::Loads;
 use crate::metadata::Topic;
@@ -111,7 +111,7 @@ fn new_partitions(
     let Some(given) = &request.assignments else {
         let mut loads = Loads::of(draft.image());
         let place = |_| {
-            loads.place(replicas).map(born).map_err(|few| {
+            loads.place(replicas).map(PartitionState::born).map_err(|few| {
                 let why = format!("Unable to replicate the partition {replicas} time(s): {few}");
                 Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, why)
             })
@@ -121,5 +121,5 @@ fn new_partitions(
     for assignment in given {
         check_manual(draft.image(), &assignment.broker_ids, Some(replicas))?;
     }
-    Ok(given.iter().map(|assignment| born(assignment.broker_ids.clone())).collect())
+    Ok(given.iter().map(|assignment| PartitionState::born(assignment.broker_ids.clone())).collect())
 }

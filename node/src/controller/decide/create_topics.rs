@@ -7,7 +7,7 @@ use dejaq_wire::ids::{BrokerId, TopicId};
 use dejaq_wire::kafka::create_topics::CreatableTopic;
 use dejaq_wire::topic_name::validate_topic_name;
 
-use super::replicas::{born, check_manual, check_room};
+use super::replicas::{check_manual, check_room};
 use crate::controller::draft::{Context, Decide, Draft, MAX_PARTITIONS_PER_REQUEST, Refusal};
 use crate::controller::placement::Loads;
 use crate::metadata::config_table::InvalidConfig;
@@ -183,7 +183,7 @@ fn partitions(
         return Err(Refusal::new(ErrorCode::INVALID_PARTITIONS, why));
     }
     let place = |_| {
-        loads.place(replicas).map(born).map_err(|few| {
+        loads.place(replicas).map(PartitionState::born).map_err(|few| {
             let why = format!("Unable to replicate the partition {replicas} time(s): {few}");
             Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, why)
         })
@@ -215,7 +215,7 @@ fn assigned(topic: &CreatableTopic, draft: &Draft) -> Result<Vec<PartitionState>
     if !by_index.keys().copied().eq((0..).take(by_index.len())) {
         return refuse("partitions should be a consecutive 0-based integer sequence".into());
     }
-    Ok(by_index.into_values().map(|replicas| born(replicas.to_vec())).collect())
+    Ok(by_index.into_values().map(|replicas| PartitionState::born(replicas.to_vec())).collect())
 }
 
 fn fresh_id(draft: &Draft, context: &mut Context<'_>) -> TopicId {

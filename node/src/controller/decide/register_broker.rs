@@ -1,9 +1,19 @@
-//! A broker begins a new life: it gets an epoch, and so does everything that it leads.
+//! A broker begins a new life: it gets an epoch, and what it held in its old life is judged anew.
+//!
+//! Promises: a new life is admitted only after the old one is fenced, in the same batch (MQ-14); a broker that did
+//! not stop cleanly is in no in-sync and no eligible set afterwards (KIP-966, REP-14), and whose disk is new was never
+//! there; a second process under the same number is refused while the first is heard.
 
+use dejaq_storage::{mark, mutant};
+use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId};
+use serde::{Deserialize, Serialize};
 
-use crate::controller::draft::{Context, Decide, Draft};
+use crate::controller::draft::{Context, Decide, Draft, Refusal};
+use crate::controller::succession::Wanted;
+use crate::controller::sweep::{ALL, sweep, welcome};
 use crate::metadata::record::{BrokerRegistered, Endpoint, FeatureLevelSet, LeadershipsRestarted};
+use crate::metadata::{Broker, Partition};
 
 /// Level of the metadata format that this version writes, as the feature `metadata.version`.
 ///
@@ -12,45 +22,153 @@ pub const METADATA_VERSION: i16 = 25;
 /// Name of that feature.
 pub const METADATA_VERSION_FEATURE: &str = "metadata.version";
 
+/// How a broker enters. The order of the variants is their number on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// It leads and is in sync only once it has followed the metadata and says so in a heartbeat.
+    Fenced,
+    /// It reads the very log that this is written to, and is live at once: a node that stands alone.
+    Live,
+}
+
 /// The request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterBroker {
     /// Who.
     pub broker: BrokerId,
     /// Drawn by the process at its start: the same one registers once, however often it asks.
     pub incarnation: u128,
-    /// Where clients reach it.
+    /// Where clients and other brokers reach it, by the names of its listeners.
     pub endpoints: Vec<Endpoint>,
     /// Where it stands.
     pub rack: Option<String>,
+    /// Names its data directory; zero if it is not told.
+    pub directory_id: [u8; 16],
+    /// Whether the last process on this data directory closed it cleanly.
+    pub clean: bool,
+    /// How it enters.
+    pub entry: Entry,
 }
 
 impl Decide for RegisterBroker {
-    type Answer = BrokerEpoch;
+    type Answer = Result<BrokerEpoch, Refusal>;
 
-    fn decide(self, draft: &mut Draft, _context: &mut Context<'_>) -> BrokerEpoch {
-        if let Some(known) = draft.image().broker(self.broker)
-            && known.incarnation == self.incarnation
-        {
-            return known.epoch;
+    fn decide(self, draft: &mut Draft, context: &mut Context<'_>) -> Self::Answer {
+        let known = draft.image().broker(self.broker).cloned();
+        if let Some(known) = known.as_ref().filter(|known| known.incarnation == self.incarnation) {
+            return Ok(known.epoch);
         }
+        self.check_alone(known.as_deref(), context)?;
         let epoch = draft.image().last_broker_epoch().next();
+        let epoch = match &known {
+            // The planted bug: a new life takes the epoch of the old one for its own.
+            Some(known) if mutant!(37) => known.epoch,
+            _ => epoch,
+        };
         if draft.image().features().all(|(name, _)| name != METADATA_VERSION_FEATURE) {
             draft.push(FeatureLevelSet { name: METADATA_VERSION_FEATURE.into(), level: METADATA_VERSION });
         }
+        let (broker, fenced) = (self.broker, self.entry == Entry::Fenced);
+        let clean = self.clean || known.is_none();
+        let history = History::of(&self, known.as_deref());
         draft.push(BrokerRegistered {
-            broker: self.broker,
+            broker,
             epoch,
             incarnation: self.incarnation,
             endpoints: self.endpoints,
             rack: self.rack,
+            directory_id: self.directory_id,
+            clean,
+            fenced,
         });
-        let mut partitions = draft.image().topics().flat_map(|topic| topic.partitions.iter());
-        let leads = partitions.any(|partition| partition.leader == self.broker);
-        drop(partitions);
-        if leads {
-            draft.push(LeadershipsRestarted { broker: self.broker, broker_epoch: epoch });
+        let decided = i64::try_from(draft.records().len()).expect("a draft is small");
+        context.liveness.registered(context.now, broker, epoch, draft.image().end().plus(decided));
+        sweep(draft, context, ALL, |_, _, partition| judge(broker, history, fenced, partition));
+        if leads_anything(draft, broker) {
+            draft.push(LeadershipsRestarted { broker, broker_epoch: epoch });
         }
-        epoch
+        if !fenced {
+            welcome(draft, context, broker);
+        }
+        Ok(epoch)
     }
+}
+
+impl RegisterBroker {
+    /// The same data directory proves that the old process is gone: it held a lock. Another one is told apart from a
+    /// replaced disk only by silence.
+    fn check_alone(&self, known: Option<&Broker>, context: &Context<'_>) -> Result<(), Refusal> {
+        let Some(known) = known else { return Ok(()) };
+        let same_directory = known.directory_id == self.directory_id || known.directory_id == [0; 16];
+        let timeout = context.settings.healing.session_timeout;
+        let heard = known.is_live() && context.liveness.is_heard(context.now, self.broker, timeout);
+        if same_directory || !heard || mutant!(37) {
+            return Ok(());
+        }
+        mark!("a second process under the number of a living broker is refused");
+        let why = format!(
+            "broker {} is registered from another data directory and was heard within the last {timeout:?}; two \
+             brokers must not have one node-id",
+            self.broker
+        );
+        Err(Refusal::new(ErrorCode::DUPLICATE_BROKER_REGISTRATION, why))
+    }
+}
+
+/// What the end of its old life means for what a broker holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum History {
+    /// It holds what it held.
+    Clean,
+    /// It may lack what it had not synced.
+    Unclean,
+    /// It holds nothing.
+    Wiped,
+}
+
+impl History {
+    fn of(request: &RegisterBroker, known: Option<&Broker>) -> History {
+        let zero = [0; 16];
+        match known {
+            None => History::Wiped,
+            Some(known) if known.directory_id == zero || request.directory_id == zero => History::Clean,
+            Some(known) if known.directory_id != request.directory_id => History::Wiped,
+            Some(_) => History::Clean,
+        }
+        .or_unclean(request.clean || mutant!(15))
+    }
+
+    fn or_unclean(self, clean: bool) -> History {
+        match self {
+            History::Clean if !clean => History::Unclean,
+            History::Wiped if mutant!(15) => History::Clean,
+            History::Clean | History::Unclean | History::Wiped => self,
+        }
+    }
+}
+
+/// What becomes of one partition that the broker holds.
+fn judge(broker: BrokerId, history: History, fenced: bool, partition: &Partition) -> Option<Wanted> {
+    if !partition.replicas.contains(&broker) {
+        return None;
+    }
+    // The only copy, on a node that is live at once: it leads again, whatever became of it, because nothing better
+    // exists. One record for all such partitions raises their epochs.
+    let alone = partition.replicas.len() == 1 && partition.leader == broker;
+    if alone && !fenced && history != History::Wiped {
+        return None;
+    }
+    let counted = partition.isr.contains(&broker)
+        || partition.elr.contains(&broker)
+        || partition.last_known_elr.contains(&broker);
+    counted.then(|| match history {
+        History::Clean => Wanted { restarted: Some(broker), ..Wanted::default() },
+        History::Unclean => Wanted { unclean: vec![broker], ..Wanted::default() },
+        History::Wiped => Wanted { wiped: vec![broker], ..Wanted::default() },
+    })
+}
+
+fn leads_anything(draft: &Draft, broker: BrokerId) -> bool {
+    let mut partitions = draft.image().topics().flat_map(|topic| topic.partitions.iter());
+    partitions.any(|partition| partition.leader == broker && partition.replicas.len() == 1)
 }

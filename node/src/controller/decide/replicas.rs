@@ -1,23 +1,10 @@
 //! From lists of brokers, placed by us or by hand, to new partitions.
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, LeaderEpoch};
+use dejaq_wire::ids::BrokerId;
 
 use crate::controller::draft::Refusal;
 use crate::metadata::Image;
-use crate::metadata::record::PartitionState;
-
-/// A partition that begins its life on these brokers, all in sync, the first leading.
-pub fn born(replicas: Vec<BrokerId>) -> PartitionState {
-    let leader = *replicas.first().expect("a placement has at least one replica");
-    PartitionState {
-        isr: replicas.clone(),
-        replicas,
-        leader,
-        leader_epoch: LeaderEpoch(0),
-        partition_epoch: 0,
-    }
-}
 
 /// Checks one partition of a manual assignment.
 ///

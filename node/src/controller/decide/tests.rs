@@ -13,11 +13,13 @@ use super::create_partitions::CreatePartitions;
 use super::create_topics::{CreateTopics, Created};
 use super::delete_topics::{self, DeleteTopics};
 use super::producer_ids::AllocateProducerIds;
-use super::register_broker::RegisterBroker;
+use super::register_broker::{Entry, RegisterBroker};
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
+use crate::controller::liveness::Liveness;
 use crate::controller::settings::Settings;
 use crate::metadata::record::{Endpoint, Record};
 use crate::metadata::{Image, Topic};
+use crate::runtime::Mono;
 
 /// A controller without a disk: what is decided is replayed at once.
 #[derive(Debug)]
@@ -25,14 +27,22 @@ pub(crate) struct Desk {
     pub image: Image,
     pub settings: Settings,
     pub log: Vec<Record>,
+    pub now: Mono,
+    pub liveness: Liveness,
     entropy: u64,
 }
 
 impl Desk {
     /// With these brokers registered.
     pub fn with_brokers(brokers: i32) -> Desk {
-        let mut desk =
-            Desk { image: Image::default(), settings: Settings::default(), log: Vec::new(), entropy: 7 };
+        let mut desk = Desk {
+            image: Image::default(),
+            settings: Settings::default(),
+            log: Vec::new(),
+            now: Mono::default(),
+            liveness: Liveness::take_over(Mono::default(), &Image::default()),
+            entropy: 7,
+        };
         for id in 1..=brokers {
             desk.register(id, 1);
         }
@@ -41,7 +51,16 @@ impl Desk {
 
     pub fn register(&mut self, id: i32, incarnation: u128) -> BrokerEpoch {
         let endpoints = vec![Endpoint { listener: "CLIENT".into(), host: "host".into(), port: 9092 }];
-        self.decide(RegisterBroker { broker: BrokerId(id), incarnation, endpoints, rack: None })
+        let request = RegisterBroker {
+            broker: BrokerId(id),
+            incarnation,
+            endpoints,
+            rack: None,
+            directory_id: [0; 16],
+            clean: true,
+            entry: Entry::Live,
+        };
+        self.decide(request).expect("nobody else has this number")
     }
 
     pub fn decide<D: Decide>(&mut self, request: D) -> D::Answer {
@@ -52,8 +71,13 @@ impl Desk {
                 entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             *entropy
         };
-        let answer =
-            request.decide(&mut draft, &mut Context { settings: &self.settings, entropy: &mut next });
+        let mut context = Context {
+            settings: &self.settings,
+            entropy: &mut next,
+            now: self.now,
+            liveness: &mut self.liveness,
+        };
+        let answer = request.decide(&mut draft, &mut context);
         let records = draft.records().to_vec();
         let end = self.image.end().plus(i64::try_from(records.len()).expect("few"));
         let replayed = self.image.after(&records, end).expect("decided records apply");

@@ -69,7 +69,8 @@ impl Raft {
 
     fn is_heard(&self, now: Mono, key: ReplicaKey) -> bool {
         let patience = self.timing().election;
-        let fetches = |leading: &Leading| leading.replicas.get(&key).map(|progress| progress.heard + patience);
+        let fetches =
+            |leading: &Leading| leading.replicas.get(&key).map(|progress| progress.heard + patience);
         key == self.settings.me || self.leading().and_then(fetches).is_some_and(|until| now < until)
     }
 }

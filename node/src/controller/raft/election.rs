@@ -79,7 +79,8 @@ impl Raft {
         let (Role::Prospective { poll, .. } | Role::Candidate(poll)) = &mut self.role else { return };
         poll.again = now + retry;
         let answered: Vec<BrokerId> = poll.yes.keys().copied().collect();
-        let silent: Vec<BrokerId> = self.peers().into_iter().filter(|peer| !answered.contains(peer)).collect();
+        let silent: Vec<BrokerId> =
+            self.peers().into_iter().filter(|peer| !answered.contains(peer)).collect();
         self.ask_for_votes(&silent, turn);
     }
 
@@ -107,7 +108,11 @@ impl Raft {
             complete && self.leader().is_none() && (free || self.hard.voted == Some(from))
         };
         if granted && !pre && self.hard.voted != Some(from) {
-            assert!(!matches!(self.role, Role::Candidate(_) | Role::Leader(_)) || mutant!(308), "{:?}", self.hard);
+            assert!(
+                !matches!(self.role, Role::Candidate(_) | Role::Leader(_)) || mutant!(308),
+                "{:?}",
+                self.hard
+            );
             self.hard.voted = Some(from);
             self.store.write_hard_state(self.hard, turn);
             self.unattach(now, turn); // and be patient with the one it voted for
@@ -125,7 +130,14 @@ impl Raft {
     }
 
     /// The epoch of the answer is ours.
-    pub(super) fn got_vote(&mut self, now: Mono, from: ReplicaKey, pre: bool, granted: bool, turn: &mut Turn) {
+    pub(super) fn got_vote(
+        &mut self,
+        now: Mono,
+        from: ReplicaKey,
+        pre: bool,
+        granted: bool,
+        turn: &mut Turn,
+    ) {
         if !granted {
             return; // the envelope may have told of a leader
         }
@@ -180,7 +192,13 @@ impl Raft {
     }
 
     /// The leader goes in peace: its best successor stands at once, the others give it a little time.
-    pub(super) fn leader_resigns(&mut self, now: Mono, from: BrokerId, successors: &[BrokerId], turn: &mut Turn) {
+    pub(super) fn leader_resigns(
+        &mut self,
+        now: Mono,
+        from: BrokerId,
+        successors: &[BrokerId],
+        turn: &mut Turn,
+    ) {
         let led = match &self.role {
             Role::Follower(following) => following.leader == from,
             Role::Prospective { silent, .. } => silent.as_ref().is_some_and(|silent| silent.leader == from),

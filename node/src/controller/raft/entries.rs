@@ -103,7 +103,12 @@ impl Entries {
 
     /// Cuts everything from `to` on, which is the border of a batch.
     pub fn truncate(&mut self, to: Offset) {
-        assert!(to >= self.base.end && to <= self.end().end, "{to:?} is not in {:?}..{:?}", self.base, self.end());
+        assert!(
+            to >= self.base.end && to <= self.end().end,
+            "{to:?} is not in {:?}..{:?}",
+            self.base,
+            self.end()
+        );
         while self.batches.back().is_some_and(|last| last.end > to) {
             let cut = self.batches.pop_back().expect("it is there");
             assert!(cut.base >= to, "{to:?} lies inside of the batch {:?}..{:?}", cut.base, cut.end);

@@ -96,7 +96,9 @@ impl Raft {
         if following.asked.is_some_and(|asked| asked.at == at) {
             following.asked = None;
         }
-        if at != end && !(mutant!(303) && matches!(fetched, Fetched::Diverged { .. })) {
+        let blind = (mutant!(303) && matches!(fetched, Fetched::Diverged { .. }))
+            || (mutant!(304) && matches!(fetched, Fetched::Snapshot(_)));
+        if at != end && !blind {
             mark!("an answer to a fetch from another end of the log");
             return;
         }

@@ -323,11 +323,14 @@ impl Raft {
         for (to, at) in due {
             match self.store.entries().compare(at) {
                 Comparison::Prefix => {
-                    let batches = self.store.entries().read(at.end, self.settings.limits.fetch_bytes, MAX_BATCHES);
+                    let batches =
+                        self.store.entries().read(at.end, self.settings.limits.fetch_bytes, MAX_BATCHES);
                     self.answer_fetch(to, at, Fetched::Batches(batches), turn);
                 }
                 Comparison::Behind => self.answer_with_snapshot(to, at, turn),
-                Comparison::Diverged(to) => unreachable!("a leader never cuts: {at:?} was a beginning, now {to:?}"),
+                Comparison::Diverged(to) => {
+                    unreachable!("a leader never cuts: {at:?} was a beginning, now {to:?}")
+                }
             }
         }
     }

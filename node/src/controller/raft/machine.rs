@@ -176,7 +176,9 @@ impl Raft {
     pub fn leading(&self) -> Option<&Leading> {
         match &self.role {
             Role::Leader(leading) => Some(leading),
-            Role::Unattached { .. } | Role::Follower(_) | Role::Prospective { .. } | Role::Candidate(_) => None,
+            Role::Unattached { .. } | Role::Follower(_) | Role::Prospective { .. } | Role::Candidate(_) => {
+                None
+            }
         }
     }
 
@@ -252,15 +254,12 @@ impl Raft {
     }
 
     /// Someone is behind: questions are answered so that it learns the epoch, answers are too late.
-    fn correct(
-        &mut self,
-        from: dejaq_wire::peer::raft::ReplicaKey,
-        message: Message,
-        turn: &mut Turn,
-    ) {
+    fn correct(&mut self, from: dejaq_wire::peer::raft::ReplicaKey, message: Message, turn: &mut Turn) {
         match message {
             Message::Vote { pre, .. } => self.send(from.id, Message::VoteReply { pre, granted: false }, turn),
-            Message::Fetch { log, .. } | Message::FetchSnapshot { log, .. } => self.refuse_fetch(from.id, log, turn),
+            Message::Fetch { log, .. } | Message::FetchSnapshot { log, .. } => {
+                self.refuse_fetch(from.id, log, turn)
+            }
             Message::Leading => self.send(from.id, Message::VoteReply { pre: true, granted: false }, turn),
             Message::VoteReply { .. }
             | Message::Resigning { .. }
@@ -285,7 +284,11 @@ impl Raft {
             None => self.follow(now, leader, turn),
             Some(known) => {
                 let epoch = self.hard.epoch;
-                assert_eq!(known, leader, "two leaders in {epoch:?}, says a message to {:?}", self.settings.me);
+                assert_eq!(
+                    known, leader,
+                    "two leaders in {epoch:?}, says a message to {:?}",
+                    self.settings.me
+                );
             }
         }
     }
@@ -316,13 +319,8 @@ impl Raft {
 
     /// Says something now, or when the vote and epoch that it rests on are durable.
     pub(super) fn send(&mut self, to: BrokerId, message: Message, turn: &mut Turn) {
-        let envelope = Envelope {
-            from: self.settings.me,
-            to,
-            epoch: self.hard.epoch,
-            leader: self.leader(),
-            message,
-        };
+        let envelope =
+            Envelope { from: self.settings.me, to, epoch: self.hard.epoch, leader: self.leader(), message };
         match self.store.hard_state_pending() {
             Some(ticket) if !mutant!(31) => {
                 if self.held.len() < MAX_HELD {
@@ -403,7 +401,11 @@ impl Raft {
         match &self.role {
             Role::Leader(leading) => {
                 assert_eq!(end.epoch, self.hard.epoch, "a leader begins with an entry of its own");
-                assert!(leading.first < leading.ready && leading.ready <= end.end, "{:?} {end:?}", leading.ready);
+                assert!(
+                    leading.first < leading.ready && leading.ready <= end.end,
+                    "{:?} {end:?}",
+                    leading.ready
+                );
                 assert_eq!(self.hard.voted, Some(self.settings.me), "a leader voted for itself");
             }
             Role::Candidate(_) => {

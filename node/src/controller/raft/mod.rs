@@ -24,8 +24,8 @@ pub mod store;
 pub mod voters;
 
 pub use facade::{
-    Apply, Change, ChangeRefused, HardState, Input, Limits, Lost, Restored, Settings, Snapshot, Standing, Ticket, Timing,
-    Token, Turn, View, Write,
+    Apply, Change, ChangeRefused, HardState, Input, Limits, Lost, Restored, Settings, Snapshot, Standing,
+    Ticket, Timing, Token, Turn, View, Write,
 };
 pub use machine::Raft;
 pub use voters::{BadVoters, VoterSet};
