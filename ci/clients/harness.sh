@@ -25,3 +25,6 @@ same() { cmp "$1" "$2" || { echo "sizes $(stat -c %s "$1" "$2" | xargs)"; return
 
 # equal GOT WANTED WHAT
 equal() { [ "$1" = "$2" ] || { echo "$3: got [$1], wanted [$2]"; return 1; }; }
+
+# fails COMMAND…: that it does not succeed (`!` before a command does not end a script under `set -e`).
+fails() { if "$@"; then echo "succeeded: $*"; return 1; fi; }

@@ -61,6 +61,7 @@ pub fn run(args: &Args) -> Result<bool> {
         Ok(load) => load,
         Err(error) => {
             println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
+            crate::test::tell_skipped("load", &format!("{error:#}"))?;
             return Ok(true);
         }
     };

@@ -102,13 +102,18 @@ pub fn build(work: &Work) -> Result<PathBuf> {
     if let Some(binary) = std::env::var_os("DEJAQ_CI_BINARY") {
         return Ok(PathBuf::from(binary));
     }
-    let status = Command::new("cargo")
-        .args(["build", "--quiet", "--release", "--package", "dejaq", "--bin", "dejaq"])
-        .current_dir(&work.root)
-        .status()
-        .context("cargo starts")?;
-    ensure!(status.success(), "cargo build --release failed");
+    build_release(work, &["dejaq"])?;
     Ok(work.target().join("release/dejaq"))
+}
+
+/// Builds binaries in release as one graph of the product and the simulator, so that both share every compiled crate
+/// whichever is built: apart, cargo would choose features for each and compile nearly everything twice.
+pub fn build_release(work: &Work, binaries: &[&str]) -> Result<()> {
+    let mut build = Command::new("cargo");
+    build.args(["build", "--quiet", "--release", "--package", "dejaq", "--package", "dejaq-scenarios"]);
+    build.args(binaries.iter().flat_map(|name| ["--bin", name])).current_dir(&work.root);
+    ensure!(build.status().context("cargo starts")?.success(), "building {binaries:?} in release failed");
+    Ok(())
 }
 
 /// A port that was free a moment ago, on loopback.

@@ -1,7 +1,8 @@
 //! `cargo ci test`: the one test command of README and `.ci/run`.
 //!
 //! Owns: the steps, their order and their deadlines. Promises: each step is a command that a person can
-//! type, printed before it runs; a red step does not hide those behind it; the last line counts them.
+//! type, printed before it runs; a red step does not hide those behind it; the last lines name what this machine
+//! could not run, such as a client that does not install, and count.
 //! Leaves out: the meaning of each step, which is in its own program.
 //!
 //! Determinism comes first: no other result of the simulator means anything without it.
@@ -10,6 +11,9 @@ use crate::process::Guarded;
 use crate::report::{Outcome, Report};
 use crate::work::Work;
 use anyhow::Result;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,9 +22,6 @@ pub struct Args {
     /// Only what needs no release broker, no stock client and no long run.
     #[arg(long)]
     quick: bool,
-    /// Also what was not yet seen green on a clean clone: stock clients, kill -9, the oracle, fuzzing, symbols.
-    #[arg(long)]
-    full: bool,
     /// Only steps whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
@@ -32,64 +33,65 @@ struct Step {
     command: &'static str,
     minutes: u64,
     quick: bool,
-    full: bool,
 }
 
 const fn step(name: &'static str, command: &'static str, minutes: u64) -> Step {
-    Step { name, command, minutes, quick: false, full: false }
-}
-
-const fn full(name: &'static str, command: &'static str, minutes: u64) -> Step {
-    Step { name, command, minutes, quick: false, full: true }
+    Step { name, command, minutes, quick: false }
 }
 
 const fn quick(name: &'static str, command: &'static str, minutes: u64) -> Step {
-    Step { name, command, minutes, quick: true, full: false }
+    Step { name, command, minutes, quick: true }
 }
 
-/// In order. The sources are judged before anything long is built for them, except for determinism.
+/// In order: determinism, then what judges the sources, then what needs a broker, a client or time.
+///
+/// Two builds serve all but the last step: the release build of the simulator, with the product in it, and the debug
+/// build of the tests.
 const STEPS: &[Step] = &[
-    step("twice", "cargo sim twice all --seeds 0..200", 25),
+    step("twice", "cargo sim twice all --seeds 0..200", 30),
+    step("determinism", "cargo ci determinism", 30),
     quick("fmt", "cargo fmt --all --check", 2),
     quick("clippy", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 20),
     quick("tidy", "cargo ci tidy", 5),
     quick("tests", "cargo test --workspace", 25),
     step("sim", "cargo sim run all --seeds 0..30 --keep-going", 15),
-    full("determinism", "cargo ci determinism", 25),
-    full("symbols", "cargo ci symbols", 25),
-    full("fuzz", "cargo ci fuzz --inputs 50000", 15),
-    full("clients", "cargo ci clients", 20),
-    full("differential", "cargo ci differential", 5),
-    full("kill9", "cargo ci kill9 --seconds 20", 10),
-    // Last of the simulator's: it builds another dejaq-sim, with the planted bugs in it.
-    step("mutants", MUTANTS, 25),
+    step("symbols", "cargo ci symbols", 15),
+    step("fuzz", "cargo ci fuzz --inputs 50000", 10),
+    step("differential", "cargo ci differential", 5),
+    step("clients", "cargo ci clients", 20),
+    step("kill9", "cargo ci kill9 --seconds 20", 5),
+    // Last: it builds another dejaq-sim, with the planted bugs in it.
+    step("mutants", MUTANTS, 30),
 ];
 
-const MUTANTS: &str =
-    "cargo run --quiet --release --package dejaq-scenarios --features mutants --bin dejaq-sim -- mutants";
+/// At the first level of optimisation: this build serves one step, and takes longer than what it saves.
+const MUTANTS: &str = "cargo run --quiet --release --package dejaq-scenarios --features mutants \
+    --config profile.release.package.dejaq.opt-level=1 --config profile.release.package.dejaq-sim.opt-level=1 \
+    --config profile.release.package.dejaq-scenarios.opt-level=1 --bin dejaq-sim -- mutants";
 
 /// The verb.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
+    let began = Instant::now();
     let mut report = Report::default();
+    let scratch = work.scratch("test")?;
+    let skips = Skips { file: scratch.join("skipped") };
     for step in STEPS.iter().filter(|step| step.name.contains(&args.only)) {
         if args.quick && !step.quick {
             let why = "left out by --quick".to_owned();
             report.add("step", step.name, Outcome::Skipped(why), Duration::ZERO);
             continue;
         }
-        if step.full && !args.full {
-            let why = format!("only with --full, or alone: `{}`", step.command);
-            report.add("step", step.name, Outcome::Skipped(why), Duration::ZERO);
-            continue;
-        }
         println!("\n── {}: {}", step.name, step.command);
         let started = Instant::now();
-        let outcome = run_step(&work, step)?;
+        let outcome = run_step(&work, step, &skips)?;
         report.add("step", step.name, outcome, started.elapsed());
+        for (what, why) in skips.take() {
+            report.add(step.name, &what, Outcome::Skipped(why), Duration::ZERO);
+        }
     }
     println!("\n  {:<14} {:<8} {:>8}", "step", "result", "seconds");
-    for entry in report.entries() {
+    for entry in report.entries().iter().filter(|entry| entry.subject == "step") {
         let result = match entry.outcome {
             Outcome::Passed => "ok",
             Outcome::Failed(_) => "FAILED",
@@ -97,13 +99,38 @@ pub fn run(args: &Args) -> Result<bool> {
         };
         println!("  {:<14} {result:<8} {:>8.1}", entry.name, entry.took.as_secs_f64());
     }
+    println!("  {:<14} {:<8} {:>8.1}", "all", "", began.elapsed().as_secs_f64());
     Ok(report.finish("steps"))
 }
 
+/// Names the file in which the verbs of a step write down what cannot run on this machine.
+const SKIPS: &str = "DEJAQ_CI_SKIPS";
+
+/// Says to the whole suite, if it is running, that this machine lacks something: a green step must not hide that.
+pub fn tell_skipped(what: &str, why: &str) -> Result<()> {
+    let Some(file) = std::env::var_os(SKIPS) else { return Ok(()) };
+    let mut file = File::options().create(true).append(true).open(file)?;
+    Ok(writeln!(file, "{what}\t{}", why.replace('\n', " "))?)
+}
+
+/// What the verbs of a step told.
+struct Skips {
+    file: PathBuf,
+}
+
+impl Skips {
+    /// What was told since the last call: what is skipped, and why.
+    fn take(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let _ = fs::remove_file(&self.file);
+        text.lines().filter_map(|line| line.split_once('\t')).map(|(a, b)| (a.into(), b.into())).collect()
+    }
+}
+
 /// Runs a step with our own terminal, so that what it prints is seen as it comes.
-fn run_step(work: &Work, step: &Step) -> Result<Outcome> {
+fn run_step(work: &Work, step: &Step, skips: &Skips) -> Result<Outcome> {
     let mut command = command(step.command)?;
-    command.current_dir(&work.root).stdin(Stdio::null());
+    command.current_dir(&work.root).stdin(Stdio::null()).env(SKIPS, &skips.file);
     let mut child = Guarded::spawn_in_our_group(&mut command)?;
     let limit = Duration::from_secs(step.minutes * 60);
     Ok(match child.wait(limit)? {
@@ -138,6 +165,16 @@ mod tests {
         assert_eq!((plain.get_program(), plain.get_args().count()), ("cargo".as_ref(), 2));
         let own = command("cargo ci tidy --bless").expect("our own verb");
         assert_eq!(own.get_args().collect::<Vec<_>>(), ["tidy", "--bless"]);
+    }
+
+    #[test]
+    fn what_a_step_skips_is_told_once_with_its_reason() {
+        let file = std::env::temp_dir().join(format!("dejaq-ci-skips-{}", std::process::id()));
+        let skips = Skips { file };
+        assert_eq!(skips.take(), []);
+        fs::write(&skips.file, "kcat\tno apt-get\n").expect("a file of our own");
+        assert_eq!(skips.take(), [("kcat".to_owned(), "no apt-get".to_owned())]);
+        assert_eq!(skips.take(), []);
     }
 
     #[test]

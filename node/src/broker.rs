@@ -125,6 +125,9 @@ impl<R: Runtime> Broker<R> {
         let directory =
             Directory::start(runtime.clone(), directory_settings, data_dir.clone(), image.clone(), was_clean)
                 .await?;
+        if let Err(error) = data_dir.note_boot() {
+            warn!(%error, "this run of the machine is not remembered: the next start believes less of an unsynced tail");
+        }
         started.published.applied(&image);
         let following = Arc::new(Following::default());
         runtime.spawn(

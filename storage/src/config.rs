@@ -80,6 +80,9 @@ impl LogConfig {
 pub struct OpenOptions {
     /// The data directory was closed cleanly: every file is as it was then, nothing needs a scan.
     pub clean: bool,
+    /// The machine ran on since the last process wrote ([`crate::DataDir::is_same_boot`]): a batch whose record in the
+    /// side file is missing was still written by us. Otherwise it may be a stale sector of another file, and is cut.
+    pub same_boot: bool,
     /// The caller's wall clock, unix milliseconds.
     pub now_ms: i64,
     /// Shared by all logs of one data directory.

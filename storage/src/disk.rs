@@ -115,6 +115,11 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// `WouldBlock` when another process (or another incarnation of this node) holds it.
     fn lock(&self, path: &Path) -> io::Result<()>;
 
+    /// Names the run of the machine: as long as it is the same, what a process wrote and did not sync is still in the
+    /// page cache, whoever was killed; when it is another, unsynced bytes may be lost, torn or stale. `None` where the
+    /// system cannot say.
+    fn boot_id(&self) -> Option<u128>;
+
     /// The path a person would look for, for messages only.
     fn display(&self, path: &Path) -> PathBuf;
 }

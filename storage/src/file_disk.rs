@@ -193,6 +193,10 @@ impl Disk for FileDisk {
         Ok(())
     }
 
+    fn boot_id(&self) -> Option<u128> {
+        platform::boot_id()
+    }
+
     fn display(&self, path: &Path) -> PathBuf {
         self.shared.root.join(path)
     }

@@ -6,7 +6,7 @@
 //! Called by the broker at start and stop.
 //!
 //! ```text
-//! lock   meta.properties   clean            the marker
+//! lock   meta.properties   clean   boot     the marker; the run of the machine that wrote last
 //! partitions/<topic id, 32 hex>-<index>/    partition  start  epochs  truncate
 //!     00000000000000000000.log .sum .index       one segment, named by its first offset
 //!     00000000000000000042.producers             the producers' state at that offset
@@ -23,10 +23,14 @@ use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
 use crate::binding::Binding;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::mutant;
-use crate::small_file;
+use crate::small_file::{self, SmallFileError};
 
 /// The version of the whole layout; another one is refused.
 pub const FORMAT_VERSION: u32 = 1;
+/// The run of the machine in which the last process served.
+const BOOT: &str = "boot";
+const BOOT_KIND: small_file::Kind = small_file::Kind { magic: *b"DJbo", version: 1 };
+
 /// The marker of a clean close.
 pub const CLEAN_MARKER: &str = "clean";
 /// The file that the lock is taken on.
@@ -169,6 +173,7 @@ pub struct DataDir<D: Disk> {
     disk: D,
     meta: DirMeta,
     was_clean: bool,
+    is_same_boot: bool,
 }
 
 impl<D: Disk> DataDir<D> {
@@ -194,7 +199,8 @@ impl<D: Disk> DataDir<D> {
             disk.remove(marker).await?;
             disk.sync_dir(Path::new("")).await?;
         }
-        Ok(DataDir { disk, meta, was_clean })
+        let is_same_boot = is_same_boot(&disk).await?;
+        Ok(DataDir { disk, meta, was_clean, is_same_boot })
     }
 
     /// Whose it is.
@@ -205,6 +211,29 @@ impl<D: Disk> DataDir<D> {
     /// Whether the last process closed every log and said so.
     pub fn was_clean(&self) -> bool {
         self.was_clean
+    }
+
+    /// Whether the machine ran on since [`DataDir::note_boot`], so that what the last process wrote is all there, synced
+    /// or not. True where the system cannot say ([`Disk::boot_id`]).
+    pub fn is_same_boot(&self) -> bool {
+        self.is_same_boot
+    }
+
+    /// Remembers this run of the machine: every log was opened, and what it accepted is durable. Before that, a process
+    /// that is killed inside of recovery must find what this one found. Not synced: it speaks of the page cache, and
+    /// goes with it.
+    ///
+    /// # Errors
+    /// The disk's; the next start is then as careful as after a power cut.
+    pub fn note_boot(&self) -> io::Result<()> {
+        let Some(boot) = self.disk.boot_id() else { return Ok(()) };
+        if self.is_same_boot && self.disk.exists(Path::new(BOOT)) {
+            return Ok(());
+        }
+        let bytes = small_file::encode(BOOT_KIND, &Binding::none(), &boot.to_be_bytes());
+        let path = Path::new(BOOT);
+        small_file::write_aside(&self.disk, path, bytes)?;
+        self.disk.rename(&small_file::aside(path), path)
     }
 
     /// Where a partition lives.
@@ -266,6 +295,15 @@ impl<D: Disk> DataDir<D> {
     /// The disk's; the next start then scans, which is slower and just as safe.
     pub async fn mark_clean(self) -> io::Result<()> {
         small_file::replace(&self.disk, Path::new(CLEAN_MARKER), self.meta.encode()).await
+    }
+}
+
+async fn is_same_boot<D: Disk>(disk: &D) -> io::Result<bool> {
+    let Some(boot) = disk.boot_id() else { return Ok(true) };
+    match small_file::read(disk, Path::new(BOOT), BOOT_KIND, &Binding::none()).await {
+        Ok(payload) => Ok(payload[..] == boot.to_be_bytes()),
+        Err(SmallFileError::Io(error)) => Err(error),
+        Err(_) => Ok(false), // never noted, or torn by the power cut that it should tell of
     }
 }
 

@@ -352,6 +352,10 @@ impl Disk for ModelDisk {
         self.note(Op::Lock, path, locked)
     }
 
+    fn boot_id(&self) -> Option<u128> {
+        Some(self.mount.shared.state().boots)
+    }
+
     fn display(&self, path: &Path) -> PathBuf {
         Path::new("model:").join(path)
     }

@@ -12,6 +12,8 @@ from confluent_kafka.admin import (
 from harness import BROKER, CODECS, GROUPS, RUN, check, corpus, equal, eventually, numbers, raises, same
 
 admin = AdminClient({"bootstrap.servers": BROKER})
+# A consumer that assigns commits nothing: its close() would wait for a group's coordinator.
+ASSIGNING = {"bootstrap.servers": BROKER, "group.id": "none", "enable.auto.commit": False}
 
 
 def only(futures):
@@ -58,8 +60,7 @@ def values(lines):
 
 def messages(name, partitions, count, **config):
     """Reads so many messages of {partition: offset} with assign."""
-    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none", "enable.auto.commit": False,
-                         "auto.offset.reset": "earliest", **config})
+    consumer = Consumer({**ASSIGNING, "auto.offset.reset": "earliest", **config})
     try:
         consumer.assign([TopicPartition(name, p, at) for p, at in partitions.items()])
         got = []
@@ -154,7 +155,7 @@ def seek_time():
     base = int(time.time() * 1000) - 3_600_000
     for n in range(20):
         produce(name, [{"value": str(n), "timestamp": base + n * 1000, "partition": 0}], **{"linger.ms": 0})
-    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none"})
+    consumer = Consumer(ASSIGNING)
     find = lambda at: consumer.offsets_for_times([TopicPartition(name, 0, at)], timeout=10)[0].offset
     equal([find(base - 1000), find(base + 7000), find(base + 6500)], [0, 7, 7], "offsets for times")
     equal(find(base + 3_700_000), -1, "the offset for a later time")
@@ -173,15 +174,14 @@ def list_offsets():
     equal(find(OffsetSpec.for_timestamp(base + 2500)).offset, 3, "for a timestamp")
     equal(find(OffsetSpec.max_timestamp()).offset, 4, "max timestamp")
     equal(find(OffsetSpec.max_timestamp()).timestamp, base + 4000, "the max timestamp")
-    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none"})
+    consumer = Consumer(ASSIGNING)
     equal(consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=10), (0, 5), "watermarks")
     consumer.close()
 
 
 def long_poll():
     name = topic("poll")
-    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": "none", "fetch.wait.max.ms": 10000,
-                         "auto.offset.reset": "earliest"})
+    consumer = Consumer({**ASSIGNING, "fetch.wait.max.ms": 10000, "auto.offset.reset": "earliest"})
     consumer.assign([TopicPartition(name, 0, 0)])
     for n in range(2):
         sender = threading.Timer(1.0, produce, (name, values([str(n).encode()])), {"linger.ms": 0})

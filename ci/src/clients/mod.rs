@@ -15,7 +15,7 @@ use crate::oracle::Kafka;
 use crate::report::{Outcome, Report};
 use crate::server::Dejaq;
 use crate::work::Work;
-use crate::{corpus, install, raw};
+use crate::{corpus, install, raw, server};
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use program::Program;
@@ -49,6 +49,8 @@ pub struct Args {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Which {
+    /// Our own command line.
+    Cli,
     Kcat,
     /// Kafka's Java clients, from a small program.
     Java,
@@ -62,7 +64,8 @@ pub enum Which {
     All,
 }
 
-const EVERY: [Which; 8] = [
+const EVERY: [Which; 9] = [
+    Which::Cli,
     Which::Kcat,
     Which::FranzGo,
     Which::Confluent,
@@ -100,11 +103,8 @@ impl Target {
     /// Our own broker must survive every client and stop when asked.
     fn close(self, report: &mut Report) -> Result<()> {
         let Target::Ours(mut dejaq) = self else { return Ok(()) };
-        let alive = if dejaq.alive()? {
-            Outcome::Passed
-        } else {
-            Outcome::Failed(crate::server::show_tail(dejaq.log()))
-        };
+        let alive =
+            if dejaq.alive()? { Outcome::Passed } else { Outcome::Failed(server::show_tail(dejaq.log())) };
         report.add("dejaq", "still-running", alive, Duration::ZERO);
         let stopped = match dejaq.stop() {
             Ok(()) => Outcome::Passed,
@@ -149,7 +149,9 @@ fn one_client(
     let mut program = match prepare(which, work) {
         Ok(program) => program,
         Err(error) => {
-            report.add(&name, "install", Outcome::Skipped(format!("{error:#}")), Duration::ZERO);
+            let why = format!("{error:#}");
+            crate::test::tell_skipped(&name, &why)?;
+            report.add(&name, "install", Outcome::Skipped(why), Duration::ZERO);
             return Ok(());
         }
     };
@@ -194,6 +196,11 @@ fn codecs_arrived(which: Which, broker: &str, run: &str) -> Result<()> {
 fn prepare(which: Which, work: &Work) -> Result<Program> {
     let source = |path: &str| -> PathBuf { work.client_sources().join(path) };
     Ok(match which {
+        Which::Cli => {
+            let mut program = Program::new("bash", [source("dejaq/checks.sh")]);
+            program.env("DEJAQ_CLI", &server::build(work)?.to_string_lossy());
+            program
+        }
         Which::Kcat => {
             install::kcat(work)?;
             Program::new("bash", [source("kcat/checks.sh")])

@@ -51,7 +51,8 @@ const MODULES: &[(&str, &[&str])] = &[
 ];
 
 /// Plain values that a neighbour may name: module, path.
-const SHARED: &[(&str, &str)] = &[("metadata", "crate::replica::policy::")];
+const SHARED: &[(&str, &str)] =
+    &[("metadata", "crate::replica::policy::"), ("controller", "crate::replica::policy::")];
 
 pub fn check(source: &Source, found: &mut Vec<Finding>) {
     for (folder, barred) in CRATES {

@@ -21,6 +21,7 @@ const FILE_DISK: &str = "storage/src/file_disk";
 const CLI: &str = "node/src/cli";
 const MAIN: &str = "node/src/main.rs";
 const SIM_MAIN: &str = "scenarios/src/main.rs";
+const FUZZERS: &str = "scenarios/src/bin/";
 /// Traces and histories are written to real files, beside the simulated world.
 const TRACE: &str = "sim/src/trace";
 /// A run writes its history for the person outside of the simulated world.
@@ -82,12 +83,12 @@ const BANS: &[Ban] = &[
     },
     Ban {
         what: &["std::env"],
-        homes: &["node/src/config", CLI, MAIN, RUNNER, SIM_MAIN, SIM_WORLD, CI],
+        homes: &["node/src/config", CLI, MAIN, RUNNER, SIM_MAIN, FUZZERS, SIM_WORLD, CI],
         why: "settings come from the config table",
     },
     Ban {
         what: &["std::process"],
-        homes: &[TOKIO, CLI, MAIN, RUNNER, SIM_MAIN, CI],
+        homes: &[TOKIO, CLI, MAIN, RUNNER, SIM_MAIN, FUZZERS, CI],
         why: "only the program's outermost layer ends it or starts others",
     },
 ];

@@ -106,6 +106,23 @@ async fn acks_1_is_answered_in_the_turn_and_seen_after_the_sync() {
 }
 
 #[tokio::test]
+async fn a_refusal_by_the_log_tells_where_the_log_starts_and_one_by_the_request_does_not() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    let told = async |batch| {
+        let part = life.produce_with(-1, "t", batch).await;
+        (part.error_code, part.base_offset, part.log_start_offset)
+    };
+    told(sequenced(&life, 0, 0, &["a"])).await;
+    let gap = told(sequenced(&life, 0, 9, &["b"])).await;
+    assert_eq!(gap, (ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER, Offset::NONE, Offset(0)));
+    let late = told(batch(life.node.unix_ms() + 100 * 3_600_000, &["c"])).await;
+    assert_eq!(late, (ErrorCode::INVALID_TIMESTAMP, Offset::NONE, Offset(0)));
+    let empty = told(Bytes::new()).await;
+    assert_eq!(empty, (ErrorCode::INVALID_RECORD, Offset::NONE, Offset::NONE));
+}
+
+#[tokio::test]
 async fn what_produce_refuses_and_with_which_code() {
     let world = World::new();
     let life = world.with_topic(&[("max.message.bytes", "200")]).await;

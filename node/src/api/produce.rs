@@ -78,9 +78,18 @@ struct TopicAnswer {
 }
 
 enum State {
-    Refused(BadBatch),
-    Waiting { outcome: oneshot::Receiver<Outcome>, append_time_ms: Option<i64> },
-    Settled { outcome: Outcome, append_time_ms: Option<i64> },
+    Refused(BadBatch, Offset),
+    Waiting { outcome: oneshot::Receiver<Outcome>, seen: Seen },
+    Settled { outcome: Outcome, seen: Seen },
+}
+
+/// What is known of a batch when it is handed to its partition.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The time that the topic gave its records.
+    append_time_ms: Option<i64>,
+    /// Where the log starts, for a refusal that tells it.
+    log_start: Offset,
 }
 
 impl Answer {
@@ -120,9 +129,9 @@ impl Answer {
                         let key = (identity.topic_id, identity.partition);
                         let list = writes.entry(key).or_insert_with(|| (placed.partition, Vec::new()));
                         list.1.push(placed.write);
-                        State::Waiting { outcome: placed.outcome, append_time_ms: placed.append_time_ms }
+                        State::Waiting { outcome: placed.outcome, seen: placed.seen }
                     }
-                    Err(bad) => State::Refused(bad),
+                    Err((bad, log_start)) => State::Refused(bad, log_start),
                 };
                 partitions.push((index, state));
             }
@@ -146,9 +155,9 @@ impl Answer {
     fn take_outcomes(&mut self) -> bool {
         let mut is_all = true;
         for state in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).map(|(_, state)| state) {
-            let State::Waiting { outcome, append_time_ms } = state else { continue };
+            let State::Waiting { outcome, seen } = state else { continue };
             match outcome.try_recv() {
-                Ok(outcome) => *state = State::Settled { outcome, append_time_ms: *append_time_ms },
+                Ok(outcome) => *state = State::Settled { outcome, seen: *seen },
                 // A dropped sender is the end of the node: the reply goes nowhere.
                 Err(oneshot::error::TryRecvError::Empty | oneshot::error::TryRecvError::Closed) => {
                     is_all = false
@@ -163,9 +172,9 @@ impl Answer {
         let states = self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).map(|(_, state)| state);
         let all = async {
             for state in states {
-                let State::Waiting { outcome, append_time_ms } = state else { continue };
+                let State::Waiting { outcome, seen } = state else { continue };
                 if let Ok(outcome) = outcome.await {
-                    *state = State::Settled { outcome, append_time_ms: *append_time_ms };
+                    *state = State::Settled { outcome, seen: *seen };
                 }
             }
         };
@@ -210,10 +219,10 @@ struct Placed<R: Runtime> {
     partition: Arc<Partition<R>>,
     write: Write,
     outcome: oneshot::Receiver<Outcome>,
-    append_time_ms: Option<i64>,
+    seen: Seen,
 }
 
-/// Finds the partition and checks the batch for it.
+/// Finds the partition and checks the batch for it; with a refusal, where the log starts if the answer tells it.
 fn place<R: Runtime>(
     table: &Table<R>,
     topic: &TopicRef,
@@ -221,23 +230,29 @@ fn place<R: Runtime>(
     version: i16,
     required: Result<Required, BadBatch>,
     now_ms: i64,
-) -> Result<Placed<R>, BadBatch> {
-    let required = required?;
-    let unknown = |code: ErrorCode| refused(code.into());
+) -> Result<Placed<R>, (BadBatch, Offset)> {
+    let nowhere = |bad: BadBatch| (bad, Offset::NONE);
+    let required = required.map_err(nowhere)?;
+    let unknown = |code: ErrorCode| nowhere(refused(code.into()));
     let entry = data_plane::topic(table, topic).map_err(unknown)?;
     if is_internal(&entry.name) {
         let message = format!("{} is written by brokers only", entry.name);
-        return Err(refused(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message)));
+        return Err(nowhere(refused(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message))));
     }
     let partition = data_plane::partition(table, topic, part.index).map_err(unknown)?.clone();
-    let admitted = admit(part.records, version, &entry.config, now_ms)?;
+    let log_start = partition.view().reader().start();
+    let admitted = admit(part.records, version, &entry.config, now_ms).map_err(|bad| {
+        let told = if bad.tells_start { log_start } else { Offset::NONE };
+        (bad, told)
+    })?;
     let (sender, outcome) = oneshot::channel();
     let write = Write { batch: admitted.batch, required, outcome: sender };
-    Ok(Placed { partition, write, outcome, append_time_ms: admitted.append_time_ms })
+    let seen = Seen { append_time_ms: admitted.append_time_ms, log_start };
+    Ok(Placed { partition, write, outcome, seen })
 }
 
 fn refused(refusal: Refusal) -> BadBatch {
-    BadBatch { refusal, record: None }
+    BadBatch { refusal, record: None, tells_start: false }
 }
 
 impl TopicAnswer {
@@ -255,30 +270,32 @@ impl TopicAnswer {
 
 impl State {
     fn into_response(self, index: PartitionId, topic: &TopicRef) -> PartitionProduceResponse {
-        let (outcome, append_time_ms) = match self {
-            State::Refused(bad) => return refusal_response(index, bad),
+        let (outcome, seen) = match self {
+            State::Refused(bad, log_start) => return refusal_response(index, bad, log_start),
             State::Waiting { .. } => {
-                return refusal_response(index, refused(ErrorCode::REQUEST_TIMED_OUT.into()));
+                let late = refused(ErrorCode::REQUEST_TIMED_OUT.into());
+                return refusal_response(index, late, Offset::NONE);
             }
-            State::Settled { outcome, append_time_ms } => (outcome, append_time_ms),
+            State::Settled { outcome, seen } => (outcome, seen),
         };
         match outcome {
             Ok(written) => PartitionProduceResponse {
                 index,
                 base_offset: written.base,
-                log_append_time_ms: append_time_ms.unwrap_or(-1),
+                log_append_time_ms: seen.append_time_ms.unwrap_or(-1),
                 log_start_offset: written.log_start,
                 ..Default::default()
             },
             Err(why) => {
+                let log_start = if is_of_sequence(&why) { seen.log_start } else { Offset::NONE };
                 let refusal = Refusal::new(code_of(&why, topic), why.to_string());
-                refusal_response(index, refused(refusal))
+                refusal_response(index, refused(refusal), log_start)
             }
         }
     }
 }
 
-fn refusal_response(index: PartitionId, bad: BadBatch) -> PartitionProduceResponse {
+fn refusal_response(index: PartitionId, bad: BadBatch, log_start: Offset) -> PartitionProduceResponse {
     let record_errors = bad.record.map(|batch_index| BatchIndexAndErrorMessage {
         batch_index,
         batch_index_error_message: bad.refusal.message.clone(),
@@ -287,10 +304,20 @@ fn refusal_response(index: PartitionId, bad: BadBatch) -> PartitionProduceRespon
         index,
         error_code: bad.refusal.code,
         base_offset: Offset::NONE,
+        log_start_offset: log_start,
         record_errors: record_errors.into_iter().collect(),
         error_message: bad.refusal.message,
         ..Default::default()
     }
+}
+
+/// Whether the log refused the batch for its place in its producer's row: a producer compares the log's start with
+/// what was acknowledged to it before, to tell records that retention took from records that were lost.
+fn is_of_sequence(error: &WriteError) -> bool {
+    matches!(
+        error,
+        WriteError::Append(AppendError::StaleProducer { .. } | AppendError::OutOfOrderSequence { .. })
+    )
 }
 
 /// What a failed write is answered with.

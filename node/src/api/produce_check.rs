@@ -40,11 +40,39 @@ pub struct BadBatch {
     pub refusal: Refusal,
     /// The record that is to blame, from 0, if one is.
     pub record: Option<i32>,
+    /// Whether the answer tells where the log starts: as Kafka's does when its log, and not the request's check,
+    /// found the fault.
+    pub tells_start: bool,
 }
 
 impl BadBatch {
     fn new(code: ErrorCode, message: impl Into<String>) -> BadBatch {
-        BadBatch { refusal: Refusal::new(code, message), record: None }
+        BadBatch { refusal: Refusal::new(code, message), record: None, tells_start: false }
+    }
+
+    fn telling_start(self) -> BadBatch {
+        BadBatch { tells_start: true, ..self }
+    }
+}
+
+impl From<BatchError> for BadBatch {
+    fn from(error: BatchError) -> BadBatch {
+        let bad = BadBatch::new(error.code(), error.to_string());
+        match error {
+            BatchError::TooShort { .. }
+            | BatchError::BadLength(_)
+            | BatchError::OldMagic(_)
+            | BatchError::UnknownMagic(_)
+            | BatchError::BadCrc { .. }
+            | BatchError::BadOffset(_)
+            | BatchError::CodecNotAllowed(_)
+            | BatchError::NotOneBatch => bad,
+            BatchError::BadCounts { .. }
+            | BatchError::UnknownCodec(_)
+            | BatchError::ControlFromClient
+            | BatchError::BadProducer(..)
+            | BatchError::AppendTimeFromClient => bad.telling_start(),
+        }
     }
 }
 
@@ -60,14 +88,13 @@ pub fn admit(
 ) -> Result<Admitted, BadBatch> {
     let bytes = records.unwrap_or_default().into_bytes();
     check_size(bytes.len(), config)?;
-    let bad = |error: BatchError| BadBatch::new(error.code(), error.to_string());
     if bytes.is_empty() {
-        return Err(bad(BatchError::NotOneBatch));
+        return Err(BatchError::NotOneBatch.into());
     }
     // The one pass over the bytes: from here on the log trusts them by their type.
-    let verified = VerifiedBatch::verify(bytes.clone()).map_err(bad)?;
-    check_client_rules(verified.header(), version).map_err(bad)?;
-    let batch = Batch::parse(&bytes).map_err(bad)?;
+    let verified = VerifiedBatch::verify(bytes.clone())?;
+    check_client_rules(verified.header(), version)?;
+    let batch = Batch::parse(&bytes)?;
     if batch.header.is_transactional() {
         return Err(BadBatch::new(
             ErrorCode::INVALID_TXN_STATE,
@@ -106,7 +133,7 @@ fn check_timestamps(batch: &Batch, config: &TopicConfig, now_ms: i64) -> Result<
     let (oldest, newest) = (batch.header.base_timestamp_ms, batch.header.max_timestamp_ms);
     let refuse = |what: &str, found: i64| {
         let message = format!("timestamp {found} is too far in the {what}; the broker's clock says {now_ms}");
-        Err(BadBatch::new(ErrorCode::INVALID_TIMESTAMP, message))
+        Err(BadBatch::new(ErrorCode::INVALID_TIMESTAMP, message).telling_start())
     };
     if newest != NO_TIMESTAMP && newest.saturating_sub(now_ms) > config.timestamp_after_max_ms {
         return refuse("future", newest);
@@ -139,7 +166,7 @@ fn recompress(batch: &Batch, codec: Compression, config: &TopicConfig) -> Result
             | RecordError::TrailingBytes(_)
             | RecordError::Empty => None,
         };
-        BadBatch { record, ..BadBatch::new(ErrorCode::INVALID_RECORD, error.to_string()) }
+        BadBatch { record, ..BadBatch::new(ErrorCode::INVALID_RECORD, error.to_string()).telling_start() }
     };
     let mut builder = BatchBuilder::new(codec);
     builder.producer_id = batch.header.producer_id;
@@ -156,7 +183,7 @@ fn recompress(batch: &Batch, codec: Compression, config: &TopicConfig) -> Result
             let message = "a header's name is not UTF-8";
             return Err(BadBatch {
                 record: Some(index),
-                ..BadBatch::new(ErrorCode::INVALID_RECORD, message)
+                ..BadBatch::new(ErrorCode::INVALID_RECORD, message).telling_start()
             });
         };
         let timestamp_ms = record.timestamp_ms;

@@ -32,6 +32,9 @@ pub(super) struct ClientArgs {
     timeout_s: u64,
 }
 
+/// A person who waits hears after this time that nobody answers.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
 /// A client of a cluster, and the executor that its tasks run on.
 pub(super) struct Client {
     pub(super) executor: tokio::runtime::Runtime,
@@ -40,7 +43,9 @@ pub(super) struct Client {
 }
 
 impl ClientArgs {
-    /// A client; nothing is sent yet. `auto_create` lets a broker create topics that are asked for.
+    /// A client that has looked for a broker. `auto_create` lets a broker create topics that are asked for.
+    ///
+    /// If none answers within [`FIRST_WORD`], that is said on standard error; whoever uses the client tries further.
     pub(super) fn client(&self, auto_create: bool) -> anyhow::Result<Client> {
         // The verbs block on standard input and output in the main thread; the client's tasks run on these.
         let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -54,11 +59,25 @@ impl ClientArgs {
             ..ClusterConfig::default()
         };
         let timeout = Duration::from_secs(self.timeout_s);
-        Ok(Client { executor, cluster: Cluster::new(runtime, config), timeout })
+        let client = Client { executor, cluster: Cluster::new(runtime, config), timeout };
+        client.tell_if_nobody_answers(&self.bootstrap.join(","));
+        Ok(client)
     }
 }
 
 impl Client {
+    fn tell_if_nobody_answers(&self, bootstrap: &str) {
+        let soon = self.cluster.runtime().now().plus(FIRST_WORD);
+        if soon >= self.deadline() {
+            return; // the verb's own error comes as soon
+        }
+        if let Err(error) = self.executor.block_on(self.cluster.any(soon)) {
+            let left = (self.timeout - FIRST_WORD).as_secs();
+            eprintln!("dejaq: no broker answers at {bootstrap}: is it running? (dejaq start)");
+            eprintln!("  {error}; trying for {left} s more");
+        }
+    }
+
     /// When to give up what begins now.
     pub(super) fn deadline(&self) -> Mono {
         self.cluster.runtime().now().plus(self.timeout)

@@ -146,7 +146,8 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         biased; // a stop during a long recovery is obeyed; it is a crash, which is safe
         _ = terminate.recv() => return Ok(false),
         _ = interrupt.recv() => return Ok(false),
-        started = Broker::start(runtime, config.clone()) => started?,
+        // Its text holds its cause: handed on with the cause, that would be said twice.
+        started = Broker::start(runtime, config.clone()) => started.map_err(|error| anyhow::anyhow!("{error}"))?,
     };
     let admin = start_admin(&config, &broker).await?;
     announce(&config, &broker, admin.as_deref());

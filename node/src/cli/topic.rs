@@ -29,7 +29,7 @@ enum Verb {
 Examples:
   dejaq topic create orders
   dejaq topic create orders --partitions 12 --config retention.ms=86400000
-  dejaq topic create cache --config cleanup.policy=compact --if-not-exists")]
+  dejaq topic create events --config durability=replicated --if-not-exists")]
     Create(Create),
     /// List the topics.
     #[command(after_help = "\

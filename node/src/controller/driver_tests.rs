@@ -250,7 +250,13 @@ mod on_a_disk {
         let other = TopicId([7; 16]);
         let path = DataDir::<ModelDisk>::partition_path(other, PartitionId(0));
         let identity = LogIdentity { topic: "a".into(), topic_id: other, partition: PartitionId(0) };
-        let options = OpenOptions { clean: false, now_ms: 0, space: Default::default(), verify_all: false };
+        let options = OpenOptions {
+            clean: false,
+            same_boot: true,
+            now_ms: 0,
+            space: Default::default(),
+            verify_all: false,
+        };
         let log = Log::create(disk.clone(), path, identity, LogConfig::default(), options).await;
         log.expect("room").0.close().await.expect("room");
         disk.remove_dir_all(Path::new(&metadata_dir())).await.expect("it is there");

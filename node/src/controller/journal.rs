@@ -129,8 +129,13 @@ impl<D: Disk> Journal<D> {
             LogIdentity { topic: TOPIC.into(), topic_id: TopicId::METADATA, partition: PartitionId(0) };
         let dirs = data.partitions()?;
         let others = dirs.iter().filter(|dir| dir.topic_id != TopicId::METADATA).count();
-        let options =
-            OpenOptions { clean: data.was_clean(), now_ms, space: Default::default(), verify_all: true };
+        let options = OpenOptions {
+            clean: data.was_clean(),
+            same_boot: data.is_same_boot(),
+            now_ms,
+            space: Default::default(),
+            verify_all: true,
+        };
         let path = DataDir::<D>::partition_path(identity.topic_id, identity.partition);
         let (log, report) = if others < dirs.len() {
             Log::open(disk.clone(), path, identity, config(), options).await?

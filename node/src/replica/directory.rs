@@ -397,13 +397,18 @@ impl<R: Runtime> Directory<R> {
 
     /// Opens what `topics` place here and is not open, then puts it into the table.
     async fn open(self: &Arc<Self>, topics: &[Arc<Topic>], defaults: &BrokerDefaults, is_clean: bool) {
+        let is_same_boot = {
+            let data_dir = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner);
+            data_dir.as_ref().is_none_or(|data_dir| data_dir.is_same_boot())
+        };
         let mut jobs = Vec::new();
         for topic in topics {
             let known = self.table().with_id(topic.id).map_or(0, |entry| entry.slots.len());
             let config = Arc::new(TopicConfig::resolve(&topic.configs, defaults));
             for (index, _) in topic.partitions().skip(known) {
                 let leadership = leadership(topic, index, self.settings.me);
-                jobs.push(Job { topic: topic.clone(), index, leadership, config: config.clone(), is_clean });
+                let (topic, config) = (topic.clone(), config.clone());
+                jobs.push(Job { topic, index, leadership, config, is_clean, is_same_boot });
             }
         }
         for (job, slot) in open::open_all(self, jobs).await {

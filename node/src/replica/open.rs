@@ -42,6 +42,8 @@ pub(super) struct Job {
     pub config: Arc<TopicConfig>,
     /// The last process closed the data directory cleanly.
     pub is_clean: bool,
+    /// The machine ran on since the last process wrote.
+    pub is_same_boot: bool,
 }
 
 /// Opens everything; the results come in the order of `jobs`.
@@ -113,6 +115,7 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
         LogIdentity { topic: job.topic.name.to_string(), topic_id: job.topic.id, partition: job.index };
     let options = OpenOptions {
         clean: job.is_clean,
+        same_boot: job.is_same_boot,
         now_ms: directory.runtime.unix_ms(),
         space: directory.space.clone(),
         verify_all: false,

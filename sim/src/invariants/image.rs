@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::side_file::Records;
+
 /// One batch as it stands in an image.
 #[derive(Debug, Clone, Copy)]
 pub struct Batch {
@@ -24,6 +26,8 @@ pub struct Batch {
     pub at: u64,
     /// How many bytes it takes.
     pub bytes: u64,
+    /// Whether the side file has its record.
+    pub recorded: bool,
 }
 
 impl Batch {
@@ -44,23 +48,28 @@ impl Logs {
     #[must_use]
     pub fn of(files: &[(PathBuf, Vec<u8>)]) -> Logs {
         let mut segments: BTreeMap<(String, u64), &[u8]> = BTreeMap::new();
+        let mut side_files: BTreeMap<(String, u64), &[u8]> = BTreeMap::new();
         for (path, bytes) in files {
-            if let Some((folder, base)) = segment(path) {
-                segments.insert((folder, base), bytes);
+            if let Some(place) = segment(path, ".log") {
+                segments.insert(place, bytes);
+            } else if let Some(place) = segment(path, ".sum") {
+                side_files.insert(place, bytes);
             }
         }
         let mut logs = Logs::default();
-        for ((folder, _), bytes) in segments {
-            batches(bytes, logs.0.entry(folder).or_default());
+        for (place, bytes) in segments {
+            let side_file = side_files.get(&place).copied().unwrap_or_default();
+            let records = Records::of(&place.0, place.1, side_file);
+            batches(bytes, &records, logs.0.entry(place.0).or_default());
         }
         logs
     }
 
-    /// The batches of one segment.
+    /// The batches of one segment, without regard to its side file.
     #[must_use]
     pub fn of_segment(bytes: &[u8]) -> Vec<Batch> {
         let mut found = Vec::new();
-        batches(bytes, &mut found);
+        batches(bytes, &Records::default(), &mut found);
         found
     }
 
@@ -71,8 +80,33 @@ impl Logs {
     }
 }
 
-fn segment(path: &Path) -> Option<(String, u64)> {
-    let name = path.file_name()?.to_str()?.strip_suffix(".log")?;
+/// Where the logs of one disk begin by their `start` files, by partition folder.
+#[derive(Debug, Clone, Default)]
+pub struct Starts(BTreeMap<String, i64>);
+
+impl Starts {
+    /// Reads them out of the files of an image: 10 bytes of front, the offset, 4 bytes of checksum. What is damaged on
+    /// purpose reads as 0, which claims more and not less.
+    #[must_use]
+    pub fn of(files: &[(PathBuf, Vec<u8>)]) -> Starts {
+        let read = |(path, bytes): &(PathBuf, Vec<u8>)| {
+            let is_start = path.file_name()? == "start" && path.starts_with("partitions");
+            let folder = path.parent()?.file_name()?.to_str()?;
+            let offset = bytes.get(10..18).filter(|_| is_start && bytes.len() == 22)?;
+            Some((folder.to_owned(), i64::from_be_bytes(offset.try_into().expect("eight bytes"))))
+        };
+        Starts(files.iter().filter_map(read).collect())
+    }
+
+    /// The first offset of a log: 0 if nothing ever moved it.
+    #[must_use]
+    pub fn get(&self, folder: &str) -> i64 {
+        self.0.get(folder).copied().unwrap_or(0)
+    }
+}
+
+fn segment(path: &Path, suffix: &str) -> Option<(String, u64)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
     let folder = path.parent()?.file_name()?.to_str()?;
     let whole = name.len() == 20 && path.starts_with("partitions");
     let base = name.parse().ok().filter(|_| whole)?;
@@ -80,7 +114,7 @@ fn segment(path: &Path) -> Option<(String, u64)> {
 }
 
 /// Appends the batches of a segment, up to the first place that holds none.
-fn batches(segment: &[u8], to: &mut Vec<Batch>) {
+fn batches(segment: &[u8], records: &Records, to: &mut Vec<Batch>) {
     let mut bytes = segment;
     while bytes.len() >= 61 {
         let int = |at: usize| i32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
@@ -94,7 +128,8 @@ fn batches(segment: &[u8], to: &mut Vec<Batch>) {
         let intact = crc32c(&bytes[21..end]) == crc;
         let at = (segment.len() - bytes.len()) as u64;
         let last = base.saturating_add(i64::from(delta));
-        to.push(Batch { base, last, epoch, crc, intact, at, bytes: end as u64 });
+        let recorded = records.has(at, bytes, end as u64, base, last);
+        to.push(Batch { base, last, epoch, crc, intact, at, bytes: end as u64, recorded });
         bytes = &bytes[end..];
     }
 }

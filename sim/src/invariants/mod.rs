@@ -14,6 +14,7 @@ pub mod image;
 pub mod order;
 pub mod recovery;
 pub mod resurrection;
+mod side_file;
 
 /// A property that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

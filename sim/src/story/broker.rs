@@ -21,7 +21,7 @@ use super::recorder::Recorder;
 use crate::clock::WallClock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
-use crate::invariants::image::{Batch, Logs};
+use crate::invariants::image::{Batch, Logs, Starts};
 use crate::invariants::{Broken, order, recovery, resurrection};
 use crate::oracle::Event;
 use crate::runtime::SimRuntime;
@@ -122,11 +122,12 @@ impl BrokerNode {
     /// The broker serves: now its logs must hold what the crashes had to leave.
     fn recovered(&self, who: Who) {
         let crashes = std::mem::take(&mut self.lock().crashes);
-        let now = Logs::of(&self.device().platter.files());
+        let files = self.device().platter.files();
+        let (now, starts) = (Logs::of(&files), Starts::of(&files));
         let spared = |folder: &str, batch: &Batch| self.is_rotten(folder, batch);
         let mut broken = order::check(&now, |folder| self.lock().rotten.contains_key(folder));
         for (durable, before) in &crashes {
-            broken.extend(recovery::check(durable, &now, spared));
+            broken.extend(recovery::check(durable, &now, &starts, spared));
             broken.extend(resurrection::check(before, durable, &now, spared));
         }
         self.0.world.event(who, "ready", &[now.batches() as u64], || format!("{} batches", now.batches()));
@@ -178,7 +179,8 @@ impl BrokerNode {
     fn down(&self) {
         let platter = self.device().platter;
         let before = Logs::of(&platter.files());
-        let durable = recovery::prefix(&Logs::of(&platter.durable_files()), &before);
+        let durable = platter.durable_files();
+        let durable = recovery::prefix(&Logs::of(&durable), &Starts::of(&durable));
         let mut state = self.lock();
         state.crashes.push((durable, before));
         state.ready = None;
@@ -324,8 +326,13 @@ impl BrokerNode {
             let name = folder.display();
             let identity =
                 Log::identity_of(&disk, folder).await.map_err(|error| format!("{name}: {error}"))?;
-            let options =
-                OpenOptions { clean: true, now_ms: 0, space: SpaceGuard::new(0, 0), verify_all: false };
+            let options = OpenOptions {
+                clean: true,
+                same_boot: true,
+                now_ms: 0,
+                space: SpaceGuard::new(0, 0),
+                verify_all: false,
+            };
             let opened =
                 Log::open(disk.clone(), folder.clone(), identity, LogConfig::default(), options).await;
             let (log, _) = opened.map_err(|error| format!("{name}: {error}"))?;

@@ -166,6 +166,7 @@ impl<D: Disk> Log<D> {
             config: config.clone(),
             now_ms: options.now_ms,
             clean: options.clean,
+            same_boot: options.same_boot,
         };
         let loaded = recovery::load(&loader).await?;
         let mut report = loaded.report;

@@ -105,6 +105,7 @@ impl<D: Disk> Log<D> {
             config: self.config.clone(),
             now_ms: self.now_ms,
             clean: false,
+            same_boot: true,
         };
         Ok(Truncation { loader, to })
     }

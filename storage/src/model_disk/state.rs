@@ -33,6 +33,8 @@ pub(super) struct State {
     pub counters: Counters,
     locks: BTreeMap<PathBuf, u64>,
     next_incarnation: u64,
+    /// Power cuts so far.
+    pub boots: u128,
     live: BTreeSet<u64>,
     removed: u32,
 }
@@ -68,6 +70,7 @@ impl State {
             counters: Counters::default(),
             locks: BTreeMap::new(),
             next_incarnation: 1,
+            boots: 0,
             live: BTreeSet::new(),
             removed: 0,
         }
@@ -106,6 +109,7 @@ impl State {
 
     pub(super) fn crash(&mut self, rng: &mut ChaCha8Rng, mode: CrashMode) {
         self.kill();
+        self.boots += 1;
         let mode = if self.crash_keeps_page_cache { CrashMode::Keep } else { mode };
         let stale = if mode == CrashMode::Garbage { self.stale_sectors(rng) } else { Vec::new() };
         self.tree.crash(rng, mode);

@@ -9,6 +9,10 @@
 //!  over     │
 //! ```
 //!
+//! "No record, good batch" is kept only if the machine ran on: a record is bound to topic, partition and offset, a batch
+//! is not. After a power cut a sector that never arrived may show what it held before, and the first batch of another
+//! partition fits wherever a log is empty. (Found by `power_cut_replicated` seed 37 in simulation: LOG-4.)
+//!
 //! What is kept above the durable point is *written again* before it is synced. After a sync that failed the kernel
 //! calls the pages clean though the device may hold their old content (fsyncgate; ATC'20); a process that is restarted
 //! on the same kernel reads them from the cache, its own sync has nothing to write, and the next power cut takes what
@@ -34,6 +38,9 @@ use crate::{mark, mutant};
 
 /// Restored entries held in memory before they are written.
 const RESTORE_ENTRIES: usize = 4096;
+
+/// Records looked at in one piece behind a marker.
+const BACK_RECORDS: u32 = 256;
 
 /// What lies at a position of the log file.
 enum There {
@@ -65,6 +72,7 @@ struct Scan<'a, D: Disk> {
     restoring: bool,
     /// Where the first batch above the durable point begins.
     tail_position: Option<u32>,
+    same_boot: bool,
 }
 
 /// Bytes that are written again at a time.
@@ -108,8 +116,17 @@ pub(super) async fn scan<D: Disk>(
     }
     let from = starting_point(loader, probe, &codec, durable, &mut segment).await?;
     let intent = progress.intent;
-    let mut scan =
-        Scan { probe, codec: &codec, limit, durable, intent, segment, restoring: false, tail_position: None };
+    let mut scan = Scan {
+        probe,
+        codec: &codec,
+        limit,
+        durable,
+        intent,
+        segment,
+        restoring: false,
+        tail_position: None,
+        same_boot: loader.same_boot,
+    };
     let records = scan.begin(loader.now_ms, progress)?;
     let mut log = LogCursor::new(&probe.files.log, u64::from(probe.log_len));
     let mut walk = RecordWalk::new(&probe.files.sum, &codec, from.min(records), records, Patience::Wait);
@@ -155,9 +172,40 @@ async fn starting_point<D: Disk>(
         segment.max_timestamp = marker.max_timestamp;
         segment.written_max_timestamp = marker.max_timestamp;
     }
-    // Whatever was written before a marker speaks of batches below it.
-    segment.records = ordinal + 1;
-    Ok(ordinal + 1)
+    let from = first_above(probe, codec, ordinal, marker.end).await?;
+    segment.records = from;
+    Ok(from)
+}
+
+/// The first record that may speak of a batch at or above `end`, the durable point of the marker at `ordinal`. Records
+/// that did not wait for a flush (`Log::write_side_file_in_time`) stand in front of the marker of that flush.
+async fn first_above<D: Disk>(
+    probe: &Probe<D>,
+    codec: &SumCodec,
+    ordinal: u32,
+    end: Offset,
+) -> Result<u32, OpenError> {
+    let (mut first, mut high) = (ordinal + 1, ordinal);
+    while high > 1 {
+        let low = high.saturating_sub(BACK_RECORDS).max(1);
+        let mut walk = RecordWalk::new(&probe.files.sum, codec, low, high, Patience::Wait);
+        let mut lowest = None;
+        let mut is_below = false;
+        while let Some((at, record)) = walk.next().await.map_err(io::Error::from)? {
+            let Ok(Record::Batch(entry)) = record else { continue };
+            if entry.base >= end {
+                lowest = lowest.or(Some(at));
+            } else {
+                (lowest, is_below) = (None, true);
+            }
+        }
+        first = lowest.unwrap_or(first);
+        if is_below || lowest.is_none() {
+            break;
+        }
+        high = low;
+    }
+    Ok(first)
 }
 
 impl<D: Disk> Scan<'_, D> {
@@ -213,6 +261,10 @@ impl<D: Disk> Scan<'_, D> {
                     let (ordinal, entry) = held.take().expect("it was just compared");
                     self.keep(ordinal, entry);
                     progress.see_epoch(header.leader_epoch, entry.base);
+                }
+                There::Batch(..) if record.is_none() && !lossy && !self.same_boot => {
+                    mark!("a batch without a record is not believed after a power cut");
+                    return Ok(Ending::Cut("it has no record, and the machine was started since"));
                 }
                 There::Batch(header, entry) if record.is_none() && !lossy => {
                     self.restore(entry, progress)?;

@@ -214,3 +214,23 @@ fn a_second_power_cut_inside_of_recovery_changes_nothing_of_that() {
         }
     }
 }
+
+#[test]
+fn what_was_never_synced_is_lost_as_a_suffix_and_never_moves_the_start() {
+    for seed in 0..400 {
+        let mut pair = Pair::new(small());
+        for _ in 0..seed % 3 {
+            pair.fill(1);
+            pair.flush();
+        }
+        pair.fill(40);
+        let segments = pair.log.shared.lock().segments.len();
+        assert!(segments > 3, "{segments} segments");
+        let mode = if seed % 2 == 0 { CrashMode::Subset } else { CrashMode::Garbage };
+        pair.platter.crash(&mut stream(seed, "never synced", 0), mode);
+        let (mut pair, report) = pair.reopen(small());
+        assert!(report.damaged.is_empty(), "seed {seed}: {report:?}");
+        pair.fill(3);
+        pair.check();
+    }
+}

@@ -216,6 +216,54 @@ fn files_of_another_partition_are_not_served() {
     drop(log);
 }
 
+#[test]
+fn a_foreign_batch_in_the_tail_is_not_believed_once_the_machine_was_started_again() {
+    for same_boot in [false, true] {
+        let mut other = Pair::new(small());
+        other.fill(1);
+        let foreign = content(&other.platter, &path(FileKind::Log, 0));
+        let Pair { platter, log, .. } = Pair::new(small());
+        drop(log);
+        platter.kill();
+        write(&platter, &path(FileKind::Log, 0), &foreign);
+        let options = OpenOptions { same_boot, ..options() };
+        let opened = now(Log::create(platter.mount(), dir(), identity(), small(), options));
+        let (log, report) = opened.expect("recovery");
+        assert_eq!(log.end(), if same_boot { Offset(2) } else { Offset::ZERO }, "{report:?}");
+        assert_eq!(report.cut.is_some(), !same_boot);
+    }
+}
+
+#[test]
+fn records_of_the_side_file_do_not_wait_for_a_flush_that_never_comes() {
+    let config = LogConfig { segment_bytes: 1 << 20, ..small() };
+    let mut pair = Pair::new(config.clone());
+    for _ in 0..200 {
+        pair.append(Spec::plain(1, 10)).expect("room");
+    }
+    // Everything reached the device by itself, and still only what has a record is believed.
+    pair.platter.crash(&mut stream(1, "write-back", 0), CrashMode::Keep);
+    let (pair, report) = pair.reopen(config);
+    assert!(pair.end() >= Offset(192), "{report:?}");
+    assert!(report.cut.is_some(), "{report:?}");
+}
+
+#[test]
+fn records_in_front_of_the_marker_of_their_flush_count_too() {
+    let config = LogConfig { segment_bytes: 1 << 20, ..small() };
+    let mut pair = Pair::new(config.clone());
+    pair.fill(10);
+    let flush = pair.log.begin_flush().expect("healthy").expect("dirty");
+    pair.fill(70); // their records do not wait for the flush that is under way
+    pair.durable = now(pair.log.run_flush(flush)).expect("healthy");
+    let flush = pair.log.begin_flush().expect("healthy").expect("dirty"); // writes the marker of the first
+    pair.platter.crash(&mut stream(1, "write-back", 0), CrashMode::Keep);
+    drop(flush);
+    let end = pair.end();
+    let (pair, report) = pair.reopen(config);
+    assert_eq!((pair.end(), report.durable_end), (end, Offset(20)), "{report:?}");
+}
+
 fn verify_all() -> OpenOptions {
     OpenOptions { verify_all: true, ..options() }
 }

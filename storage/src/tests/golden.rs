@@ -36,6 +36,9 @@ fn every_persisted_format_is_as_it_was() {
     let mut story = String::from("storage format 1; file, bytes, content in hex\n");
     for (path, bytes) in platter.files() {
         let name = path.file_name().expect("a name").to_string_lossy();
+        if name.starts_with("boot-") {
+            continue; // the kit's own
+        }
         write!(story, "\n{name} {}\n{}", bytes.len(), hex(&bytes)).expect("a string takes all");
     }
     golden("partition.txt", &story);

@@ -12,7 +12,7 @@ use dejaq_wire::record::{Batch, BatchBuilder, Compression, NewRecord};
 use crate::layout::PARTITIONS;
 use crate::model_disk::{ModelDisk, Platter, Setup};
 use crate::{
-    AppendError, Appended, DataDir, Disk, Log, LogConfig, LogIdentity, OpenError, OpenOptions, ReadAsk,
+    AppendError, Appended, DataDir, Disk, Log, LogConfig, LogIdentity, Open, OpenError, OpenOptions, ReadAsk,
     ReadError, RecoveryReport, SpaceGuard, VerifiedBatch,
 };
 
@@ -88,7 +88,13 @@ pub(super) fn small() -> LogConfig {
 }
 
 pub(super) fn options() -> OpenOptions {
-    OpenOptions { clean: false, now_ms: NOW_MS, space: SpaceGuard::default(), verify_all: false }
+    OpenOptions {
+        clean: false,
+        same_boot: true,
+        now_ms: NOW_MS,
+        space: SpaceGuard::default(),
+        verify_all: false,
+    }
 }
 
 /// A log and what it must hold.
@@ -107,7 +113,15 @@ pub(super) fn try_open(
     platter: &Platter,
     config: LogConfig,
 ) -> Result<(Log<ModelDisk>, RecoveryReport), OpenError> {
-    now(Log::create(platter.mount(), dir(), identity(), config, options()))
+    // As `DataDir::note_boot`: a start that got through remembers the run of the machine.
+    let disk = platter.mount();
+    let noted = PathBuf::from(format!("boot-{}", disk.boot_id().expect("a model knows")));
+    let options = OpenOptions { same_boot: disk.exists(&noted), ..options() };
+    let opened = now(Log::create(disk.clone(), dir(), identity(), config, options))?;
+    if !disk.exists(&noted) {
+        drop(disk.open(&noted, Open::CreateNew)); // without it the next start is more careful, no more
+    }
+    Ok(opened)
 }
 
 impl Pair {

@@ -191,6 +191,7 @@ impl Directory {
     async fn log(&self, identity: LogIdentity, path: PathBuf) -> Result<Opened, String> {
         let options = OpenOptions {
             clean: self.clean,
+            same_boot: true, // a person looks: everything that reads as ours is shown
             now_ms: self.now_ms,
             space: SpaceGuard::new(0, 0),
             verify_all: false,

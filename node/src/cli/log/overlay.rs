@@ -185,6 +185,10 @@ impl<D: Disk> Disk for Overlay<D> {
         self.below.lock(path)
     }
 
+    fn boot_id(&self) -> Option<u128> {
+        self.below.boot_id()
+    }
+
     fn display(&self, path: &Path) -> PathBuf {
         self.below.display(path)
     }

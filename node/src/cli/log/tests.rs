@@ -36,7 +36,13 @@ async fn filled(dir: &Path, batches: usize) -> PathBuf {
     let identity =
         LogIdentity { topic: "orders".into(), topic_id: TopicId([9; 16]), partition: PartitionId(0) };
     let path = DataDir::<FileDisk>::partition_path(identity.topic_id, identity.partition);
-    let options = OpenOptions { clean: false, now_ms: 0, space: SpaceGuard::new(0, 0), verify_all: false };
+    let options = OpenOptions {
+        clean: false,
+        same_boot: true,
+        now_ms: 0,
+        space: SpaceGuard::new(0, 0),
+        verify_all: false,
+    };
     let (mut log, _) =
         Log::create(disk, path.clone(), identity, LogConfig::default(), options).await.expect("created");
     for n in 0..batches {

@@ -1,6 +1,6 @@
 //! Fuzzes the decoders on stable Rust: damaged messages, every allocation counted.
 //!
-//! `cargo run --release -p dejaq-wire --example fuzz_wire -- requests|peer|records --inputs N --seed S`
+//! `cargo run --release -p dejaq-scenarios --bin fuzz_wire -- requests|peer|records --inputs N --seed S`
 //!
 //! Ends with an error on the first panic, and on the first input that allocates more than its bound;
 //! the panic names the input, and the same seed finds it again.

@@ -1,7 +1,7 @@
 //! Fuzzes the opening of a log: random and mutated directories must not panic, must not make recovery allocate without
 //! bounds, and must never make it serve a batch whose CRC is wrong.
 //!
-//! `cargo run --release -p dejaq-storage --features model --example fuzz_recovery -- --inputs 1000000 --seed 1`
+//! `cargo run --release -p dejaq-scenarios --bin fuzz_recovery -- --inputs 1000000 --seed 1`
 //!
 //! An input is a directory image of a small real log, changed: bytes flipped, ranges zeroed, cut, doubled, moved between
 //! files, files removed, emptied, swapped or filled with noise; then the log is opened, read, checked, appended to,
@@ -75,8 +75,13 @@ fn config() -> LogConfig {
 }
 
 fn open(platter: &Platter) -> Result<Log<ModelDisk>, String> {
-    let options =
-        OpenOptions { clean: false, now_ms: NOW_MS, space: SpaceGuard::default(), verify_all: false };
+    let options = OpenOptions {
+        clean: false,
+        same_boot: true,
+        now_ms: NOW_MS,
+        space: SpaceGuard::default(),
+        verify_all: false,
+    };
     let opened = now(Log::create(platter.mount(), dir(), identity(), config(), options));
     opened.map(|(log, _)| log).map_err(|error| error.to_string())
 }
