@@ -1,6 +1,7 @@
 //! Planted bugs of the quorum, and who finds each: a story, or chaos within so many seeds.
 //!
-//! One test, because the active bug is the whole process's. `cargo test --features mutants --test raft_mutants`.
+//! One test, because the active bug is the whole process's.
+//! `cargo test --release -p dejaq --features mutants --test raft_mutants -- --ignored --nocapture`.
 #![cfg(feature = "mutants")]
 
 mod raft;
@@ -37,6 +38,7 @@ fn killer(seeds: u64) -> Option<String> {
 }
 
 #[test]
+#[ignore = "20 s with --release, minutes without"]
 fn every_planted_bug_of_the_quorum_dies() {
     assert_eq!(killer(20), None, "without a bug, nothing is found");
     let mut survivors = Vec::new();

@@ -3,28 +3,23 @@
 //! Owns: the state. Promises, checked after every step: applied ≤ committed and durable here; committed ≤ end of the
 //! log; nothing committed is ever cut (MQ-7); one leader per epoch (MQ-1); nothing that rests on an epoch or a vote is
 //! said before it is durable (MQ-2). Pure: time, randomness and bytes come in by the door (`facade`).
-//! Leaves out: how votes are counted (`election`), how the log is fetched (`following`) and served (`leading`).
+//! Leaves out: what messages do (`receiving`, and from there `election`, `following`, `leading`), what follows from
+//! every step (`settling`).
 //!
 //! After KIP-595, KIP-853 and KIP-996, and Ongaro's thesis; where we differ it is said at the place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use dejaq_storage::{mark, mutant};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
-use dejaq_wire::peer::raft::{Envelope, Message, Position};
+use dejaq_wire::peer::raft::{Envelope, Position};
 
 use super::entries::Entries;
-use super::facade::{
-    Apply, HardState, Input, Lost, Restored, Settings, Standing, Ticket, Timing, Token, Turn, View,
-};
-use super::role::{Following, Leading, Poll, Role};
+use super::facade::{HardState, Input, Restored, Settings, Standing, Ticket, Timing, Turn, View};
+use super::role::{Leading, Role};
 use super::store::Store;
 use super::voters::{BadVoters, VoterSet};
 use crate::runtime::Mono;
-
-/// Messages that wait for a sync at most; more are lost, as on any network.
-const MAX_HELD: usize = 1024;
 
 /// One node of the quorum.
 #[derive(Debug)]
@@ -36,8 +31,8 @@ pub struct Raft {
     pub(super) store: Store,
     pub(super) commit: Offset,
     pub(super) applied: Offset,
-    held: VecDeque<(Ticket, Envelope)>,
-    shown: Option<View>,
+    pub(super) held: VecDeque<(Ticket, Envelope)>,
+    pub(super) shown: Option<View>,
 }
 
 /// Injected randomness, stretched: splitmix64.
@@ -54,7 +49,7 @@ impl Dice {
     }
 
     /// From `least` to less than twice that.
-    fn patience(&mut self, least: Duration) -> Duration {
+    pub(super) fn patience(&mut self, least: Duration) -> Duration {
         let nanos = u64::try_from(least.as_nanos()).expect("a timeout is not 584 years").max(1);
         Duration::from_nanos(nanos + self.draw() % nanos)
     }
@@ -216,204 +211,6 @@ impl Raft {
 
     pub(super) fn timing(&self) -> Timing {
         self.settings.timing
-    }
-
-    fn receive(&mut self, now: Mono, envelope: Envelope, turn: &mut Turn) {
-        let Envelope { from, to, epoch, leader, message } = envelope;
-        if to != self.settings.me.id || from.id == self.settings.me.id || !epoch.is_valid() {
-            mark!("a quorum message for another node");
-            return;
-        }
-        // A node that led this epoch and does not any more is no leader, whatever others still think.
-        let leader = leader.filter(|leader| *leader != self.settings.me.id);
-        if epoch > self.hard.epoch {
-            self.adopt(now, epoch, leader, turn);
-        } else if epoch < self.hard.epoch {
-            return self.correct(from, message, turn);
-        } else if let Some(leader) = leader {
-            self.hear_of_leader(now, leader, turn);
-        }
-        match message {
-            Message::Vote { pre, log } => self.asked_for_vote(now, from, pre, log, turn),
-            Message::VoteReply { pre, granted } => self.got_vote(now, from, pre, granted, turn),
-            Message::Leading => {} // the envelope says it
-            Message::Resigning { successors } => self.leader_resigns(now, from.id, &successors, turn),
-            Message::Fetch { log, durable, commit, round } => {
-                self.serve(now, from, log, (durable, commit, round), turn);
-            }
-            Message::FetchReply { at, fetched, commit, round } => {
-                self.fetched(now, from.id, at, (fetched, commit, round), turn);
-            }
-            Message::FetchSnapshot { log, snapshot, from: at } => {
-                self.serve_snapshot(now, from, log, (snapshot, at), turn);
-            }
-            Message::SnapshotChunk { at, snapshot, from: start, bytes } => {
-                self.got_chunk(now, from.id, at, (snapshot, start, bytes), turn);
-            }
-        }
-    }
-
-    /// Someone is behind: questions are answered so that it learns the epoch, answers are too late.
-    fn correct(&mut self, from: dejaq_wire::peer::raft::ReplicaKey, message: Message, turn: &mut Turn) {
-        match message {
-            Message::Vote { pre, .. } => self.send(from.id, Message::VoteReply { pre, granted: false }, turn),
-            Message::Fetch { log, .. } | Message::FetchSnapshot { log, .. } => {
-                self.refuse_fetch(from.id, log, turn)
-            }
-            Message::Leading => self.send(from.id, Message::VoteReply { pre: true, granted: false }, turn),
-            Message::VoteReply { .. }
-            | Message::Resigning { .. }
-            | Message::FetchReply { .. }
-            | Message::SnapshotChunk { .. } => mark!("an answer from an epoch that is over"),
-        }
-    }
-
-    /// Enters a higher epoch.
-    fn adopt(&mut self, now: Mono, epoch: LeaderEpoch, leader: Option<BrokerId>, turn: &mut Turn) {
-        assert!(epoch > self.hard.epoch, "{epoch:?} is not after {:?}", self.hard.epoch);
-        self.hard = HardState { epoch, voted: None };
-        self.store.write_hard_state(self.hard, turn);
-        match leader {
-            Some(leader) => self.follow(now, leader, turn),
-            None => self.unattach(now, turn),
-        }
-    }
-
-    fn hear_of_leader(&mut self, now: Mono, leader: BrokerId, turn: &mut Turn) {
-        match self.leader() {
-            None => self.follow(now, leader, turn),
-            Some(known) => {
-                let epoch = self.hard.epoch;
-                assert_eq!(
-                    known, leader,
-                    "two leaders in {epoch:?}, says a message to {:?}",
-                    self.settings.me
-                );
-            }
-        }
-    }
-
-    pub(super) fn unattach(&mut self, now: Mono, turn: &mut Turn) {
-        let wake = now + self.dice.patience(self.settings.timing.election);
-        self.take_role(Role::Unattached { wake }, turn);
-    }
-
-    pub(super) fn follow(&mut self, now: Mono, leader: BrokerId, turn: &mut Turn) {
-        assert_ne!(leader, self.settings.me.id, "nobody follows itself");
-        let patience = self.dice.patience(self.settings.timing.election);
-        let following = Following { leader, heard: now, patience, asked: None, round: 0, download: None };
-        self.take_role(Role::Follower(following), turn);
-    }
-
-    pub(super) fn new_poll(&mut self, now: Mono) -> Poll {
-        let end = now + self.dice.patience(self.settings.timing.election);
-        Poll { yes: BTreeMap::new(), end, again: now + self.settings.timing.retry }
-    }
-
-    pub(super) fn take_role(&mut self, role: Role, turn: &mut Turn) {
-        if let Role::Leader(leading) = std::mem::replace(&mut self.role, role) {
-            turn.done.extend(leading.proposed.iter().map(|(_, token)| (*token, Err(Lost::Unknown))));
-            turn.reads.extend(leading.reads.iter().map(|read| (read.token, Err(Lost::NotLeader))));
-        }
-    }
-
-    /// Says something now, or when the vote and epoch that it rests on are durable.
-    pub(super) fn send(&mut self, to: BrokerId, message: Message, turn: &mut Turn) {
-        let envelope =
-            Envelope { from: self.settings.me, to, epoch: self.hard.epoch, leader: self.leader(), message };
-        match self.store.hard_state_pending() {
-            Some(ticket) if !mutant!(31) => {
-                if self.held.len() < MAX_HELD {
-                    self.held.push_back((ticket, envelope));
-                }
-            }
-            Some(_) | None => turn.sends.push(envelope),
-        }
-    }
-
-    /// What follows from any step.
-    fn settle(&mut self, now: Mono, turn: &mut Turn) {
-        if self.store.hard_state_pending().is_none() {
-            let epoch = self.hard.epoch;
-            turn.sends.extend(self.held.drain(..).map(|(_, held)| held).filter(|held| held.epoch == epoch));
-            self.count_own_vote(now, turn);
-        }
-        self.advance(now, turn);
-        self.deliver(turn);
-        self.answer_proposals(turn);
-        self.keep_fetching(now, turn);
-        let view = self.view();
-        if self.shown != Some(view) {
-            self.shown = Some(view);
-            turn.view = Some(view);
-        }
-        self.check();
-    }
-
-    /// Hands over what is committed and durable here: a restart never takes back what this node showed.
-    fn deliver(&mut self, turn: &mut Turn) {
-        let visible = self.commit.min(self.store.durable());
-        let base = self.store.entries().base().end;
-        if self.applied < base && visible >= base {
-            let snapshot = self.store.snapshot().expect("what is not in the log is in a snapshot").clone();
-            assert!(snapshot.id.position.end >= base, "{:?} leaves a gap to {base:?}", snapshot.id);
-            self.applied = snapshot.id.position.end;
-            turn.applies.push(Apply::Snapshot(snapshot));
-        }
-        if self.applied < base {
-            return; // a snapshot is being written
-        }
-        let batches = self.store.entries().behind(self.applied).take_while(|batch| batch.end <= visible);
-        for batch in batches {
-            self.applied = batch.end;
-            turn.applies.push(Apply::Batch(batch.clone()));
-        }
-    }
-
-    fn answer_proposals(&mut self, turn: &mut Turn) {
-        let applied = self.applied;
-        let Role::Leader(leading) = &mut self.role else { return };
-        while let Some((end, token)) = leading.proposed.front().copied()
-            && end <= applied
-        {
-            leading.proposed.pop_front();
-            turn.done.push((token, Ok(end)));
-        }
-    }
-
-    pub(super) fn raise_commit(&mut self, to: Offset) {
-        assert!(to >= self.commit, "the commit went back from {:?} to {to:?}", self.commit);
-        self.commit = to;
-    }
-
-    pub(super) fn token_refused(token: Token, why: Lost, turn: &mut Turn) {
-        turn.done.push((token, Err(why)));
-    }
-
-    /// What is always true; O(1).
-    fn check(&self) {
-        let (end, base) = (self.store.end(), self.store.entries().base());
-        assert!(self.commit <= end.end, "committed {:?} of {end:?}", self.commit);
-        assert!(self.applied <= self.commit, "applied {:?} of {:?}", self.applied, self.commit);
-        assert!(base.end <= self.commit, "dropped {base:?}, committed {:?}", self.commit);
-        assert!(self.store.durable() <= end.end, "durable {:?} of {end:?}", self.store.durable());
-        assert!(end.epoch <= self.hard.epoch, "an entry of {end:?} in {:?}", self.hard.epoch);
-        match &self.role {
-            Role::Leader(leading) => {
-                assert_eq!(end.epoch, self.hard.epoch, "a leader begins with an entry of its own");
-                assert!(
-                    leading.first < leading.ready && leading.ready <= end.end,
-                    "{:?} {end:?}",
-                    leading.ready
-                );
-                assert_eq!(self.hard.voted, Some(self.settings.me), "a leader voted for itself");
-            }
-            Role::Candidate(_) => {
-                assert_eq!(self.hard.voted, Some(self.settings.me), "a candidate voted for itself");
-            }
-            Role::Follower(following) => assert_ne!(following.leader, self.settings.me.id, "{:?}", self.hard),
-            Role::Unattached { .. } | Role::Prospective { .. } => {}
-        }
     }
 
     /// What is always true; O(n), for tests and the simulator.
