@@ -20,6 +20,7 @@ fn run(params: &RunParams) -> RunReport {
             producer.window = dice.between(20, 80) as usize;
             producer.linger = std::time::Duration::ZERO;
         }
+        plan.sequencers = dice.between(1, 3) as usize;
         plan.fault(5, Fault::Reset)
             .fault(3, Fault::CutOff)
             .fault(2, Fault::Kill)

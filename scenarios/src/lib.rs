@@ -12,12 +12,16 @@ mod failed_sync;
 mod hostile_client;
 mod idempotent_retries;
 mod kill_restart;
+mod lying_disk;
+mod metadata;
+mod misplaced;
 mod mutants;
 mod network;
 mod power_cut;
 mod retention_roll;
 mod slow_disk;
 mod steady;
+mod stories;
 mod torn_tail;
 
 use dejaq_sim::runner::{Scenario, Tables};
@@ -38,8 +42,39 @@ pub const SCENARIOS: &[Scenario] = &[
     retention_roll::RETENTION_ROLL,
     idempotent_retries::IDEMPOTENT_RETRIES,
     network::NETWORK,
+    lying_disk::LYING_DISK,
+    misplaced::MISPLACED,
+    metadata::METADATA,
+    metadata::METADATA_LOST,
+    stories::KILL,
+    stories::POWER_CUT,
+    stories::FAILED_SYNC,
+    stories::TORN_TAIL,
+    stories::DISK_FULL,
+    stories::RETENTION,
 ];
 
 /// What `dejaq-sim` offers.
-pub const TABLES: Tables =
-    Tables { scenarios: SCENARIOS, mutants: mutants::MUTANTS, testers: mutants::TESTERS };
+pub const TABLES: Tables = Tables {
+    scenarios: SCENARIOS,
+    mutants: mutants::MUTANTS,
+    testers: mutants::TESTERS,
+    regressions: include_str!("../regressions.txt"),
+};
+
+#[cfg(test)]
+mod tests {
+    use dejaq_sim::runner::{Regression, RunParams, Status};
+
+    use super::*;
+
+    #[test]
+    fn seeds_that_once_found_something_find_nothing() {
+        for known in Regression::all(TABLES.regressions).expect("the file is of its form") {
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == known.scenario);
+            let scenario = scenario.unwrap_or_else(|| panic!("{known:?} names no scenario"));
+            let report = (scenario.run)(&RunParams { seed: known.seed, ..RunParams::default() });
+            assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{known:?}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use dejaq_storage::model_disk::{DiskEvent, Latency, ModelDisk, Observer, Op, Pause, Platter, Setup};
 
+use crate::invariants::resurrection::is_metadata;
 use crate::rng::Dice;
 use crate::trace::Who;
 use crate::world::World;
@@ -43,6 +44,20 @@ pub struct Device {
     /// The model.
     pub platter: Platter,
     speed: Arc<Mutex<Speed>>,
+    metadata_writes: Arc<Mutex<Vec<LogWrite>>>,
+}
+
+/// One write to a segment of the metadata log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogWrite {
+    /// The partition's folder.
+    pub folder: String,
+    /// The base offset in the segment's name.
+    pub segment: u64,
+    /// Where it begins.
+    pub at: u64,
+    /// Where it ends.
+    pub end: u64,
 }
 
 impl Device {
@@ -52,7 +67,8 @@ impl Device {
         let speed = Arc::new(Mutex::new(Speed::default()));
         let dice = Mutex::new(world.streams().dice("disk-time", u64::from(node)));
         let clock = Clockwork { world: world.clone(), dice, speed: speed.clone() };
-        let witness = Witness { world: world.clone(), node };
+        let metadata_writes: Arc<Mutex<Vec<LogWrite>>> = Arc::default();
+        let witness = Witness { world: world.clone(), node, metadata_writes: metadata_writes.clone() };
         let platter = Platter::new(Setup {
             seed: world.streams().dice("disk", u64::from(node)).any(),
             capacity,
@@ -60,7 +76,18 @@ impl Device {
             latency: Some(Arc::new(clock)),
             observer: Some(Arc::new(witness)),
         });
-        Device { platter, speed }
+        Device { platter, speed, metadata_writes }
+    }
+
+    /// What was written to the metadata log since [`Device::forget_metadata_writes`], oldest first.
+    #[must_use]
+    pub fn metadata_writes(&self) -> Vec<LogWrite> {
+        self.metadata_writes.lock().expect("nothing panics in here").clone()
+    }
+
+    /// Forgets them.
+    pub fn forget_metadata_writes(&self) {
+        self.metadata_writes.lock().expect("nothing panics in here").clear();
     }
 
     /// Changes the speed from now on.
@@ -92,11 +119,28 @@ impl Latency for Clockwork {
 struct Witness {
     world: World,
     node: u32,
+    metadata_writes: Arc<Mutex<Vec<LogWrite>>>,
+}
+
+impl Witness {
+    fn note_metadata(&self, event: &DiskEvent<'_>) {
+        let named = event.path.strip_prefix("partitions/").and_then(|rest| rest.split_once('/'));
+        let Some((folder, name)) = named.filter(|(folder, _)| is_metadata(folder)) else { return };
+        let base = name.strip_suffix(".log").and_then(|base| base.parse().ok());
+        if let Some(segment) = base {
+            let write =
+                LogWrite { folder: folder.to_owned(), segment, at: event.at, end: event.at + event.len };
+            self.metadata_writes.lock().expect("nothing panics in here").push(write);
+        }
+    }
 }
 
 impl Observer for Witness {
     fn event(&self, event: &DiskEvent<'_>, error: Option<ErrorKind>) {
         let who = Who { node: self.node, incarnation: 0 };
+        if event.op == Op::Write && error.is_none() {
+            self.note_metadata(event);
+        }
         let path = u64::from(crc32fast::hash(event.path.as_bytes()));
         let failed = error.map_or(0, |kind| u64::from(crc32fast::hash(format!("{kind:?}").as_bytes())));
         let words = [event.op as u64, path, event.at, event.len, u64::from(event.crc), failed];

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 
 pub use content::{CrashMode, SECTOR};
-pub use faults::{Fault, FaultReport, Plan, Rates};
+pub use faults::{Damage, Fault, FaultReport, Plan, Rates};
 pub use observe::{Counter, DiskEvent, Latency, Observer, Op, Pause};
 
 use crate::disk::{DirEntry, Disk, DiskFile, Open};
@@ -168,6 +168,30 @@ impl Platter {
     /// Flips the bits of `mask` in one byte, on the device and in the cache. False if the file is not that long.
     pub fn rot(&self, path: &Path, byte: u64, mask: u8) -> bool {
         self.shared.state().rot(path, byte, mask)
+    }
+
+    /// Every place that was damaged in silence (rot, lost and misdirected writes) in a file that still has a name, oldest
+    /// first: with [`Damage::undo`] a checker sees what the disk should hold.
+    #[must_use]
+    pub fn damage(&self) -> Vec<Damage> {
+        self.shared.state().damage()
+    }
+
+    /// Misdirected writes land only in files whose path contains this; empty: in any.
+    pub fn set_victims(&self, path_contains: &str) {
+        self.shared.state().faults.victims = path_contains.to_owned();
+    }
+
+    /// Whether an aborted journal left the file system read-only ([`Fault::JournalAbort`]).
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.shared.state().is_read_only()
+    }
+
+    /// Writes what file `from` durably holds over file `onto`, as far as both go: blocks that landed in the wrong file.
+    /// False if either is not there, or nothing changed.
+    pub fn misplace(&self, from: &Path, onto: &Path) -> bool {
+        self.shared.state().misplace(from, onto)
     }
 
     /// Faults that struck so far, and of those that damaged content how many were met by a read.

@@ -124,7 +124,7 @@ impl<R: Runtime> ControlPlane<R> {
 
 fn refusal(why: Unavailable) -> Refusal {
     let code = match why {
-        Unavailable::Late => ErrorCode::REQUEST_TIMED_OUT,
+        Unavailable::Late | Unavailable::Unsure => ErrorCode::REQUEST_TIMED_OUT,
         Unavailable::Full => ErrorCode::KAFKA_STORAGE_ERROR,
         Unavailable::Stopped => ErrorCode::NOT_CONTROLLER,
     };

@@ -20,7 +20,7 @@ pub const MAX_PARTITIONS_PER_REQUEST: usize = 10_000;
 pub const MAX_MESSAGE_BYTES: usize = 2000;
 
 /// Records that are decided but not durable.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Draft {
     image: Image,
     records: Vec<Record>,

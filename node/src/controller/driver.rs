@@ -14,7 +14,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dejaq_storage::{DataDir, mutant};
+use dejaq_storage::{DataDir, mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
@@ -49,7 +49,7 @@ pub struct Committed<A> {
     pub end: Offset,
 }
 
-/// Why there is no answer. Whether the request takes effect is known only for `Full`: it does not.
+/// Why there is no answer. Whether the request takes effect is known only for `Full` and `Stopped`: it does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// Answer REQUEST_TIMED_OUT.
@@ -58,9 +58,13 @@ pub enum Unavailable {
     /// Answer KAFKA_STORAGE_ERROR: nothing was changed.
     #[error("the disk is full: metadata cannot be changed now")]
     Full,
-    /// Answer NOT_CONTROLLER: this node's controller has stopped.
+    /// Answer NOT_CONTROLLER: this node's controller had stopped before it looked at the request.
     #[error("the controller of this node has stopped")]
     Stopped,
+    /// Answer REQUEST_TIMED_OUT, never NOT_CONTROLLER, which would prove that nothing was done: the records are written, and
+    /// only a restart will tell whether they are there.
+    #[error("the disk failed while the change was written: whether it is in effect is known after a restart")]
+    Unsure,
 }
 
 type Reply<A> = Result<Committed<A>, Unavailable>;
@@ -327,14 +331,22 @@ impl<R: Runtime> Driver<R> {
                 release(releases, Err(Unavailable::Full));
                 return Ok(());
             }
-            Err(why @ WriteError::Sealed(_)) => return Err(why),
+            Err(why @ WriteError::Sealed(_)) => {
+                release(releases, Err(Unavailable::Unsure));
+                return Err(why);
+            }
         };
         let mut releases = Some(releases);
         if mutant!(36) {
-            // The planted bug: the answer leaves before its records are durable.
+            // The planted bug: the change is published and answered before its records are durable.
+            self.published.publish(Arc::new(draft.clone().into_image(end)));
             release(releases.take().unwrap_or_default(), Ok(end));
         }
-        self.sync().await?;
+        if let Err(why) = self.sync().await {
+            mark!("a change of the metadata ends in doubt");
+            release(releases.unwrap_or_default(), Err(Unavailable::Unsure));
+            return Err(why);
+        }
         tell(&self.image, draft.records());
         self.image = Arc::new(draft.into_image(end));
         self.published.publish(self.image.clone());

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dejaq_storage::{
     AppendError, Appended, CloseError, Disk, Flush, FlushError, Log, LogConfig, LogIdentity, ProducerSummary,
-    mark,
+    mark, mutant,
 };
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use tokio::sync::oneshot;
@@ -243,8 +243,12 @@ impl<R: Runtime> Partition<R> {
             let Some(log) = turn.log.as_mut() else { return Ok(None) };
             let flush = log.begin_flush()?;
             let flushed = log.flushed();
-            if flush.is_some() {
+            if let Some(flush) = &flush {
                 turn.step(Event::FlushBegan);
+                if mutant!(23) {
+                    // The planted bug: the flushed end is told before the sync has returned.
+                    turn.step(Event::Flushed { end: flush.end() });
+                }
             } else if flushed > turn.leader.flushed_end() {
                 turn.step(Event::Flushed { end: flushed });
             }

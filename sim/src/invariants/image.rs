@@ -4,8 +4,10 @@
 //! the product's reading cannot hide itself. Leaves out: judging. Layout: a folder a partition under `partitions/`,
 //! segments named by 20 digits and `.log`; batches are Kafka's v2 (KIP-98).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use dejaq_storage::model_disk::Damage;
 
 use super::side_file::Records;
 
@@ -22,6 +24,8 @@ pub struct Batch {
     pub crc: u32,
     /// Whether the bytes agree with that CRC.
     pub intact: bool,
+    /// The base offset in the name of its segment.
+    pub segment: u64,
     /// Where it begins in its segment.
     pub at: u64,
     /// How many bytes it takes.
@@ -57,12 +61,46 @@ impl Logs {
             }
         }
         let mut logs = Logs::default();
-        for (place, bytes) in segments {
-            let side_file = side_files.get(&place).copied().unwrap_or_default();
-            let records = Records::of(&place.0, place.1, side_file);
-            batches(bytes, &records, logs.0.entry(place.0).or_default());
+        for ((folder, base), bytes) in segments {
+            let side_file = side_files.get(&(folder.clone(), base)).copied().unwrap_or_default();
+            let records = Records::of(&folder, base, side_file);
+            let log = logs.0.entry(folder).or_default();
+            let known = log.len();
+            batches(bytes, &records, log);
+            log[known..].iter_mut().for_each(|batch| batch.segment = base);
         }
         logs
+    }
+
+    /// Reads the logs out of the files of an image in which silent damage is undone: what the disk would hold if it had
+    /// done its duty. A product that leaves damaged bytes alone, as it must, shows all its batches.
+    #[must_use]
+    pub fn undamaged(mut files: Vec<(PathBuf, Vec<u8>)>, damage: &[Damage]) -> Logs {
+        heal(&mut files, damage);
+        Logs::of(&files)
+    }
+
+    /// The batches that silent damage strikes, by partition folder, as (first, last) offset.
+    #[must_use]
+    pub fn struck(
+        mut files: Vec<(PathBuf, Vec<u8>)>,
+        damage: &[Damage],
+    ) -> BTreeMap<String, BTreeSet<(i64, i64)>> {
+        let mut struck: BTreeMap<String, BTreeSet<(i64, i64)>> = BTreeMap::new();
+        let present = heal(&mut files, damage);
+        for damage in damage.iter().zip(present).filter_map(|(damage, present)| present.then_some(damage)) {
+            let Some((_, bytes)) = files.iter().find(|(path, _)| *path == damage.path) else { continue };
+            let end = damage.at + damage.is.len() as u64;
+            if let Some((folder, _)) = segment(&damage.path, ".log") {
+                let hit = |batch: &&Batch| batch.at < end && damage.at < batch.at + batch.bytes;
+                let batches = Logs::of_segment(bytes);
+                let ranges = batches.iter().filter(hit).map(|batch| (batch.base, batch.last));
+                struck.entry(folder).or_default().extend(ranges);
+            } else if let Some((folder, base)) = segment(&damage.path, ".sum") {
+                struck.entry(folder).or_default().extend(side_records(bytes, base, damage.at, end));
+            }
+        }
+        struck
     }
 
     /// The batches of one segment, without regard to its side file.
@@ -80,29 +118,33 @@ impl Logs {
     }
 }
 
-/// Where the logs of one disk begin by their `start` files, by partition folder.
-#[derive(Debug, Clone, Default)]
-pub struct Starts(BTreeMap<String, i64>);
-
-impl Starts {
-    /// Reads them out of the files of an image: 10 bytes of front, the offset, 4 bytes of checksum. What is damaged on
-    /// purpose reads as 0, which claims more and not less.
-    #[must_use]
-    pub fn of(files: &[(PathBuf, Vec<u8>)]) -> Starts {
-        let read = |(path, bytes): &(PathBuf, Vec<u8>)| {
-            let is_start = path.file_name()? == "start" && path.starts_with("partitions");
-            let folder = path.parent()?.file_name()?.to_str()?;
-            let offset = bytes.get(10..18).filter(|_| is_start && bytes.len() == 22)?;
-            Some((folder.to_owned(), i64::from_be_bytes(offset.try_into().expect("eight bytes"))))
-        };
-        Starts(files.iter().filter_map(read).collect())
+/// Undoes damage, the newest first; tells of each whether it was still there.
+fn heal(files: &mut [(PathBuf, Vec<u8>)], damage: &[Damage]) -> Vec<bool> {
+    let mut present = vec![false; damage.len()];
+    for (damage, present) in damage.iter().zip(&mut present).rev() {
+        let content = files.iter_mut().find(|(path, _)| *path == damage.path);
+        *present = content.is_some_and(|(_, content)| damage.undo(content));
     }
+    present
+}
 
-    /// The first offset of a log: 0 if nothing ever moved it.
-    #[must_use]
-    pub fn get(&self, folder: &str) -> i64 {
-        self.0.get(folder).copied().unwrap_or(0)
+/// The batches of which a side file's bytes `[from, to)` speak: 32 bytes a record, the first one a header, those with the
+/// highest bit set no batches; first and last offset, relative to the segment's, at bytes 8 and 12. Without its record a
+/// batch cannot be told from one of another place, so it counts as destroyed.
+fn side_records(bytes: &[u8], base: u64, from: u64, to: u64) -> Vec<(i64, i64)> {
+    let mut found = Vec::new();
+    for (ordinal, record) in bytes.chunks_exact(32).enumerate().skip(1) {
+        let at = ordinal as u64 * 32;
+        let is_hit = at < to && from < at + 32;
+        if is_hit && record[0] & 0x80 == 0 {
+            let offset = |at: usize| {
+                let relative: [u8; 4] = record[at..at + 4].try_into().expect("four bytes");
+                base as i64 + i64::from(u32::from_be_bytes(relative))
+            };
+            found.push((offset(8), offset(12)));
+        }
     }
+    found
 }
 
 fn segment(path: &Path, suffix: &str) -> Option<(String, u64)> {
@@ -129,7 +171,7 @@ fn batches(segment: &[u8], records: &Records, to: &mut Vec<Batch>) {
         let at = (segment.len() - bytes.len()) as u64;
         let last = base.saturating_add(i64::from(delta));
         let recorded = records.has(at, bytes, end as u64, base, last);
-        to.push(Batch { base, last, epoch, crc, intact, at, bytes: end as u64, recorded });
+        to.push(Batch { base, last, epoch, crc, intact, segment: 0, at, bytes: end as u64, recorded });
         bytes = &bytes[end..];
     }
 }
@@ -174,6 +216,23 @@ pub(super) mod tests {
     #[test]
     fn the_checkers_crc_is_kafkas() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
+
+    #[test]
+    fn damage_is_undone_and_names_the_batches_that_it_strikes() {
+        let path = PathBuf::from("partitions/ab-0/00000000000000000000.log");
+        let whole = [batch(0, 3, 1), batch(3, 2, 1), batch(5, 1, 1)].concat();
+        let mut rotten = whole.clone();
+        rotten[75] ^= 4; // in the base offset of the second batch
+        let damage = Damage { path: path.clone(), at: 75, was: vec![whole[75]], is: vec![rotten[75]] };
+        let files = vec![(path.clone(), rotten)];
+        assert_eq!(Logs::of(&files).0["ab-0"][1].base, 3 | 4 << 16, "the parser is misled");
+        let bases = |logs: &Logs| logs.0["ab-0"].iter().map(|batch| batch.base).collect::<Vec<_>>();
+        assert_eq!(bases(&Logs::undamaged(files.clone(), std::slice::from_ref(&damage))), [0, 3, 5]);
+        let struck =
+            |files: &[(PathBuf, Vec<u8>)]| Logs::struck(files.to_vec(), std::slice::from_ref(&damage));
+        assert_eq!(struck(&files)["ab-0"], BTreeSet::from([(3, 4)]));
+        assert!(struck(&[(path, whole)]).is_empty(), "what was written over is no damage any more");
     }
 
     #[test]

@@ -9,12 +9,18 @@
 //! | `order` | LOG-1: offsets ascend without a gap or a repeat within a log | CORRECTNESS 1.1 |
 //! | `recovery` | LOG-3, LOG-12: what a sync covered is there after a crash, the same bytes | CORRECTNESS 1.1, PAR FAST'18 |
 //! | `resurrection` | LOG-4: what was deleted or never written does not appear after a crash | CORRECTNESS 1.1 |
+//! | `clean` | LOG-8: where the marker of a clean shutdown stands, nothing is unsynced | CORRECTNESS 1.1 |
+//! | `start` | LOG-14: nothing is deleted before the start that permits it is durable | CORRECTNESS 1.1 |
+//! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
+pub mod acknowledged;
+pub mod clean;
 pub mod image;
 pub mod order;
 pub mod recovery;
 pub mod resurrection;
 mod side_file;
+pub mod start;
 
 /// A property that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

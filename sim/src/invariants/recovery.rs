@@ -1,59 +1,62 @@
 //! LOG-3 and LOG-12: what was durable when the power went is there after recovery, batch for batch.
 //!
 //! Source: CORRECTNESS.md 1.1; Alagappan et al., FAST'18 (crash against corruption). Damage that was injected on purpose
-//! is left out by the caller's `spared`. Called when a node has recovered from a crash.
+//! is undone in the images: a recovery that leaves damaged bytes where they are, as it must, passes. Called when a node
+//! has recovered from a crash.
+//!
+//! What counts as durable is [`promised`]: the batches of the durable image from the place on where the dead process's log
+//! began, up to the first hole, or the first that lacks its record in the side file. What lies below had been let go of;
+//! behind a hole nothing can have been promised, since a flush that ended well covers everything below its end, with records.
+
+use std::collections::BTreeMap;
 
 use super::Broken;
-use super::image::{Batch, Logs, Starts};
+use super::image::{Batch, Logs};
 
-/// Every intact batch of `durable` that is not below the present start stands in `now`, unchanged.
+/// Every batch of `durable` stands in `now`, unchanged. Only what `let_go` allows may be missing: offsets below a start
+/// that was asked for.
 #[must_use]
-pub fn check(
-    durable: &Logs,
-    now: &Logs,
-    starts: &Starts,
-    spared: impl Fn(&str, &Batch) -> bool,
-) -> Vec<Broken> {
+pub fn check(durable: &Logs, now: &Logs, let_go: impl Fn(&str, &Batch) -> bool) -> Vec<Broken> {
     let mut broken = Vec::new();
     for (folder, before) in &durable.0 {
-        let Some(after) = now.0.get(folder) else { continue }; // the partition was deleted since
-        let start = starts.get(folder);
-        for batch in
-            before.iter().filter(|batch| batch.intact && batch.last >= start && !spared(folder, batch))
-        {
-            // Not a binary search: a rotten base offset leaves the list unsorted.
-            match after.iter().find(|known| known.base == batch.base) {
-                Some(known) if known.is(batch) => {}
-                Some(known) => {
-                    let evidence = format!("{folder}: {batch:?} was durable, now there is {known:?}");
-                    broken.push(Broken { name: "LOG-3", evidence });
-                }
+        let after = now.0.get(folder).map_or(&[][..], Vec::as_slice);
+        let by_base: BTreeMap<i64, &Batch> = after.iter().map(|batch| (batch.base, batch)).collect();
+        for batch in before.iter().filter(|batch| batch.intact) {
+            let evidence = match by_base.get(&batch.base) {
+                Some(known) if known.is(batch) => continue,
+                Some(known) => format!("{folder}: {batch:?} was durable, now there is {known:?}"),
+                None if let_go(folder, batch) => continue,
                 None => {
-                    let end = after.last().map_or(start, |batch| batch.last + 1);
-                    let evidence =
-                        format!("{folder}: {batch:?} was durable and is gone, the log ends at {end}");
-                    broken.push(Broken { name: "LOG-3", evidence });
+                    let (from, end) = span(after);
+                    format!("{folder}: {batch:?} was durable and is gone, the log is [{from}, {end})")
                 }
-            }
+            };
+            broken.push(Broken { name: "LOG-3", evidence });
         }
     }
     broken
 }
 
-/// What of a durable image counts: the run of batches with their records from the start of the log on, without a hole.
-/// A later segment may be durable before the tail of the one in front of it is, and a batch before its record (one sync
-/// covers both, but does not end for both at once); nothing of it was promised then.
+fn span(log: &[Batch]) -> (i64, i64) {
+    (log.first().map_or(0, |batch| batch.base), log.last().map_or(0, |batch| batch.last + 1))
+}
+
+/// What of a durable image was promised: see the module. `before` is what the process itself had.
 #[must_use]
-pub fn prefix(durable: &Logs, starts: &Starts) -> Logs {
+pub fn promised(durable: &Logs, before: &Logs) -> Logs {
     let mut counted = Logs::default();
     for (folder, batches) in &durable.0 {
-        if batches.first().is_none_or(|first| first.base > starts.get(folder)) {
-            continue;
+        let Some(first) = before.0.get(folder).and_then(|log| log.first()) else { continue };
+        let mut next = first.base;
+        let mut run = Vec::new();
+        for batch in batches.iter().skip_while(|batch| batch.last < first.base) {
+            if batch.base != next || !batch.recorded {
+                break;
+            }
+            next = batch.last + 1;
+            run.push(*batch);
         }
-        let holes = batches.windows(2).position(|pair| pair[1].base != pair[0].last + 1);
-        let end = holes.map_or(batches.len(), |at| at + 1);
-        let end = batches[..end].iter().position(|batch| !batch.recorded).unwrap_or(end);
-        counted.0.insert(folder.clone(), batches[..end].to_vec());
+        counted.0.insert(folder.clone(), run);
     }
     counted
 }
@@ -67,36 +70,42 @@ mod tests {
         Logs::of(&[("partitions/a-0/00000000000000000000.log".into(), batches.concat())])
     }
 
-    fn starts(at: i64) -> Starts {
-        let bytes = [vec![0; 10], at.to_be_bytes().to_vec(), vec![0; 4]].concat();
-        Starts::of(&[("partitions/a-0/start".into(), bytes)])
+    fn recorded(batches: &[Vec<u8>]) -> Logs {
+        let mut logs = logs(batches);
+        logs.0.values_mut().flatten().for_each(|batch| batch.recorded = true);
+        logs
     }
 
     #[test]
-    fn only_a_run_from_the_start_counts_as_durable() {
-        let recorded = |batches: &[Vec<u8>]| {
-            let mut logs = logs(batches);
-            logs.0.values_mut().flatten().for_each(|batch| batch.recorded = true);
-            logs
-        };
-        let from = |at: i64, batches: &[Vec<u8>]| prefix(&recorded(batches), &starts(at)).batches();
-        assert_eq!(from(0, &[batch(0, 1, 1), batch(2, 1, 1)]), 1);
-        assert_eq!(from(0, &[batch(1, 1, 1)]), 0);
-        assert_eq!(from(1, &[batch(1, 1, 1)]), 1);
-        assert_eq!(prefix(&recorded(&[batch(1, 1, 1)]), &Starts::default()).batches(), 0, "no file says 0");
-        assert_eq!(prefix(&logs(&[batch(0, 1, 1)]), &Starts::default()).batches(), 0, "without a record");
+    fn a_run_without_a_hole_from_where_the_log_began_counts_as_durable() {
+        let before = logs(&[batch(0, 1, 1), batch(1, 1, 1), batch(2, 1, 1)]);
+        assert_eq!(promised(&recorded(&[batch(0, 1, 1), batch(2, 1, 1)]), &before).batches(), 1);
+        assert_eq!(promised(&recorded(&[batch(1, 1, 1)]), &before).batches(), 0, "a hole in front");
+        assert_eq!(promised(&logs(&[batch(0, 1, 1)]), &before).batches(), 0, "without a record");
+    }
+
+    #[test]
+    fn a_hole_among_batches_that_were_let_go_of_hides_nothing_behind_it() {
+        let before = logs(&[batch(3, 1, 1), batch(4, 1, 1)]);
+        let durable = recorded(&[batch(0, 1, 1), batch(2, 1, 1), batch(3, 1, 1), batch(4, 1, 1)]);
+        assert_eq!(promised(&durable, &before).batches(), 2);
     }
 
     #[test]
     fn a_lost_and_a_changed_batch_are_found() {
         let durable = logs(&[batch(0, 1, 1), batch(1, 1, 1)]);
-        let found =
-            |now: &[Vec<u8>], start: i64| check(&durable, &logs(now), &starts(start), |_, _| false).len();
-        assert_eq!(found(&[batch(0, 1, 1), batch(1, 1, 1), batch(2, 1, 2)], 0), 0);
-        assert_eq!(found(&[batch(0, 1, 1)], 0), 1);
-        assert_eq!(found(&[batch(0, 1, 1), batch(1, 1, 2)], 0), 1);
-        assert_eq!(found(&[batch(1, 1, 1)], 0), 1);
-        assert_eq!(found(&[batch(1, 1, 1)], 1), 0, "below the start");
-        assert_eq!(found(&[], 0), 2);
+        let same = logs(&[batch(0, 1, 1), batch(1, 1, 1), batch(2, 1, 2)]);
+        assert!(check(&durable, &same, |_, _| false).is_empty());
+        assert_eq!(check(&durable, &logs(&[batch(0, 1, 1)]), |_, _| false).len(), 1);
+        assert_eq!(check(&durable, &logs(&[batch(0, 1, 1), batch(1, 1, 2)]), |_, _| false).len(), 1);
+        assert_eq!(check(&durable, &Logs::default(), |_, _| false).len(), 2, "the whole folder");
+    }
+
+    #[test]
+    fn a_head_may_go_only_if_somebody_let_go_of_it() {
+        let durable = logs(&[batch(0, 1, 1), batch(1, 1, 1)]);
+        let beheaded = logs(&[batch(1, 1, 1)]);
+        assert_eq!(check(&durable, &beheaded, |_, _| false).len(), 1);
+        assert!(check(&durable, &beheaded, |_, batch| batch.last < 1).is_empty());
     }
 }

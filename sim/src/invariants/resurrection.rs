@@ -6,30 +6,43 @@
 use super::Broken;
 use super::image::{Batch, Logs};
 
-/// The metadata log takes its epochs from itself: a start whose records were lost with the power may use one again, and
-/// nobody saw it. A quorum persists its terms apart from the log (MQ-2); until then this log is left out here.
+/// The metadata log of a single node takes its epochs from itself: a start whose records were lost with the power may
+/// use one again. What it appended since is told by where this incarnation wrote, not by the epoch alone.
 const METADATA: &str = "00000000000000000000000000000001-";
 
-/// Every batch of the recovered logs stood in the log before, unchanged, unless it carries a leader epoch that did
-/// not exist then: the epoch is bumped at every start, so such a batch was appended since. A start that only the dead
-/// process had advanced in memory may come back lower: `durable` is what it may come back to.
+/// Whether a folder is that of the metadata log.
+#[must_use]
+pub fn is_metadata(folder: &str) -> bool {
+    folder.starts_with(METADATA)
+}
+
+/// Every batch of the recovered logs stood in the log before, unchanged, unless it was appended since: it carries a leader
+/// epoch that did not exist then (the epoch is bumped at every start); in the metadata log, one above all that were
+/// durable, at a place that was `written` since. A start that only the dead process had advanced in memory may come back lower:
+/// `durable` is what it may come back to.
 #[must_use]
 pub fn check(
     before: &Logs,
     durable: &Logs,
     recovered: &Logs,
-    spared: impl Fn(&str, &Batch) -> bool,
+    written: impl Fn(&str, &Batch) -> bool,
 ) -> Vec<Broken> {
     let mut broken = Vec::new();
-    for (folder, after) in recovered.0.iter().filter(|(folder, _)| !folder.starts_with(METADATA)) {
+    for (folder, after) in &recovered.0 {
         let Some(old) = before.0.get(folder) else { continue };
-        let newest = old.iter().map(|batch| batch.epoch).max();
+        let newest = old.iter().map(|batch| batch.epoch).max().unwrap_or(-1);
         let stood = |logs: &[Batch], batch: &Batch| {
             logs.binary_search_by_key(&batch.base, |known| known.base).is_ok_and(|at| logs[at].is(batch))
         };
         let durable: &[Batch] = durable.0.get(folder).map_or(&[], Vec::as_slice);
-        for batch in after.iter().filter(|batch| newest.is_some_and(|newest| batch.epoch <= newest)) {
-            if !stood(old, batch) && !stood(durable, batch) && !spared(folder, batch) {
+        let safe = durable.iter().map(|batch| batch.epoch).max().unwrap_or(-1);
+        for batch in after {
+            let appended = if is_metadata(folder) {
+                batch.epoch > safe && written(folder, batch)
+            } else {
+                batch.epoch > newest
+            };
+            if !appended && !stood(old, batch) && !stood(durable, batch) {
                 let evidence = format!("{folder}: {batch:?} was not in the log before the crash");
                 broken.push(Broken { name: "LOG-4", evidence });
             }
@@ -50,9 +63,25 @@ mod tests {
         };
         let none = Logs::default();
         let before = logs(&[batch(3, 1, 1)]);
-        let check = |recovered: &[Vec<u8>]| check(&before, &none, &logs(recovered), |_, _| false).len();
+        let check = |recovered: &[Vec<u8>]| check(&before, &none, &logs(recovered), |_, _| true).len();
         assert_eq!(check(&[batch(3, 1, 1), batch(4, 1, 2)]), 0, "appended since");
         assert_eq!(check(&[batch(2, 1, 1), batch(3, 1, 1)]), 1, "from below the start");
         assert_eq!(check(&[batch(3, 1, 1), batch(4, 1, 1)]), 1, "never written");
+    }
+
+    #[test]
+    fn in_the_metadata_log_only_what_this_start_wrote_may_be_new() {
+        let logs = |batches: &[Vec<u8>]| {
+            let path = format!("partitions/{METADATA}0/00000000000000000000.log");
+            Logs::of(&[(path.into(), batches.concat())])
+        };
+        let (durable, before) = (logs(&[batch(0, 1, 1)]), logs(&[batch(0, 1, 1), batch(1, 1, 2)]));
+        let check = |recovered: &[Vec<u8>], written: bool| {
+            check(&before, &durable, &logs(recovered), |_, batch| written && batch.base > 0).len()
+        };
+        let reused = [batch(0, 1, 1), batch(1, 2, 2)];
+        assert_eq!(check(&reused, true), 0, "the epoch of a lost start is used again");
+        assert_eq!(check(&reused, false), 1, "nobody wrote it");
+        assert_eq!(check(&[batch(0, 1, 1), batch(1, 2, 1)], true), 1, "a durable epoch is not used again");
     }
 }

@@ -46,6 +46,74 @@ pub struct Seen {
     pub digest: u32,
 }
 
+/// What became of an admin request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// It was carried out.
+    Ok,
+    /// It was refused, and nothing was done.
+    No,
+    /// Anything else.
+    Maybe,
+}
+
+/// A topic as an admin client was shown it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopicSeen {
+    /// Its id in hex; zeros where nobody told.
+    pub id: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// The setting that the workload alters.
+    pub value: i64,
+}
+
+/// What an admin client asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AdminAct {
+    /// A new topic.
+    Create {
+        /// How many partitions.
+        partitions: i32,
+        /// Its setting.
+        value: i64,
+        /// The id that the answer named; zeros if there was none.
+        id: String,
+    },
+    /// The end of the topic.
+    Delete,
+    /// Another value of the setting.
+    Set {
+        /// The value.
+        value: i64,
+    },
+    /// More partitions.
+    Grow {
+        /// How many then.
+        partitions: i32,
+    },
+    /// How it stands.
+    Look {
+        /// What was shown; `None`: there is no such topic.
+        found: Option<TopicSeen>,
+    },
+}
+
+/// A request about a topic's metadata. A topic belongs to one client, which asks one thing at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminOp {
+    /// The topic's name.
+    pub topic: String,
+    /// What was asked.
+    pub act: AdminAct,
+    /// The answer.
+    pub told: Told,
+    /// When it was asked.
+    pub begun: u64,
+    /// When the answer, or its lack, was known.
+    pub done: u64,
+}
+
 /// One event of a history, in the order of `done` (or of `begun` for what never ended).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -71,6 +139,8 @@ pub enum Event {
         /// When it was asked.
         begun: u64,
     },
+    /// An admin client asked for something.
+    Admin(AdminOp),
     /// The log start was moved by will (DeleteRecords, or retention that the workload drove): below it, silence is no loss.
     Trimmed {
         /// Where.

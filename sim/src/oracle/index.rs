@@ -100,6 +100,7 @@ impl<'h> Index<'h> {
             }
             Event::Destroyed { part, from, last } => self.parts[*part].destroyed.push((*from, *last)),
             Event::PowerCut { at } => self.power_cuts.push(*at),
+            Event::Admin(_) => {} // see `metadata`
             Event::Drained { part, start, end, records } => {
                 verdict.counts.drained += records.len();
                 let part = &mut self.parts[*part];

@@ -8,7 +8,8 @@
 //! History ─► index (who wrote what, which value stands at which offset)
 //!              ├─► presence: lost, phantom, changed, duplicate, inconsistent, offset mismatch
 //!              ├─► order:    nonmonotonic send, realtime append, stale end offset
-//!              └─► reading:  poll skip, poll going back, false out-of-range
+//!              ├─► reading:  poll skip, poll going back, false out-of-range
+//!              └─► metadata: topics that do not stand as was answered
 //! ```
 //!
 //! The excuses are counted, not hidden: a record that was never promised to survive a power cut may be missing after
@@ -16,6 +17,7 @@
 
 mod history;
 mod index;
+mod metadata;
 mod order;
 mod presence;
 mod reading;
@@ -24,7 +26,10 @@ mod tests;
 
 use std::fmt;
 
-pub use history::{Acks, BadHistory, Event, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp};
+pub use history::{
+    Acks, AdminAct, AdminOp, BadHistory, Event, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp, Told,
+    TopicSeen,
+};
 
 /// What is wrong with a history. Names follow Jepsen's Kafka tests where those have one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +62,11 @@ pub enum Anomaly {
     FalseOutOfRange,
     /// What survived a power cut is not a prefix of what was there.
     HoleAfterPowerCut,
+    /// An idempotent producer was told that its record is stored, but not where: the broker forgot one of its last five
+    /// batches.
+    OffsetUntold,
+    /// A topic does not stand as an admin client was answered.
+    LostMetadata,
 }
 
 /// One anomaly at one place.
@@ -124,5 +134,6 @@ pub fn judge(history: &History) -> Verdict {
     presence::check(&index, &mut verdict);
     order::check(&index, &mut verdict);
     reading::check(&index, &mut verdict);
+    metadata::check(history, &mut verdict);
     verdict
 }

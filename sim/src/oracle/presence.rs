@@ -6,15 +6,31 @@
 use std::collections::BTreeMap;
 
 use super::index::{Drain, Index, PartIndex};
-use super::{Anomaly, Outcome, SendOp, Verdict};
+use super::{Acks, Anomaly, Outcome, SendOp, Verdict};
 
 pub fn check(index: &Index<'_>, verdict: &mut Verdict) {
     for (number, part) in index.parts.iter().enumerate() {
         sightings(index, number, part, verdict);
         duplicates(index, part, verdict);
+        untold(part, verdict);
         if let Some(drain) = &part.drain {
             losses(index, part, drain, verdict);
         }
+    }
+}
+
+/// A client of ours has five batches under way at most, and the broker remembers as many: each retry can be told where
+/// its record stands.
+fn untold(part: &PartIndex<'_>, verdict: &mut Verdict) {
+    let untold = part.sends.iter().find(|send| {
+        send.idempotent && send.acks == Acks::All && matches!(send.outcome, Outcome::Ok { offset: None })
+    });
+    if let Some(send) = untold {
+        let text = format!(
+            "value {} was acknowledged after {} attempts without an offset",
+            send.value, send.attempts
+        );
+        verdict.report(Anomaly::OffsetUntold, &part.info.name, text);
     }
 }
 
@@ -99,7 +115,7 @@ fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &
             excused.entry(cut).or_default().extend(offset.map(|offset| (*send, offset)));
             continue;
         }
-        if offset.is_none() && send.acks == super::Acks::None {
+        if offset.is_none() && send.acks == Acks::None {
             verdict.counts.excused += 1; // acks=0: the "reply" is the client's own, nothing was promised
             continue;
         }

@@ -245,3 +245,59 @@ fn a_destroyed_record_may_be_missing_but_not_wrong() {
     assert_eq!(verdict.counts.excused, 1);
     story().drain(0, 2, &[(0, 9), (1, 2)]).is(&[Anomaly::Phantom]);
 }
+
+#[test]
+fn a_retry_that_is_not_told_where_its_record_stands_is_found() {
+    let story = Story::new(true).send(1, Outcome::Ok { offset: None });
+    story.drain(0, 1, &[(0, 1)]).is(&[Anomaly::OffsetUntold]);
+}
+
+fn admin(act: AdminAct, told: Told) -> Event {
+    Event::Admin(AdminOp { topic: "a".into(), act, told, begun: 0, done: 0 })
+}
+
+fn look(found: Option<(i32, i64)>) -> Event {
+    let found = found.map(|(partitions, value)| TopicSeen { id: "7".into(), partitions, value });
+    admin(AdminAct::Look { found }, Told::Ok)
+}
+
+fn created() -> Story {
+    let create = AdminAct::Create { partitions: 2, value: 5, id: "7".into() };
+    Story::new(true).event(admin(create, Told::Ok))
+}
+
+#[test]
+fn a_topic_that_does_not_stand_as_was_answered_is_found() {
+    created().event(look(Some((2, 5)))).is(&[]);
+    created().event(look(None)).is(&[Anomaly::LostMetadata]);
+    created().event(look(Some((2, 4)))).is(&[Anomaly::LostMetadata]);
+    let grown = || created().event(admin(AdminAct::Grow { partitions: 3 }, Told::Ok));
+    grown().event(look(Some((2, 5)))).is(&[Anomaly::LostMetadata]);
+    let set = || created().event(admin(AdminAct::Set { value: 6 }, Told::Ok));
+    set().event(look(Some((2, 6)))).is(&[]);
+    set().event(look(Some((2, 5)))).is(&[Anomaly::LostMetadata]);
+    let deleted = || created().event(admin(AdminAct::Delete, Told::Ok));
+    deleted().event(look(None)).is(&[]);
+    deleted().event(look(Some((2, 5)))).is(&[Anomaly::LostMetadata]);
+    let refused = created().event(admin(AdminAct::Set { value: 6 }, Told::No));
+    refused.event(look(Some((2, 6)))).is(&[Anomaly::LostMetadata]);
+}
+
+#[test]
+fn a_change_of_unknown_outcome_may_come_late_but_does_not_go_again() {
+    let maybe = || created().event(admin(AdminAct::Set { value: 6 }, Told::Maybe));
+    maybe().event(look(Some((2, 5)))).event(look(Some((2, 6)))).is(&[]);
+    maybe().event(look(Some((2, 6)))).event(look(Some((2, 5)))).is(&[Anomaly::LostMetadata]);
+}
+
+#[test]
+fn another_life_of_a_topic_is_not_the_one_that_was_created() {
+    let found = Some(TopicSeen { id: "8".into(), partitions: 2, value: 5 });
+    let another = || admin(AdminAct::Look { found: found.clone() }, Told::Ok);
+    created().event(another()).is(&[Anomaly::LostMetadata]);
+}
+
+#[test]
+fn a_change_that_nobody_looked_at_is_undecided() {
+    assert_eq!(created().is(&[]).undecided.len(), 1);
+}

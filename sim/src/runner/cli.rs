@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use super::batch::{self, Job, REPORT_PREFIX};
 use super::verdict::{self, Replay, RunReport, Status};
-use super::{RunParams, Tables, hunt, mutants, twice};
+use super::{Regression, RunParams, Tables, hunt, mutants, twice};
 
 /// Runs a DejaQ cluster in one thread, from a seed: the same broker code as in production, on a simulated disk,
 /// network and clock, with faults, while checkers watch.
@@ -104,6 +104,8 @@ enum Verb {
         #[arg(long, short)]
         jobs: Option<usize>,
     },
+    /// Runs every seed that once found something.
+    Regressions,
     /// Judges a client history in JSON lines, from the simulator or from real clients.
     Check {
         /// The file.
@@ -210,6 +212,18 @@ fn act(tables: Tables, verb: Verb) -> anyhow::Result<bool> {
             let bad = mutants::run(&tables, width(jobs), only, &verdict::commit())?;
             bad.iter().for_each(|line| println!("FAILED {line}"));
             Ok(bad.is_empty())
+        }
+        Verb::Regressions => {
+            let commit = verdict::commit();
+            let replay = |known: Regression| Replay {
+                commit: commit.clone(),
+                scenario: known.scenario,
+                seed: known.seed,
+                mutant: 0,
+                tester: 0,
+            };
+            let replays: Vec<Replay> = Regression::all(tables.regressions)?.into_iter().map(replay).collect();
+            run(&tables, &replays, width(None), true)
         }
         Verb::Check { history } => check(&history),
         Verb::One { scenario, seed, mutant, tester, trace, history } => {

@@ -97,6 +97,39 @@ pub struct Tables {
     pub mutants: &'static [Mutant],
     /// The tester's own.
     pub testers: &'static [TesterMutant],
+    /// Seeds that once found something: lines of scenario, seed, commit and story; `#` begins a remark.
+    pub regressions: &'static str,
+}
+
+/// A seed that once found something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Regression {
+    /// The scenario.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// The commit at which it was found.
+    pub commit: String,
+    /// What it was.
+    pub story: String,
+}
+
+impl Regression {
+    /// Reads the lines of a regressions file.
+    ///
+    /// # Errors
+    /// The first line that is not of the form.
+    pub fn all(text: &str) -> anyhow::Result<Vec<Regression>> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.map(Regression::parse).collect()
+    }
+
+    fn parse(line: &str) -> anyhow::Result<Regression> {
+        let mut words = line.splitn(4, char::is_whitespace);
+        let mut word = || words.next().ok_or_else(|| anyhow::anyhow!("`{line}`: scenario seed commit story"));
+        let (scenario, seed) = (word()?.to_owned(), word()?.parse()?);
+        Ok(Regression { scenario, seed, commit: word()?.to_owned(), story: word()?.trim().to_owned() })
+    }
 }
 
 impl Tables {

@@ -1,6 +1,6 @@
 //! The broker's machine in a story: starting, stopping and crashing it, with the log invariants at each recovery.
 //!
-//! Owns: which incarnation runs, whether it is ready, what stood on its disk at each crash, what was rotted on purpose.
+//! Owns: which incarnation runs, whether it is ready.
 //! Promises: when an incarnation says that it is ready, its logs are checked against every crash since the last check.
 //! Leaves out: when to crash (see `nemesis`).
 
@@ -16,13 +16,14 @@ use dejaq_storage::model_disk::{CrashMode, Rates};
 use dejaq_storage::{Log, LogConfig, OpenOptions, SpaceGuard};
 use tokio::sync::Notify;
 
+use super::ghost::Ghost;
 use super::plan::Plan;
 use super::recorder::Recorder;
 use crate::clock::WallClock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
-use crate::invariants::image::{Batch, Logs, Starts};
-use crate::invariants::{Broken, order, recovery, resurrection};
+use crate::invariants::image::Logs;
+use crate::invariants::{Broken, start};
 use crate::oracle::Event;
 use crate::runtime::SimRuntime;
 use crate::trace::Who;
@@ -38,6 +39,7 @@ pub struct BrokerNode(Arc<Inner>);
 struct Inner {
     world: World,
     cluster: Cluster,
+    recorder: Recorder,
     config: Config,
     state: Mutex<State>,
     changed: Notify,
@@ -48,17 +50,14 @@ struct State {
     stop: Option<Arc<Notify>>,
     ready: Option<Who>,
     failed: Option<String>,
-    /// What was durable, and what was there, at each crash that no recovery has been checked against.
-    crashes: Vec<(Logs, Logs)>,
-    /// Batches that were rotted on purpose, by partition folder, as (first, last) offset.
-    rotten: BTreeMap<String, Vec<(i64, i64)>>,
+    ghost: Ghost,
     broken: Option<Broken>,
     starts: u64,
     unclean_starts: u64,
 }
 
 impl BrokerNode {
-    pub(super) fn new(world: &World, plan: &Plan, keeps_page_cache: bool) -> Self {
+    pub(super) fn new(world: &World, plan: &Plan, recorder: &Recorder, keeps_page_cache: bool) -> Self {
         let cluster = Cluster::new(world, keeps_page_cache);
         cluster.add(BROKER, plan.capacity);
         cluster.device(BROKER).set_speed(plan.disk);
@@ -67,6 +66,7 @@ impl BrokerNode {
         BrokerNode(Arc::new(Inner {
             world: world.clone(),
             cluster,
+            recorder: recorder.clone(),
             config: plan.config.clone(),
             state: Mutex::default(),
             changed: Notify::new(),
@@ -121,25 +121,42 @@ impl BrokerNode {
 
     /// The broker serves: now its logs must hold what the crashes had to leave.
     fn recovered(&self, who: Who) {
-        let crashes = std::mem::take(&mut self.lock().crashes);
-        let files = self.device().platter.files();
-        let (now, starts) = (Logs::of(&files), Starts::of(&files));
-        let spared = |folder: &str, batch: &Batch| self.is_rotten(folder, batch);
-        let mut broken = order::check(&now, |folder| self.lock().rotten.contains_key(folder));
-        for (durable, before) in &crashes {
-            broken.extend(recovery::check(durable, &now, &starts, spared));
-            broken.extend(resurrection::check(before, durable, &now, spared));
-        }
-        self.0.world.event(who, "ready", &[now.batches() as u64], || format!("{} batches", now.batches()));
+        let device = self.device();
         let mut state = self.lock();
+        let unclean = state.ghost.is_unclean();
+        let (now, broken) = state.ghost.recovered(&device, &self.0.recorder);
+        self.0.world.event(who, "ready", &[now.batches() as u64], || format!("{} batches", now.batches()));
         state.ready = Some(who);
-        state.unclean_starts += u64::from(!crashes.is_empty());
-        if let Some(first) = broken.into_iter().next() {
+        state.unclean_starts += u64::from(unclean);
+        self.note(&mut state, broken);
+        drop(state);
+        self.0.changed.notify_waiters();
+    }
+
+    fn note(&self, state: &mut State, broken: Option<Broken>) {
+        if let Some(first) = broken {
             self.0.world.event(NOBODY, "broken", &[], || format!("{first:?}"));
             state.broken.get_or_insert(first);
         }
-        drop(state);
-        self.0.changed.notify_waiters();
+    }
+
+    /// Watches for a while that nothing is deleted too early; then waits for ever.
+    pub async fn watch_start(&self) {
+        for _ in 0..60 {
+            self.0.world.sleep(Duration::from_micros(250)).await;
+            let platter = self.device().platter;
+            if let Some(broken) = start::check(&platter.files(), &platter.durable_files()) {
+                self.blame(broken);
+                break;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
+    /// A finding of a checker outside of this module; the first one counts.
+    pub fn blame(&self, broken: Broken) {
+        let mut state = self.lock();
+        self.note(&mut state, Some(broken));
     }
 
     /// Waits until the broker serves.
@@ -151,6 +168,31 @@ impl BrokerNode {
             }
             if !self.runs() {
                 self.begin_start();
+            }
+            tokio::select! {
+                biased; // either is a reason to look again
+                () = changed => {}
+                () = self.0.world.sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    /// Starts the broker and waits for it to serve, or to give up.
+    ///
+    /// # Errors
+    /// Why it gave up.
+    pub async fn try_start(&self) -> Result<(), String> {
+        self.begin_start();
+        loop {
+            let changed = self.0.changed.notified();
+            {
+                let state = self.lock();
+                if let Some(failed) = &state.failed {
+                    return Err(failed.clone());
+                }
+                if state.ready.is_some() {
+                    return Ok(());
+                }
             }
             tokio::select! {
                 biased; // either is a reason to look again
@@ -176,31 +218,25 @@ impl BrokerNode {
         }
     }
 
-    fn down(&self) {
-        let platter = self.device().platter;
-        let before = Logs::of(&platter.files());
-        let durable = platter.durable_files();
-        let durable = recovery::prefix(&Logs::of(&durable), &Starts::of(&durable));
+    fn down(&self, power: bool) {
+        let device = self.device();
         let mut state = self.lock();
-        state.crashes.push((durable, before));
+        let broken = state.ghost.down(&device, power, &self.0.recorder);
+        self.note(&mut state, broken);
         state.ready = None;
         state.stop = None;
     }
 
     /// `kill -9`.
     pub fn kill(&self) {
-        self.down();
-        // A kill keeps what was written: all of it counts as durable for this crash.
-        if let Some((durable, before)) = self.lock().crashes.last_mut() {
-            *durable = before.clone();
-        }
+        self.down(false);
         self.0.cluster.kill(BROKER);
     }
 
     /// The power fails.
-    pub fn power_cut(&self, mode: CrashMode, recorder: &Recorder) {
-        self.down();
-        recorder.event(NOBODY, Event::PowerCut { at: self.0.world.now_ns() });
+    pub fn power_cut(&self, mode: CrashMode) {
+        self.down(true);
+        self.0.recorder.event(NOBODY, Event::PowerCut { at: self.0.world.now_ns() });
         self.0.cluster.power_cut(BROKER, mode);
     }
 
@@ -278,37 +314,33 @@ impl BrokerNode {
         self.0.cluster.start(node, main);
     }
 
-    /// Marks the batch around byte `at` of a segment as destroyed on purpose; `false` if there is none.
-    pub fn spare(&self, path: &Path, at: u64, recorder: &Recorder) -> bool {
-        let platter = self.device().platter;
-        let files = platter.durable_files();
-        let Some((_, bytes)) = files.iter().find(|(known, _)| known == path) else { return false };
-        let batches = Logs::of_segment(bytes);
-        let Some(batch) = batches.iter().find(|batch| (batch.at..batch.at + batch.bytes).contains(&at))
-        else {
-            return false;
-        };
-        let folder =
-            path.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
-        let Some(part) = recorder.part_of_folder(folder) else { return false };
-        recorder.event(NOBODY, Event::Destroyed { part, from: batch.base, last: batch.last });
-        self.lock().rotten.entry(folder.to_owned()).or_default().push((batch.base, batch.last));
-        true
-    }
-
-    /// The offset behind a rotten batch that holds `offset`, if there is one.
+    /// Whether byte `at` of a segment belongs to a batch of a partition of the plan.
     #[must_use]
-    pub fn behind_rot(&self, topic: &str, index: i32, offset: i64, recorder: &Recorder) -> Option<i64> {
-        let folder = recorder.folder_of(topic, index)?;
-        let state = self.lock();
-        let ranges = state.rotten.get(&folder)?;
-        ranges.iter().find(|(from, last)| (*from..=*last).contains(&offset)).map(|(_, last)| last + 1)
+    pub fn is_of_a_batch(&self, path: &Path, at: u64) -> bool {
+        let platter = self.device().platter;
+        let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+        let logs = Logs::undamaged(platter.durable_files(), &platter.damage());
+        let base = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
+        let Some((folder, base)) = folder.zip(base) else { return false };
+        self.0.recorder.part_of_folder(folder).is_some()
+            && logs.0.get(folder).is_some_and(|log| {
+                log.iter()
+                    .any(|batch| batch.segment == base && (batch.at..batch.at + batch.bytes).contains(&at))
+            })
     }
 
-    /// Whether bytes of this log were rotted on purpose. A flipped base offset or length changes what the image's parser
-    /// sees of its neighbours, so the whole log is left to the oracle.
-    fn is_rotten(&self, folder: &str, _: &Batch) -> bool {
-        self.lock().rotten.contains_key(folder)
+    /// Learns what was damaged in silence, and tells the history that it is destroyed.
+    pub fn learn_damage(&self) {
+        let device = self.device();
+        self.lock().ghost.learn(&device, &self.0.recorder);
+    }
+
+    /// The offset behind a damaged batch that holds `offset`, if there is one.
+    #[must_use]
+    pub fn behind_damage(&self, topic: &str, index: i32, offset: i64) -> Option<i64> {
+        self.learn_damage();
+        let folder = self.0.recorder.folder_of(topic, index)?;
+        self.lock().ghost.behind(&folder, offset)
     }
 
     /// Opens every log that a graceful stop left, and lets the product compare each with a rebuild of itself.
@@ -318,6 +350,7 @@ impl BrokerNode {
     pub async fn check_deep(&self) -> Result<(), String> {
         let platter = self.device().platter;
         platter.set_rates(Rates::default());
+        self.learn_damage();
         let disk = platter.mount();
         let mut folders: Vec<_> =
             platter.lengths().iter().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect();
@@ -337,7 +370,7 @@ impl BrokerNode {
                 Log::open(disk.clone(), folder.clone(), identity, LogConfig::default(), options).await;
             let (log, _) = opened.map_err(|error| format!("{name}: {error}"))?;
             let folder_name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let rotten = self.lock().rotten.contains_key(folder_name);
+            let rotten = self.lock().ghost.is_damaged(folder_name);
             match log.check_deep().await {
                 Err(difference) if rotten && difference.starts_with("LOG-5") => {}
                 checked => checked.map_err(|difference| format!("{name}: {difference}"))?,

@@ -10,7 +10,7 @@ use dejaq_wire::ids::TopicId;
 
 use super::plan::ConsumerPlan;
 use super::reader::{Fetched, Reader};
-use super::{Stage, producers};
+use super::{Stage, native, producers};
 use crate::oracle::{Event, Part, PollOp};
 use crate::rng::Dice;
 use crate::runtime::SimRuntime;
@@ -32,7 +32,11 @@ pub fn start(stage: &Stage) {
         let (stage, plan) = (stage.clone(), plan.clone());
         let machine = FIRST_MACHINE + number as u32;
         stage.clone().broker.client(machine, move |runtime| async move {
-            consume(&stage, &runtime, &plan, number as u64).await;
+            if plan.native {
+                native::consume(&stage, &runtime, &plan, number as u64).await;
+            } else {
+                consume(&stage, &runtime, &plan, number as u64).await;
+            }
         });
     }
 }
@@ -122,8 +126,7 @@ async fn poll(
         }
         Fetched::Refused => {
             stage.recorder.count("polls refused");
-            if let Some(behind) = stage.broker.behind_rot(&cursor.topic, cursor.index, from, &stage.recorder)
-            {
+            if let Some(behind) = stage.broker.behind_damage(&cursor.topic, cursor.index, from) {
                 cursor.position = behind;
                 let seek = Event::Seek { process, part: cursor.part, offset: behind };
                 stage.recorder.event(runtime.who(), seek);

@@ -12,7 +12,7 @@ use super::{Stage, producers};
 use crate::oracle::{Event, Seen};
 
 /// The machine of the reader.
-const MACHINE: u32 = 300;
+pub const MACHINE: u32 = 300;
 
 /// Reads everything.
 pub async fn drain(stage: &Stage) {
@@ -36,12 +36,10 @@ pub async fn drain(stage: &Stage) {
                         at = next;
                     }
                     Fetched::OutOfRange => at = ask(&runtime, &reader, &topic.name, index, -2).await.max(at),
-                    Fetched::Refused => {
-                        match stage.broker.behind_rot(&topic.name, index, at, &stage.recorder) {
-                            Some(behind) => at = behind,
-                            None => runtime.sleep(Duration::from_millis(200)).await,
-                        }
-                    }
+                    Fetched::Refused => match stage.broker.behind_damage(&topic.name, index, at) {
+                        Some(behind) => at = behind,
+                        None => runtime.sleep(Duration::from_millis(200)).await,
+                    },
                     Fetched::Failed => runtime.sleep(Duration::from_millis(100)).await,
                 }
             }

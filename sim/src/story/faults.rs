@@ -37,4 +37,8 @@ pub enum Fault {
     LyingDisk,
     /// The log start is moved by DeleteRecords.
     Trim,
+    /// The oldest segment of a partition holds what belongs to another partition.
+    Misplaced,
+    /// The metadata log is gone or damaged at a start, and put back after the broker was asked to start without it.
+    MetadataLost,
 }

@@ -9,20 +9,29 @@
 //! calm  ── heal, (re)start, clients finish, drain by a fresh reader, graceful stop, ┴─► deep check, oracle
 //! ```
 
+mod admins;
 mod broker;
 mod consumers;
+mod damage;
+mod directed;
 mod drain;
 mod faults;
+mod ghost;
 mod hostiles;
+mod native;
 mod nemesis;
 mod plan;
 mod producers;
 mod reader;
 mod recorder;
+mod sequencer;
 
 use std::time::Duration;
 
+use dejaq_storage::model_disk::Rates;
+
 pub use broker::BROKER;
+pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
 pub use recorder::Recorder;
@@ -52,14 +61,22 @@ pub struct Stage {
     pub plan: std::sync::Arc<Plan>,
 }
 
+impl Stage {
+    /// What the device of this plan does by chance when it is well.
+    pub(crate) fn rates(&self) -> Rates {
+        Rates { cold_read_ppm: self.plan.cold_ppm, ..Rates::default() }
+    }
+}
+
 /// Runs `plan` (made from the world's streams by the scenario) and reports.
 #[must_use]
 pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
     let keeps_page_cache = params.tester == 1;
     let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
         let plan = std::sync::Arc::new(plan(&world));
-        let broker = BrokerNode::new(&world, &plan, keeps_page_cache);
-        let stage = Stage { recorder: Recorder::new(&world, &plan), world, broker, plan };
+        let recorder = Recorder::new(&world, &plan);
+        let broker = BrokerNode::new(&world, &plan, &recorder, keeps_page_cache);
+        let stage = Stage { recorder, world, broker, plan };
         let outcome = acts(&stage).await;
         (report(&stage, outcome), stage.recorder.history())
     });
@@ -87,7 +104,18 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     producers::start(stage);
     consumers::start(stage);
     hostiles::start(stage);
+    admins::start(stage);
+    sequencer::start(stage);
     nemesis::strike(stage).await;
+    calm(stage).await?;
+    if stage.world.now_ns() <= begun {
+        return Err(stuck("time did not pass"));
+    }
+    Ok(())
+}
+
+/// The second act: everything is healed; the broker must serve, hold what it promised, and stop gracefully.
+async fn calm(stage: &Stage) -> Result<(), Stop> {
     stage.recorder.phase("calm");
     nemesis::heal(stage).await;
     within(stage, "the broker to be ready", stage.broker.ready()).await?;
@@ -102,9 +130,6 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     }
     if let Err(text) = stage.broker.check_deep().await {
         return Err(Stop::Broken(Broken { name: "DEEP", evidence: text }));
-    }
-    if stage.world.now_ns() <= begun {
-        return Err(stuck("time did not pass"));
     }
     Ok(())
 }

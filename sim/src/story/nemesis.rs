@@ -4,13 +4,12 @@
 //! the others as they were; when [`heal`] returns nothing is broken any more but what was damaged for good.
 //! Leaves out: what may strike (the plan).
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan, Rates};
+use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan};
 
 use super::faults::Fault;
-use super::{BROKER, Stage, producers};
+use super::{BROKER, Stage, damage, producers};
 use crate::disk::Speed;
 use crate::rng::Dice;
 use crate::world::NOBODY;
@@ -19,8 +18,7 @@ use crate::world::NOBODY;
 pub async fn strike(stage: &Stage) {
     let end = stage.world.now_ns() + stage.plan.chaos.as_nanos() as u64;
     let weights: Vec<u64> = stage.plan.faults.iter().map(|(weight, _)| *weight).collect();
-    let rates = Rates { cold_read_ppm: stage.plan.cold_ppm, ..Rates::default() };
-    stage.broker.device().platter.set_rates(rates);
+    stage.broker.device().platter.set_rates(stage.rates());
     for number in 0_u64.. {
         let mut dice = stage.world.streams().dice("strike", number);
         let (from, to) = (stage.plan.gap.0.as_nanos() as u64, stage.plan.gap.1.as_nanos() as u64);
@@ -45,6 +43,9 @@ pub async fn heal(stage: &Stage) {
     device.set_speed(stage.plan.disk);
     device.platter.set_capacity(stage.plan.capacity.map(|bytes| bytes * 4));
     stage.world.network().heal();
+    if device.platter.is_read_only() {
+        power_cut(stage, &mut stage.world.streams().dice("boot", 0));
+    }
     stage.broker.resume();
     stage.broker.clock().freeze(stage.world.now_ns(), false);
     if stage.broker.is_sick() {
@@ -55,7 +56,7 @@ pub async fn heal(stage: &Stage) {
     }
 }
 
-fn span(dice: &mut Dice, from_ms: u64, to_ms: u64) -> Duration {
+pub(super) fn span(dice: &mut Dice, from_ms: u64, to_ms: u64) -> Duration {
     Duration::from_millis(dice.log_between(from_ms, to_ms))
 }
 
@@ -105,23 +106,25 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
             let hours = dice.below(7_200_000) as i64 - 3_600_000;
             stage.broker.clock().step(hours);
         }
-        Fault::Rot => rot(stage, dice).await,
-        Fault::LyingDisk => {
-            let fault = *dice.pick(&[DiskFault::LostWrite, DiskFault::MisdirectedWrite]);
-            let plan = DiskPlan { fault, path_contains: ".log".into(), after: dice.below(4) };
-            stage.broker.device().platter.plan(plan);
-        }
-        Fault::Trim => producers::trim(stage, dice).await,
+        Fault::Rot => damage::rot(stage, dice).await,
+        Fault::LyingDisk => damage::lie(stage, dice).await,
+        Fault::Misplaced => damage::misplace(stage, dice).await,
+        Fault::MetadataLost => damage::lose_metadata(stage, dice).await,
+        Fault::Trim => tokio::select! {
+            biased; // it looks first, and never ends
+            () = stage.broker.watch_start() => {}
+            () = producers::trim(stage, dice) => {}
+        },
     }
 }
 
 fn power_cut(stage: &Stage, dice: &mut Dice) {
     let mode = CrashMode::draw(dice.rng());
     stage.recorder.count(format!("power cut {mode:?}"));
-    stage.broker.power_cut(mode, &stage.recorder);
+    stage.broker.power_cut(mode);
 }
 
-async fn back_after(stage: &Stage, wait: Duration) {
+pub(super) async fn back_after(stage: &Stage, wait: Duration) {
     stage.world.sleep(wait).await;
     stage.broker.start().await;
 }
@@ -154,14 +157,16 @@ async fn disturb_network(stage: &Stage, fault: Fault, dice: &mut Dice) {
 async fn fail_disk(stage: &Stage, fault: Fault, dice: &mut Dice) {
     let platter = stage.broker.device().platter;
     let plan = |fault, path: &str, after| DiskPlan { fault, path_contains: path.into(), after };
-    // A directory that cannot be synced is a journal that was aborted: the file system is gone until the machine is
-    // booted again, so a process cannot go on with names that are only in memory. Data pages are another matter.
     let mut reboot = dice.chance(500);
     match fault {
         Fault::FailedSync => {
-            let kind = *dice.pick(&[DiskFault::SyncError, DiskFault::SyncError, DiskFault::DirSyncError]);
-            reboot |= kind == DiskFault::DirSyncError;
-            platter.plan(plan(kind, "", dice.below(6)));
+            let kinds = [
+                DiskFault::SyncError,
+                DiskFault::SyncError,
+                DiskFault::DirSyncError,
+                DiskFault::JournalAbort,
+            ];
+            platter.plan(plan(*dice.pick(&kinds), "", dice.below(6)));
         }
         Fault::FailedWrite => platter.plan(plan(DiskFault::WriteError, "partitions", dice.below(6))),
         _ => {
@@ -173,39 +178,21 @@ async fn fail_disk(stage: &Stage, fault: Fault, dice: &mut Dice) {
         }
     }
     stage.world.sleep(span(dice, 20, 1500)).await;
+    if !reboot {
+        stage.broker.kill();
+        platter.heal();
+        if platter.is_read_only() {
+            // An aborted journal stays aborted: the new process can change nothing until the machine is booted.
+            stage.recorder.count("starts on a read-only disk");
+            stage.broker.begin_start();
+            stage.world.sleep(span(dice, 50, 1500)).await;
+            reboot = true;
+        }
+    }
     if reboot {
         power_cut(stage, dice);
-    } else {
-        stage.broker.kill();
     }
     platter.heal();
-    platter.set_rates(Rates { cold_read_ppm: stage.plan.cold_ppm, ..Rates::default() });
+    platter.set_rates(stage.rates());
     back_after(stage, span(dice, 1, 500)).await;
-}
-
-/// Rots one byte of a batch that has long been durable, and remembers which.
-///
-/// A batch in the last group that was synced cannot be told from a torn tail at the next crash (FAST'18, CTRL), so
-/// only what was durable three seconds ago rots: by then a later flush, or the idle one, has written that down.
-async fn rot(stage: &Stage, dice: &mut Dice) {
-    let before = stage.broker.device().platter.durable_files();
-    stage.world.sleep(Duration::from_secs(3)).await;
-    let logs: Vec<&(PathBuf, Vec<u8>)> = before
-        .iter()
-        .filter(|(path, bytes)| {
-            path.starts_with("partitions")
-                && path.extension().is_some_and(|end| end == "log")
-                && bytes.len() > 61
-        })
-        .collect();
-    if logs.is_empty() {
-        return;
-    }
-    let (path, bytes) = *dice.pick(&logs);
-    let at = dice.below(bytes.len() as u64);
-    if stage.broker.spare(path, at, &stage.recorder)
-        && stage.broker.device().platter.rot(path, at, 1 << dice.below(8))
-    {
-        stage.recorder.count("bytes rotten");
-    }
 }

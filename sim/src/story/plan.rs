@@ -57,6 +57,8 @@ pub struct ConsumerPlan {
     pub think: Duration,
     /// How often of 1000 polls it goes back to an earlier offset first.
     pub seeks: u64,
+    /// Whether it is the native consumer; else it is the stories' own reader, which speaks Fetch itself.
+    pub native: bool,
 }
 
 /// A whole story.
@@ -86,6 +88,10 @@ pub struct Plan {
     pub cold_ppm: u32,
     /// Clients that mean harm.
     pub hostiles: usize,
+    /// Clients that create, alter and delete topics of their own.
+    pub admins: usize,
+    /// Raw idempotent producers whose sequence numbers wrap.
+    pub sequencers: usize,
 }
 
 /// The durability of a topic, with what it promises.
@@ -107,7 +113,11 @@ impl Plan {
         let topics = (0..dice.between(1, 3)).map(|number| TopicPlan::drawn(number, dice, DURABLE)).collect();
         let producers = (0..dice.between(1, 4)).map(|_| ProducerPlan::drawn(dice)).collect();
         let consumers = (0..dice.between(1, 3))
-            .map(|_| ConsumerPlan { think: ms(dice.log_between(1, 200)), seeks: *dice.pick(&[0, 0, 20]) })
+            .map(|_| ConsumerPlan {
+                think: ms(dice.log_between(1, 200)),
+                seeks: *dice.pick(&[0, 0, 20]),
+                native: dice.chance(500),
+            })
             .collect();
         let fastest = dice.log_between(20, 2000);
         Plan {
@@ -127,6 +137,8 @@ impl Plan {
             capacity: None,
             cold_ppm: *dice.pick(&[0, 0, 100_000, 1_000_000]),
             hostiles: 0,
+            admins: usize::from(dice.chance(300)),
+            sequencers: usize::from(dice.chance(300)),
         }
     }
 

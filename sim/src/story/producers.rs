@@ -72,7 +72,10 @@ pub fn machines(stage: &Stage) -> Vec<u32> {
     let producers = stage.plan.producers.len() as u32;
     let consumers = stage.plan.consumers.len() as u32;
     let consumers = super::consumers::FIRST_MACHINE..super::consumers::FIRST_MACHINE + consumers;
-    (FIRST_MACHINE..FIRST_MACHINE + producers).chain(consumers).collect()
+    let admins = (0..stage.plan.admins as u32).map(|number| super::admins::FIRST_MACHINE + number);
+    let sequencers = (0..stage.plan.sequencers as u32).map(|number| super::sequencer::FIRST_MACHINE + number);
+    let others = admins.chain(sequencers);
+    (FIRST_MACHINE..FIRST_MACHINE + producers).chain(consumers).chain(others).collect()
 }
 
 /// Makes the plan's topics; returns when all exist.
@@ -126,19 +129,24 @@ pub async fn trim(stage: &Stage, dice: &mut Dice) {
     }
     let topic = *dice.pick(&trimmed);
     let index = dice.below(topic.partitions as u64) as i32;
-    let part = stage.recorder.part(&topic.name, index);
-    let acked = stage.recorder.highest_acked(part);
+    let acked = stage.recorder.highest_acked(stage.recorder.part(&topic.name, index));
     let Some(to) = acked.map(|acked| dice.below(acked as u64 + 2) as i64) else { return };
+    if trim_to(stage, &topic.name, index, to).await {
+        stage.recorder.count("trims answered");
+    }
+}
+
+/// Asks for a start; tells whether there was an answer.
+pub async fn trim_to(stage: &Stage, topic: &str, index: i32, to: i64) -> bool {
+    let part = stage.recorder.part(topic, index);
     // Written down before it is asked: from here on the records below may be gone, whatever the answer.
     stage.recorder.event(crate::world::NOBODY, Event::Trimmed { part, to });
     let admin = cluster(stage.broker.machine(ADMIN_MACHINE));
     let partitions = vec![DeleteRecordsPartition { partition_index: PartitionId(index), offset: Offset(to) }];
-    let topics = vec![DeleteRecordsTopic { name: topic.name.as_str().into(), partitions }];
+    let topics = vec![DeleteRecordsTopic { name: topic.into(), partitions }];
     let request = DeleteRecordsRequest { topics, timeout_ms: 2000 };
     let deadline = admin.runtime().now().plus(Duration::from_secs(3));
-    if admin.ask_any(&request, deadline).await.is_ok() {
-        stage.recorder.count("trims answered");
-    }
+    admin.ask_any(&request, deadline).await.is_ok()
 }
 
 /// Starts the producers, each on a machine of its own.
@@ -161,7 +169,9 @@ pub async fn finish(stage: &Stage) {
     }
 }
 
-fn config(plan: &ProducerPlan) -> ProducerConfig {
+/// How a producer of the story behaves.
+#[must_use]
+pub fn config(plan: &ProducerPlan) -> ProducerConfig {
     ProducerConfig {
         acks: plan.acks,
         compression: plan.compression,
@@ -255,7 +265,8 @@ fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) 
     (record, op)
 }
 
-fn settle(
+/// Writes down what became of a send.
+pub fn settle(
     stage: &Stage,
     who: crate::trace::Who,
     mut op: SendOp,

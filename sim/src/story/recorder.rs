@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::oracle::{Event, History, Outcome, Part, PartInfo};
+use crate::invariants::resurrection::is_metadata;
+use crate::oracle::{Acks, Event, History, Outcome, Part, PartInfo, SendOp};
 use crate::story::plan::Plan;
 use crate::trace::Who;
 use crate::world::{NOBODY, World};
@@ -74,7 +75,7 @@ impl Recorder {
     /// Which partition lives in a folder.
     #[must_use]
     pub fn part_of_folder(&self, folder: &str) -> Option<Part> {
-        self.lock().folders.get(folder).map(|(topic, index)| self.part(topic, *index))
+        self.lock().folders.get(folder).map(|of| self.0.parts[of])
     }
 
     /// In which folder a partition lives.
@@ -144,6 +145,51 @@ impl Recorder {
         told.max()
     }
 
+    /// Folder and highest offset of what acks=all acknowledged, for each partition where that is a promise.
+    #[must_use]
+    pub fn promised(&self) -> Vec<(String, i64)> {
+        let state = self.lock();
+        let mut highest: BTreeMap<Part, i64> = BTreeMap::new();
+        for event in &state.history.events {
+            if let Event::Send(SendOp {
+                part,
+                acks: Acks::All,
+                outcome: Outcome::Ok { offset: Some(offset) },
+                ..
+            }) = event
+                && state.history.partitions[*part].durable
+            {
+                let top = highest.entry(*part).or_insert(*offset);
+                *top = (*top).max(*offset);
+            }
+        }
+        let place =
+            |(topic, index): &(String, i32)| highest.get(&self.0.parts[&(topic.clone(), *index)]).copied();
+        state.folders.iter().filter_map(|(folder, of)| Some((folder.clone(), place(of)?))).collect()
+    }
+
+    /// The highest start that was asked for in the partition of a folder; 0 if none was.
+    #[must_use]
+    pub fn trimmed(&self, folder: &str) -> i64 {
+        let Some(part) = self.part_of_folder(folder) else { return 0 };
+        let state = self.lock();
+        let asked = state.history.events.iter().filter_map(|event| match event {
+            Event::Trimmed { part: of, to } if *of == part => Some(*to),
+            _ => None,
+        });
+        asked.max().unwrap_or(0)
+    }
+
+    /// Whether the story allows that a batch that ends with offset `last` is missing: it lies below a start that was
+    /// asked for, or its topic is not one of the plan (then the admin clients may have deleted it).
+    #[must_use]
+    pub fn is_let_go(&self, folder: &str, last: i64) -> bool {
+        match self.part_of_folder(folder) {
+            Some(_) => last < self.trimmed(folder),
+            None => !is_metadata(folder),
+        }
+    }
+
     /// Notes the beginning of the calm act.
     pub fn phase(&self, name: &'static str) {
         self.lock().calm = true;
@@ -186,6 +232,10 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
         }
         Event::Seek { part, offset, .. } => ("seek", vec![*part as u64, *offset as u64]),
         Event::EndOffset { part, offset, .. } => ("end", vec![*part as u64, *offset as u64]),
+        Event::Admin(op) => {
+            let act = u64::from(crc32fast::hash(format!("{} {:?}", op.topic, op.act).as_bytes()));
+            ("admin", vec![act, op.told as u64, op.begun, op.done])
+        }
         Event::Trimmed { part, to } => ("trim", vec![*part as u64, *to as u64]),
         Event::Destroyed { part, from, last } => ("rotten", vec![*part as u64, *from as u64, *last as u64]),
         Event::PowerCut { at } => ("dark", vec![*at]),

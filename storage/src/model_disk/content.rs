@@ -57,6 +57,16 @@ enum Change {
     Cut { len: u64 },
 }
 
+/// Bytes that were damaged in silence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Scar {
+    pub at: u64,
+    /// What should stand there.
+    pub was: Vec<u8>,
+    /// What stood there right after.
+    pub is: Vec<u8>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Content {
     cached: Vec<u8>,
@@ -169,31 +179,51 @@ impl Content {
         self.durable[start..end].to_vec()
     }
 
-    /// Overwrites a sector on the platter and in the cache, as far as the file goes; zeros where `bytes` are short.
-    pub(super) fn overwrite_sector(&mut self, sector: u64, bytes: &[u8]) {
-        for image in [&mut self.durable, &mut self.cached] {
-            let start = ((sector * SECTOR) as usize).min(image.len());
-            let end = (start + SECTOR as usize).min(image.len());
-            for (i, byte) in image[start..end].iter_mut().enumerate() {
-                *byte = bytes.get(i).copied().unwrap_or(0);
-            }
-        }
+    /// Overwrites a sector on the platter and in the cache, as far as the file is durable (what was written behind
+    /// is dirty in the cache, so nobody reads it from the platter); zeros where `bytes` are short. Returns where,
+    /// what should stand there, and what stands there now; `None` if nothing changed.
+    pub(super) fn overwrite_sector(&mut self, sector: u64, bytes: &[u8]) -> Option<Scar> {
+        let mut whole = bytes.to_vec();
+        whole.resize(SECTOR as usize, 0);
+        self.overwrite(sector * SECTOR, &whole)
     }
 
-    pub(super) fn flip(&mut self, at: u64, mask: u8) -> bool {
-        let at = at as usize;
-        let Some(byte) = self.cached.get_mut(at) else { return false };
+    /// The same for any run of bytes.
+    pub(super) fn overwrite(&mut self, at: u64, bytes: &[u8]) -> Option<Scar> {
+        let end = self.durable.len().min(self.cached.len());
+        let start = (at as usize).min(end);
+        let end = (start + bytes.len()).min(end);
+        let was = self.cached[start..end].to_vec();
+        let is = bytes[..end - start].to_vec();
+        for image in [&mut self.durable, &mut self.cached] {
+            image[start..end].copy_from_slice(&is);
+        }
+        (was != is).then_some(Scar { at: start as u64, was, is })
+    }
+
+    pub(super) fn flip(&mut self, at: u64, mask: u8) -> Option<Scar> {
+        let place = at as usize;
+        let byte = self.cached.get_mut(place)?;
+        let was = *byte;
         *byte ^= mask;
-        if let Some(byte) = self.durable.get_mut(at) {
+        if let Some(byte) = self.durable.get_mut(place) {
             *byte ^= mask;
         }
-        true
+        (mask != 0).then(|| Scar { at, was: vec![was], is: vec![was ^ mask] })
     }
 
     /// The power is cut: what is on the platter now is all there is. `stale` are sectors of other files.
     pub(super) fn crash(&mut self, rng: &mut ChaCha8Rng, mode: CrashMode, stale: &[Vec<u8>]) {
         self.durable = self.crashed(rng, mode, stale);
         self.cached.clone_from(&self.durable);
+        self.first = self.mark();
+        self.changes.clear();
+        self.unsynced = 0;
+    }
+
+    /// All content is durable as it is.
+    pub(super) fn keep(&mut self) {
+        self.durable.clone_from(&self.cached);
         self.first = self.mark();
         self.changes.clear();
         self.unsynced = 0;

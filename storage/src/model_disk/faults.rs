@@ -5,9 +5,11 @@
 //! shift those of another. Leaves out: the damage itself (see `content`, `state`).
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use rand_chacha::ChaCha8Rng;
 
+use super::content::Scar;
 use super::random::{chance, stream};
 use super::tree::Id;
 
@@ -36,10 +38,36 @@ pub enum Fault {
     SyncError,
     /// A sync of the directory answers EIO; the names that it covered are old or new.
     DirSyncError,
+    /// As [`Fault::DirSyncError`], and the file system is read-only until the power is cut: what ext4, XFS and Btrfs do
+    /// when their journal cannot be written.
+    JournalAbort,
     /// A sync answers `Ok`, and one sector of what it covered keeps its old content.
     LostWrite,
     /// A sync answers `Ok`, and one sector of what it covered lies in another file instead.
     MisdirectedWrite,
+}
+
+/// A place that was damaged in silence: rot, a lost or a misdirected write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file, by its present name.
+    pub path: PathBuf,
+    /// Where it begins.
+    pub at: u64,
+    /// What should stand there.
+    pub was: Vec<u8>,
+    /// What stood there right after.
+    pub is: Vec<u8>,
+}
+
+impl Damage {
+    /// Puts back what should stand there, if `content` (of that file) still holds the damaged bytes. Several damages
+    /// are undone in the opposite order.
+    pub fn undo(&self, content: &mut [u8]) -> bool {
+        let at = usize::try_from(self.at).unwrap_or(usize::MAX);
+        let place = content.get_mut(at..at.saturating_add(self.is.len())).filter(|place| **place == *self.is);
+        place.map(|place| place.copy_from_slice(&self.was)).is_some()
+    }
 }
 
 /// A fault that waits for its operation.
@@ -77,6 +105,10 @@ pub(super) struct Faults {
     report: FaultReport,
     /// Damaged places that no read has met.
     damage: Vec<(Id, Range<u64>)>,
+    /// All damaged places, oldest first.
+    pub scars: Vec<(Id, Scar)>,
+    /// Misdirected writes land only in files whose path contains this.
+    pub victims: String,
     cold: ChaCha8Rng,
     read: ChaCha8Rng,
     write: ChaCha8Rng,
@@ -90,6 +122,8 @@ impl Faults {
             plans: Vec::new(),
             report: FaultReport::default(),
             damage: Vec::new(),
+            scars: Vec::new(),
+            victims: String::new(),
             cold: stream(seed, "disk cold", 0),
             read: stream(seed, "disk read", 0),
             write: stream(seed, "disk write", 0),
@@ -158,9 +192,10 @@ impl Faults {
         self.report.disk_full += 1;
     }
 
-    pub(super) fn damaged(&mut self, id: Id, place: Range<u64>) {
+    pub(super) fn damaged(&mut self, id: Id, scar: Scar) {
         self.report.damaged += 1;
-        self.damage.push((id, place));
+        self.damage.push((id, scar.at..scar.at + scar.is.len() as u64));
+        self.scars.push((id, scar));
     }
 
     pub(super) fn met(&mut self, id: Id, read: &Range<u64>) {

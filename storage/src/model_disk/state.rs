@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 
-use super::content::{Content, CrashMode, SECTOR};
-use super::faults::{Fault, Faults, Rates};
+use super::content::{Content, CrashMode, SECTOR, Scar};
+use super::faults::{Damage, Fault, Faults, Rates};
 use super::observe::Counters;
 use super::random::{below, chance};
 use super::tree::{Id, Tree};
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub boots: u128,
     live: BTreeSet<u64>,
     removed: u32,
+    /// The journal was aborted: nothing can be changed until the power is cut.
+    read_only: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -73,7 +75,16 @@ impl State {
             boots: 0,
             live: BTreeSet::new(),
             removed: 0,
+            read_only: false,
         }
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     // Incarnations.
@@ -109,10 +120,13 @@ impl State {
 
     pub(super) fn crash(&mut self, rng: &mut ChaCha8Rng, mode: CrashMode) {
         self.kill();
+        if self.crash_keeps_page_cache {
+            return self.keep_page_cache();
+        }
         self.boots += 1;
-        let mode = if self.crash_keeps_page_cache { CrashMode::Keep } else { mode };
         let stale = if mode == CrashMode::Garbage { self.stale_sectors(rng) } else { Vec::new() };
         self.tree.crash(rng, mode);
+        self.read_only = false;
         for file in self.files.values_mut() {
             file.content.crash(rng, mode, &stale);
             file.reserved = 0;
@@ -121,6 +135,14 @@ impl State {
         for (_, id) in self.tree.files(false) {
             self.files.entry(id).or_default().linked = true;
         }
+        self.sweep();
+    }
+
+    /// Tester mutant T1: whatever the process saw is on the platter, as if the machine had gone on.
+    fn keep_page_cache(&mut self) {
+        self.read_only = false;
+        self.tree.keep();
+        self.files.values_mut().for_each(|file| file.content.keep());
         self.sweep();
     }
 
@@ -164,6 +186,7 @@ impl State {
                 id
             }
             Open::CreateNew => {
+                self.writable()?;
                 let (dir, name) = self.tree.parent(path)?;
                 if self.tree.lookup(dir, &name).is_some() {
                     return Err(io::ErrorKind::AlreadyExists.into());
@@ -190,6 +213,7 @@ impl State {
     }
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.writable()?;
         if let Some(replaced) = self.tree.rename(from, to)? {
             self.unlinked(replaced);
         }
@@ -197,6 +221,10 @@ impl State {
     }
 
     pub(super) fn create_dir_all(&mut self, path: &Path) -> io::Result<()> {
+        if self.read_only && self.tree.find(path).is_ok_and(|id| self.tree.is_dir(id)) {
+            return Ok(());
+        }
+        self.writable()?;
         self.tree.create_dir_all(path)
     }
 
@@ -209,6 +237,7 @@ impl State {
     }
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.writable()?;
         let id = self.tree.find(path)?;
         if self.tree.is_dir(id) {
             return Err(io::ErrorKind::IsADirectory.into());
@@ -250,8 +279,11 @@ impl State {
     }
 
     pub(super) fn sync_dir(&mut self, id: Id, path: &Path, mark: u64) -> io::Result<()> {
-        if self.faults.strikes_sync(Fault::DirSyncError, &path.to_string_lossy()) {
+        self.writable()?;
+        let aborts = self.faults.strikes_sync(Fault::JournalAbort, &path.to_string_lossy());
+        if aborts || self.faults.strikes_sync(Fault::DirSyncError, &path.to_string_lossy()) {
             self.tree.lose(id, mark, self.faults.sync_rng());
+            self.read_only = aborts;
             return Err(eio());
         }
         self.tree.settle(id, mark);
@@ -269,6 +301,7 @@ impl State {
             None => _ = self.locks.insert(path.to_path_buf(), incarnation),
         }
         if !self.exists(path) {
+            self.writable()?;
             let (dir, name) = self.tree.parent(path)?;
             let id = self.tree.create(dir, name, false);
             self.files.insert(id, FileNode { linked: true, ..FileNode::default() });
@@ -287,6 +320,7 @@ impl State {
     }
 
     pub(super) fn append(&mut self, id: Id, path: &str, at: u64, parts: &[Bytes]) -> io::Result<()> {
+        self.writable()?;
         let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
         if self.faults.strikes_write(path) {
             let written = below(self.faults.write_rng(), len + 1);
@@ -313,6 +347,7 @@ impl State {
     }
 
     pub(super) fn truncate(&mut self, id: Id, path: &str, len: u64) -> io::Result<()> {
+        self.writable()?;
         if self.faults.strikes_write(path) {
             return Err(eio());
         }
@@ -326,6 +361,7 @@ impl State {
     }
 
     pub(super) fn preallocate(&mut self, id: Id, len: u64) -> io::Result<()> {
+        self.writable()?;
         let needed = len.saturating_sub(self.node(id).room());
         self.room_for(needed)?;
         let node = self.node(id);
@@ -356,6 +392,7 @@ impl State {
     }
 
     pub(super) fn sync_file(&mut self, id: Id, path: &str, mark: u64) -> io::Result<()> {
+        self.writable()?;
         if self.faults.strikes_sync(Fault::SyncError, path) {
             let rng = self.faults.sync_rng();
             let evict = chance(rng, 500_000);
@@ -384,21 +421,32 @@ impl State {
         let old = file.content.sector(sector);
         file.content.settle(mark);
         let new = file.content.sector(sector);
-        file.content.overwrite_sector(sector, &old);
-        self.faults.damaged(id, sector * SECTOR..(sector + 1) * SECTOR);
+        let Some(scar) = file.content.overwrite_sector(sector, &old) else { return };
+        self.faults.damaged(id, scar);
         if misdirected {
+            let victims = &self.faults.victims;
+            let named: BTreeSet<Id> = self
+                .tree
+                .files(false)
+                .into_iter()
+                .filter(|(path, _)| path.contains(victims.as_str()))
+                .map(|(_, id)| id)
+                .collect();
             let others: Vec<(Id, u64)> = self
                 .files
                 .iter()
-                .filter(|(other, file)| **other != id && !file.content.durable().is_empty())
+                .filter(|(other, file)| {
+                    **other != id && named.contains(*other) && !file.content.durable().is_empty()
+                })
                 .map(|(other, file)| (*other, (file.content.durable().len() as u64).div_ceil(SECTOR)))
                 .collect();
             if !others.is_empty() {
                 let rng = self.faults.sync_rng();
                 let (victim, sectors) = others[below(rng, others.len() as u64) as usize];
                 let place = below(rng, sectors);
-                self.content(victim).overwrite_sector(place, &new);
-                self.faults.damaged(victim, place * SECTOR..(place + 1) * SECTOR);
+                if let Some(scar) = self.content(victim).overwrite_sector(place, &new) {
+                    self.faults.damaged(victim, scar);
+                }
             }
         }
     }
@@ -431,11 +479,34 @@ impl State {
 
     pub(super) fn rot(&mut self, path: &Path, byte: u64, mask: u8) -> bool {
         let Ok(id) = self.tree.find(path) else { return false };
-        let struck = self.files.get_mut(&id).is_some_and(|file| file.content.flip(byte, mask));
-        if struck {
-            self.faults.damaged(id, byte..byte + 1);
-        }
-        struck
+        let Some(scar) = self.files.get_mut(&id).and_then(|file| file.content.flip(byte, mask)) else {
+            return false;
+        };
+        self.faults.damaged(id, scar);
+        true
+    }
+
+    /// Writes what one file durably holds over another, as far as that goes.
+    pub(super) fn misplace(&mut self, from: &Path, onto: &Path) -> bool {
+        let (Ok(from), Ok(onto)) = (self.tree.find(from), self.tree.find(onto)) else { return false };
+        let Some(bytes) = self.files.get(&from).map(|file| file.content.durable().to_vec()) else {
+            return false;
+        };
+        let Some(file) = self.files.get_mut(&onto) else { return false };
+        let Some(scar) = file.content.overwrite(0, &bytes) else { return false };
+        self.faults.damaged(onto, scar);
+        true
+    }
+
+    /// Every place that was damaged in silence in a file that still has a name, oldest first.
+    pub(super) fn damage(&self) -> Vec<Damage> {
+        let names: BTreeMap<Id, String> =
+            self.tree.files(false).into_iter().map(|(path, id)| (id, path)).collect();
+        let of = |(id, scar): &(Id, Scar)| {
+            let Scar { at, was, is } = scar.clone();
+            Some(Damage { path: PathBuf::from(names.get(id)?), at, was, is })
+        };
+        self.faults.scars.iter().filter_map(of).collect()
     }
 
     pub(super) fn unsynced_bytes(&self) -> u64 {
@@ -443,6 +514,8 @@ impl State {
     }
 
     pub(super) fn files(&self, durable: bool) -> Vec<(PathBuf, Vec<u8>)> {
+        // Tester mutant T1: what a power cut keeps is the page cache, so that is what counts as durable.
+        let durable = durable && !self.crash_keeps_page_cache;
         let named = self.tree.files(durable);
         let content = |id: &Id| {
             let content = self.files.get(id).map(|file| &file.content);

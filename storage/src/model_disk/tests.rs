@@ -368,6 +368,60 @@ fn after_a_failed_directory_sync_the_name_may_be_gone_for_good() {
 }
 
 #[test]
+fn an_aborted_journal_leaves_the_disk_read_only_until_the_power_is_cut() {
+    let platter = platter();
+    let disk = platter.mount();
+    let file = create(&disk, "a", b"x");
+    now(disk.sync_many(vec![file.clone()])).expect("sync");
+    sync_dir(&disk, "");
+    platter.plan(Plan { fault: Fault::JournalAbort, path_contains: String::new(), after: 0 });
+    now(disk.sync_dir(Path::new(""))).expect_err("planned");
+    platter.heal();
+    platter.kill();
+    let disk = platter.mount();
+    assert!(platter.is_read_only(), "neither healing nor a new process mounts it again");
+    let file = disk.open(Path::new("a"), Open::Write).expect("reads go on");
+    let refused = |error: io::Error| assert_eq!(error.kind(), ErrorKind::ReadOnlyFilesystem);
+    refused(file.append_at(1, &[Bytes::from_static(b"y")]).expect_err("an append"));
+    refused(now(disk.sync_many(vec![file])).expect_err("a sync"));
+    refused(now(disk.sync_dir(Path::new(""))).expect_err("a sync of names"));
+    refused(now(disk.remove(Path::new("a"))).expect_err("a removal"));
+    refused(disk.rename(Path::new("a"), Path::new("b")).expect_err("a rename"));
+    refused(disk.open(Path::new("c"), Open::CreateNew).map(|_| ()).expect_err("a creation"));
+    platter.crash(&mut stream(0, "crash", 0), CrashMode::Keep);
+    create(&platter.mount(), "c", b"after the boot");
+}
+
+#[test]
+fn damage_tells_what_should_stand_there() {
+    let platter = Platter::new(Setup { seed: 3, ..Setup::default() });
+    let disk = platter.mount();
+    let victim = create(&disk, "victim", &[b'v'; 2000]);
+    let other = create(&disk, "other", &[b'o'; 2000]);
+    let file = create(&disk, "a", &[b'1'; 2000]);
+    now(disk.sync_many(vec![victim, other, file.clone()])).expect("sync");
+    file.append_at(0, &[Bytes::from(vec![b'2'; 1024])]).expect("append");
+    platter.set_victims("vic");
+    platter.plan(Plan { fault: Fault::MisdirectedWrite, path_contains: "a".to_owned(), after: 0 });
+    sync(&disk, &file);
+    assert!(platter.rot(Path::new("victim"), 7, 1), "the byte is there");
+    let damage = platter.damage();
+    let places: Vec<&str> = damage.iter().filter_map(|damage| damage.path.to_str()).collect();
+    assert_eq!(places, ["a", "victim", "victim"]);
+    for (path, expected) in
+        [("a", [vec![b'2'; 1024], vec![b'1'; 976]].concat()), ("victim", vec![b'v'; 2000])]
+    {
+        let files = platter.files();
+        let (_, mut content) =
+            files.into_iter().find(|(known, _)| known == Path::new(path)).expect("it is there");
+        for damage in damage.iter().rev().filter(|damage| damage.path == Path::new(path)) {
+            assert!(damage.undo(&mut content), "{damage:?}");
+        }
+        assert!(content == expected, "{path} is made whole");
+    }
+}
+
+#[test]
 fn a_full_disk_takes_what_fits_and_is_usable_again_when_freed() {
     let platter = Platter::new(Setup { capacity: Some(10), ..Setup::default() });
     let disk = platter.mount();
@@ -456,6 +510,36 @@ fn tester_mutant_t1_lets_a_forgotten_sync_survive() {
     let platter = Platter::new(Setup { crash_keeps_page_cache: true, ..Setup::default() });
     create(&platter.mount(), "a", b"never synced");
     assert_eq!(outcomes(&platter, CrashMode::Garbage), BTreeSet::from([files(&[("a", "never synced")])]));
+}
+
+#[test]
+fn tester_mutant_t1_keeps_what_a_failed_sync_lost() {
+    for seed in 0..10 {
+        let platter = Platter::new(Setup { crash_keeps_page_cache: true, seed, ..Setup::default() });
+        let disk = platter.mount();
+        let file = create(&disk, "a", b"x");
+        platter.plan(Plan { fault: Fault::SyncError, path_contains: "a".to_owned(), after: 0 });
+        platter.plan(Plan { fault: Fault::DirSyncError, path_contains: String::new(), after: 0 });
+        now(disk.sync_many(vec![file])).expect_err("planned");
+        now(disk.sync_dir(Path::new(""))).expect_err("planned");
+        let seen = platter.files();
+        assert_eq!(platter.durable_files(), seen, "all that is seen counts as durable");
+        platter.crash(&mut stream(seed, "crash", 0), CrashMode::Garbage);
+        assert_eq!(platter.files(), seen);
+    }
+}
+
+#[test]
+fn blocks_in_the_wrong_file_are_damage_of_that_file() {
+    let platter = platter();
+    let disk = platter.mount();
+    let (a, b) = (create(&disk, "a", b"aaaa"), create(&disk, "b", b"bb"));
+    now(disk.sync_many(vec![a, b])).expect("sync");
+    sync_dir(&disk, "");
+    assert!(platter.misplace(Path::new("b"), Path::new("a")), "both are there");
+    assert_eq!(found(&platter), files(&[("a", "bbaa"), ("b", "bb")]));
+    assert_eq!(platter.damage().len(), 1);
+    assert!(!platter.misplace(Path::new("b"), Path::new("c")), "there is no such file");
 }
 
 #[test]

@@ -264,6 +264,14 @@ impl Tree {
         }
     }
 
+    /// All names are durable as they are.
+    pub(super) fn keep(&mut self) {
+        self.changes.clear();
+        for dir in self.dirs.values_mut() {
+            dir.durable.clone_from(&dir.now);
+        }
+    }
+
     /// Drops from a choice of changes those that build on one that was not chosen.
     fn closed(&self, drawn: &[bool]) -> Vec<bool> {
         let mut lost = BTreeSet::new();

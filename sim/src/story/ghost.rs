@@ -1,0 +1,119 @@
+//! What god remembers of the broker's disk, and the checks that compare it with what a recovery made of it.
+//!
+//! Owns: the images at each crash that no recovery has been checked against, and which batches were damaged on purpose.
+//! Promises: draws nothing, changes nothing; damaged bytes are undone in every image, so that no log is left out of a
+//! check because something in it was damaged. Leaves out: crashing (see `broker`). Called by [`super::broker`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::recorder::Recorder;
+use crate::disk::{Device, LogWrite};
+use crate::invariants::image::{Batch, Logs};
+use crate::invariants::recovery::promised;
+use crate::invariants::{Broken, acknowledged, clean, order, recovery, resurrection, start};
+use crate::oracle::Event;
+use crate::world::NOBODY;
+
+/// A crash that no recovery has been checked against.
+struct Crash {
+    /// What had to survive it.
+    durable: Logs,
+    /// What was durable, whatever kind of crash it was: all that remains to be claimed once the power fails.
+    promised: Logs,
+    /// What the process itself had.
+    before: Logs,
+    /// How many writes to the metadata log the device had seen.
+    wrote: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Ghost {
+    crashes: Vec<Crash>,
+    /// Batches that were damaged on purpose, by partition folder, as (first, last) offset.
+    damaged: BTreeMap<String, BTreeSet<(i64, i64)>>,
+}
+
+impl Ghost {
+    /// The process is about to be killed, or to lose its power (`power`): remembers what stood on the disk, and checks
+    /// what must hold at any moment.
+    pub fn down(&mut self, device: &Device, power: bool, recorder: &Recorder) -> Option<Broken> {
+        let platter = &device.platter;
+        let (volatile, durable, damage) = (platter.files(), platter.durable_files(), platter.damage());
+        let unclean = clean::check(&volatile, &durable).or_else(|| start::check(&volatile, &durable));
+        let before = Logs::undamaged(volatile, &damage);
+        let durable = promised(&Logs::undamaged(durable, &damage), &before);
+        let mut early = recorder.promised().into_iter().filter_map(|(folder, offset)| {
+            let checked = acknowledged::check(&folder, offset, &durable);
+            checked.filter(|_| offset >= recorder.trimmed(&folder))
+        });
+        let early = early.next();
+        // A kill keeps what was written: all of it counts as durable, unless the power fails before a recovery.
+        let kept = if power { durable.clone() } else { before.clone() };
+        if power {
+            self.crashes.iter_mut().for_each(|crash| crash.durable = crash.promised.clone());
+        }
+        let wrote = device.metadata_writes().len();
+        self.crashes.push(Crash { durable: kept, promised: durable, before, wrote });
+        unclean.or(early)
+    }
+
+    /// The broker serves: its logs must hold what the crashes had to leave, and nothing else.
+    pub fn recovered(&mut self, device: &Device, recorder: &Recorder) -> (Logs, Option<Broken>) {
+        let now = Logs::undamaged(device.platter.files(), &device.platter.damage());
+        let mut broken = order::check(&now);
+        let writes = device.metadata_writes();
+        let let_go = |folder: &str, batch: &Batch| recorder.is_let_go(folder, batch.last);
+        for Crash { durable, before, wrote, .. } in &self.crashes {
+            let written = |folder: &str, batch: &Batch| {
+                writes[*wrote..].iter().any(|write| write.holds(folder, batch.segment, batch.at, batch.bytes))
+            };
+            broken.extend(recovery::check(durable, &now, let_go));
+            broken.extend(resurrection::check(before, durable, &now, written));
+        }
+        self.crashes.clear();
+        device.forget_metadata_writes();
+        (now, broken.into_iter().next())
+    }
+
+    /// Learns which batches silent damage has struck since, and tells the history that they are destroyed.
+    pub fn learn(&mut self, device: &Device, recorder: &Recorder) {
+        let damage = device.platter.damage();
+        if damage.is_empty() {
+            return;
+        }
+        for (folder, ranges) in Logs::struck(device.platter.files(), &damage) {
+            let known = self.damaged.entry(folder.clone()).or_default();
+            for (from, last) in ranges {
+                if known.insert((from, last))
+                    && let Some(part) = recorder.part_of_folder(&folder)
+                {
+                    recorder.event(NOBODY, Event::Destroyed { part, from, last });
+                }
+            }
+        }
+    }
+
+    /// The offset behind a damaged batch that holds `offset`, if there is one.
+    pub fn behind(&self, folder: &str, offset: i64) -> Option<i64> {
+        let ranges = self.damaged.get(folder)?;
+        ranges.iter().find(|(from, last)| (*from..=*last).contains(&offset)).map(|(_, last)| last + 1)
+    }
+
+    /// Whether bytes of this log were damaged on purpose.
+    pub fn is_damaged(&self, folder: &str) -> bool {
+        self.damaged.contains_key(folder)
+    }
+
+    /// Whether there is a crash that no recovery has been checked against.
+    pub fn is_unclean(&self) -> bool {
+        !self.crashes.is_empty()
+    }
+}
+
+/// For tests and for `disk`: whether a write covers a batch.
+impl LogWrite {
+    fn holds(&self, folder: &str, segment: u64, at: u64, bytes: u64) -> bool {
+        self.folder == folder && self.segment == segment && self.at <= at && at + bytes <= self.end
+    }
+}

@@ -1,0 +1,258 @@
+//! A raw idempotent producer whose sequence numbers begin just below 2^31 and wrap, and which repeats itself on purpose.
+//!
+//! Owns: one producer id on one partition, its batches in order, deliberate retries of any of its last five. Promises: on a
+//! durable topic whose start nobody moves, a batch that follows is never refused (IDM-3) and a retry of one of the last
+//! five is told its first offset (IDM-1, IDM-2), across restarts and power cuts; else the checker of that name fires.
+//! Leaves out: judging what is in the log (the oracle does). Source: CORRECTNESS.md 1.5. Called by the story.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dejaq::client::outcome::{Verdict, produce_verdict};
+use dejaq::runtime::Runtime;
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId};
+use dejaq_wire::kafka::init_producer_id::InitProducerIdRequest;
+use dejaq_wire::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProduceData};
+use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
+
+use super::reader::Reader;
+use super::{Stage, producers};
+use crate::invariants::Broken;
+use crate::oracle::{Acks, Event, Outcome, SendOp};
+use crate::rng::Dice;
+use crate::runtime::SimRuntime;
+
+/// The machine of the first one; the others follow.
+pub const FIRST_MACHINE: u32 = 170;
+/// Batches that a broker must remember.
+const WINDOW: usize = 5;
+
+/// Starts the plan's sequencers, each on a machine of its own.
+pub fn start(stage: &Stage) {
+    for number in 0..stage.plan.sequencers {
+        let stage = stage.clone();
+        stage.recorder.working(1);
+        stage.clone().broker.client(FIRST_MACHINE + number as u32, move |runtime| async move {
+            let dice = stage.world.streams().dice("sequencer", number as u64);
+            Sequencer::new(&stage, runtime, dice).run().await;
+            stage.recorder.working(-1);
+        });
+    }
+}
+
+/// A batch as it was sent, and where it stands.
+struct Sent {
+    bytes: Bytes,
+    base: i64,
+}
+
+/// What one request proved.
+enum Told {
+    Ok(i64),
+    No(ErrorCode),
+    Maybe,
+}
+
+struct Sequencer {
+    stage: Stage,
+    runtime: SimRuntime,
+    reader: Reader,
+    dice: Dice,
+    topic: String,
+    index: i32,
+    /// Whether the broker promises to remember: the topic is durable and keeps its start.
+    remembers: bool,
+    id: TopicId,
+    producer: (ProducerId, ProducerEpoch),
+    process: u32,
+    next: Sequence,
+    window: VecDeque<Sent>,
+}
+
+impl Sequencer {
+    fn new(stage: &Stage, runtime: SimRuntime, mut dice: Dice) -> Self {
+        let topic = dice.pick(&stage.plan.topics).clone();
+        let index = dice.below(topic.partitions as u64) as i32;
+        Sequencer {
+            stage: stage.clone(),
+            reader: Reader { cluster: producers::cluster(runtime.clone()) },
+            runtime,
+            topic: topic.name,
+            index,
+            remembers: topic.durable && !topic.trims,
+            id: TopicId::ZERO,
+            producer: (ProducerId::NONE, ProducerEpoch(0)),
+            process: 0,
+            next: Sequence(i32::MAX - dice.below(40) as i32),
+            window: VecDeque::new(),
+            dice,
+        }
+    }
+
+    async fn run(mut self) {
+        self.id = loop {
+            match self.reader.topic_id(&self.topic).await {
+                Some(id) => break id,
+                None => self.pause(100).await,
+            }
+        };
+        self.begin().await;
+        for _ in 0..self.dice.between(20, 120) {
+            if self.stage.recorder.is_calm() && self.dice.chance(900) {
+                break;
+            }
+            let wait = self.dice.log_between(1, 60);
+            self.pause(wait).await;
+            // A broker that may forget would take a repetition for a new batch, as it may.
+            if self.dice.chance(300) && self.remembers {
+                self.repeat().await;
+            } else {
+                self.send().await;
+            }
+        }
+    }
+
+    async fn pause(&self, ms: u64) {
+        self.runtime.sleep(Duration::from_millis(ms)).await;
+    }
+
+    /// Another producer id, with sequences from the same place on: an unknown producer may start anywhere (IDM-7).
+    async fn begin(&mut self) {
+        self.window.clear();
+        self.process = self.stage.recorder.fresh_process();
+        loop {
+            let deadline = self.runtime.now().plus(Duration::from_secs(5));
+            let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+            if let Ok(answer) = self.reader.cluster.ask_any(&request, deadline).await
+                && answer.error_code.is_none()
+            {
+                self.producer = (answer.producer_id, answer.producer_epoch);
+                return;
+            }
+            self.pause(100).await;
+        }
+    }
+
+    async fn send(&mut self) {
+        let count = self.dice.between(1, 5) as i32;
+        let begun = self.stage.world.now_ns();
+        let mut builder = BatchBuilder::new(Compression::None);
+        (builder.producer_id, builder.producer_epoch) = self.producer;
+        builder.base_sequence = self.next;
+        let values: Vec<(u64, Vec<u8>)> = (0..count)
+            .map(|_| {
+                let number = self.stage.recorder.fresh_value();
+                let length = self.dice.below(200) as usize;
+                (number, [number.to_be_bytes().to_vec(), self.dice.bytes(length)].concat())
+            })
+            .collect();
+        for (_, value) in &values {
+            let record = NewRecord { timestamp_ms: 1, key: None, value: Some(value), headers: &[] };
+            builder.append(&record);
+        }
+        let bytes = builder.build().expect("nothing is compressed").to_bytes();
+        let mut attempts = 0;
+        let outcome = loop {
+            attempts += 1;
+            match self.ask(&bytes).await {
+                Told::Ok(base) => break Outcome::Ok { offset: Some(base) },
+                Told::No(code) => {
+                    self.refused(code, attempts);
+                    break if attempts == 1 { Outcome::Fail } else { Outcome::Info };
+                }
+                Told::Maybe => self.pause(50).await,
+            }
+        };
+        let done = self.stage.world.now_ns();
+        for (place, (value, content)) in values.iter().enumerate() {
+            let offset = |base: i64| base + place as i64;
+            let outcome = match outcome {
+                Outcome::Ok { offset: base } => Outcome::Ok { offset: base.map(offset) },
+                other => other,
+            };
+            let op = SendOp {
+                process: self.process,
+                part: self.stage.recorder.part(&self.topic, self.index),
+                value: *value,
+                digest: producers::digest(None, content, &[]),
+                acks: Acks::All,
+                idempotent: true,
+                attempts,
+                begun,
+                done,
+                outcome,
+            };
+            self.stage.recorder.event(self.runtime.who(), Event::Send(op));
+        }
+        let Outcome::Ok { offset: Some(base) } = outcome else { return self.begin().await };
+        self.next = (0..count).fold(self.next, |sequence, _| sequence.next());
+        self.window.push_back(Sent { bytes, base });
+        if self.window.len() > WINDOW {
+            self.window.pop_front();
+        }
+    }
+
+    /// A batch that follows was refused for certain.
+    fn refused(&self, code: ErrorCode, attempts: u32) {
+        let sequence =
+            code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER || code == ErrorCode::UNKNOWN_PRODUCER_ID;
+        if self.remembers && sequence {
+            let evidence = format!(
+                "{}-{}: the batch with sequence {:?} follows, and was refused with {code} at attempt {attempts}",
+                self.topic, self.index, self.next
+            );
+            self.stage.broker.blame(Broken { name: "IDM-3", evidence });
+        }
+    }
+
+    /// Sends one of the last five batches again: the answer names the offset where it stands.
+    async fn repeat(&mut self) {
+        if self.window.is_empty() {
+            return;
+        }
+        let back = self.dice.below(self.window.len() as u64) as usize;
+        let (bytes, base) = (self.window[back].bytes.clone(), self.window[back].base);
+        let told = self.ask(&bytes).await;
+        self.stage.recorder.count("deliberate retries");
+        let answer = match told {
+            Told::Ok(offset) if offset == base => return,
+            Told::Maybe => return,
+            Told::Ok(offset) => format!("told offset {offset}"),
+            Told::No(code) => format!("refused with {code}"),
+        };
+        if self.remembers {
+            let evidence = format!(
+                "{}-{}: batch {back} of the last {} stands at {base}, its retry was {answer}",
+                self.topic,
+                self.index,
+                self.window.len()
+            );
+            self.stage.broker.blame(Broken { name: "IDM-1", evidence });
+        }
+    }
+
+    async fn ask(&self, batch: &Bytes) -> Told {
+        let deadline = self.runtime.now().plus(Duration::from_secs(8));
+        let leader = self.reader.cluster.leader(&self.topic, PartitionId(self.index), deadline).await;
+        let Ok((connection, _)) = leader else { return Told::Maybe };
+        let partition =
+            PartitionProduceData { index: PartitionId(self.index), records: Some(batch.clone().into()) };
+        let topic = TopicProduceData {
+            name: self.topic.as_str().into(),
+            topic_id: self.id,
+            partition_data: vec![partition],
+        };
+        let request =
+            ProduceRequest { acks: -1, timeout_ms: 5000, topic_data: vec![topic], ..Default::default() };
+        let Ok(answer) = connection.call(&request, deadline).await else { return Told::Maybe };
+        let answer = answer.responses.first().and_then(|topic| topic.partition_responses.first());
+        let Some(answer) = answer else { return Told::Maybe };
+        match produce_verdict(answer.error_code) {
+            Verdict::Ok => Told::Ok(answer.base_offset.0),
+            Verdict::DefiniteNo => Told::No(answer.error_code),
+            Verdict::Maybe => Told::Maybe,
+        }
+    }
+}
