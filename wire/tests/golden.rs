@@ -14,7 +14,10 @@ use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use dejaq_wire::kafka::produce::{
     LeaderIdAndEpoch, PartitionProduceResponse, ProduceResponse, TopicProduceResponse,
 };
-use dejaq_wire::peer::{Call, Hello, HelloReply, HelloVerdict, Parts, PeerMessage, Refusal};
+use dejaq_wire::peer::raft::{
+    Batch, Came, Content, DirectoryId, Envelope, Fetched, Message, Position, ReplicaKey, SnapshotId, Voter,
+};
+use dejaq_wire::peer::{Body, Call, Hello, HelloReply, HelloVerdict, Parts, PeerMessage, Refusal};
 use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
@@ -115,4 +118,50 @@ fn peer_messages_keep_their_bytes() {
     let (head, tail) = (Bytes::from_static(b"head"), vec![Bytes::from_static(b"the tail")]);
     let call = Call { correlation: 0x0102_0304, parts: Parts { tag: 0x0201, version: 1, head, tail } };
     check(include_str!("golden/peer_call.hex"), &encoded(PeerMessage::Call(call)));
+}
+
+#[test]
+fn messages_of_the_metadata_quorum_keep_their_bytes() {
+    let directory = DirectoryId([0xab; 16]);
+    let from = ReplicaKey { id: BrokerId(1), directory };
+    let at = Position { epoch: LeaderEpoch(4), end: Offset(300) };
+    let voter = Voter { key: from, address: "a:9".into() };
+    let batch = |base: i64, content| Batch {
+        base: Offset(base),
+        end: Offset(base + 1),
+        epoch: LeaderEpoch(5),
+        content,
+    };
+    let batches = vec![
+        batch(300, Content::Voters(vec![voter.clone()])),
+        batch(301, Content::LeaderChange),
+        batch(302, Content::Records(Bytes::from_static(b"records"))),
+    ];
+    let snapshot = SnapshotId { position: at, bytes: 1000, voters: vec![voter] };
+    let reply = |fetched| Message::FetchReply { at, fetched, commit: Offset(299), round: 7 };
+    let bytes = Bytes::from_static(b"a piece");
+    let messages = [
+        Message::Vote { pre: true, log: at },
+        Message::VoteReply { pre: false, granted: true },
+        Message::Leading,
+        Message::Resigning { successors: vec![BrokerId(3), BrokerId(2)] },
+        Message::Fetch { log: at, durable: Offset(298), commit: Offset(297), round: 6 },
+        reply(Fetched::Batches(batches)),
+        reply(Fetched::Diverged { to: at }),
+        reply(Fetched::Snapshot(snapshot)),
+        reply(Fetched::NotLeader),
+        Message::FetchSnapshot { log: at, snapshot: at, from: 500 },
+        Message::SnapshotChunk { at, snapshot: at, from: 500, bytes },
+    ];
+    let mut all = Vec::new();
+    for message in messages {
+        let leader = Some(BrokerId(2));
+        let envelope = Envelope { from, to: BrokerId(2), epoch: LeaderEpoch(5), leader, message };
+        let parts = envelope.into_parts().expect("within bounds");
+        assert!(parts.tail.is_empty() && (parts.tag, parts.version) == (0x0101, 1));
+        all.extend_from_slice(&parts.head);
+    }
+    check(include_str!("golden/peer_raft_1.hex"), &all);
+    let came = Came.into_parts().expect("nothing");
+    assert_eq!((came.tag, came.version, came.head.len()), (0x0181, 1, 0));
 }

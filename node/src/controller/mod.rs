@@ -19,6 +19,7 @@ pub mod journal;
 pub mod liveness;
 pub mod placement;
 pub mod planner;
+pub mod raft;
 pub mod room;
 pub mod settings;
 pub mod succession;

@@ -16,6 +16,7 @@
 //! upgrade needs to add a field to a message that is hot.
 
 pub mod call;
+pub mod raft;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

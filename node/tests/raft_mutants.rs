@@ -1,0 +1,54 @@
+//! Planted bugs of the quorum, and who finds each: a story, or chaos within so many seeds.
+//!
+//! One test, because the active bug is the whole process's.
+//! `cargo test --release -p dejaq --features mutants --test raft_mutants -- --ignored --nocapture`.
+#![cfg(feature = "mutants")]
+
+mod raft;
+
+use dejaq_storage::probe::activate_mutant;
+
+/// Number, what it breaks, seeds within which chaos must find it; 0: a story does.
+const MUTANTS: &[(u32, &str, u64)] = &[
+    (31, "a vote is said before it is durable", 2000),
+    (32, "an entry of an older epoch is committed by count", 0),
+    (33, "a follower reports what is not durable", 20),
+    (39, "one that does not vote is counted", 20),
+    (301, "no pre-vote", 0),
+    (302, "no check-quorum", 0),
+    (303, "a cut that was meant for another end of the log", 500),
+    (304, "a snapshot from before what is committed", 0),
+    (305, "a read that nobody confirmed", 100),
+    (306, "a new quorum is founded by a majority", 100),
+    (307, "a wiped disk votes on", 1000),
+    (308, "a second vote in one epoch", 20),
+    (309, "a leader counts what it has not synced", 20),
+    (310, "a late completion of a write that was cut", 0),
+    (311, "two changes of the voters at once", 50),
+];
+
+fn killer(seeds: u64) -> Option<String> {
+    for (name, story) in raft::directed::STORIES {
+        let told = std::panic::catch_unwind(story).unwrap_or_else(|_| Err("assertion".into()));
+        if let Err(why) = told {
+            return Some(format!("story {name}: {why}"));
+        }
+    }
+    (0..seeds).find_map(|seed| raft::run(seed).err().map(|why| format!("seed {seed}: {:.100}", why)))
+}
+
+#[test]
+#[ignore = "20 s with --release, minutes without"]
+fn every_planted_bug_of_the_quorum_dies() {
+    assert_eq!(killer(20), None, "without a bug, nothing is found");
+    let mut survivors = Vec::new();
+    for (number, about, seeds) in MUTANTS {
+        activate_mutant(*number);
+        match killer(*seeds) {
+            Some(how) => println!("M{number} ({about}) dies: {how}"),
+            None => survivors.push(*number),
+        }
+    }
+    activate_mutant(0);
+    assert_eq!(survivors, [0; 0], "these planted bugs survive");
+}
