@@ -6,7 +6,7 @@ use dejaq_sim::story::{self, Plan};
 /// The story.
 pub const STEADY: Scenario = Scenario {
     name: "steady",
-    about: "no faults: every codec, acks and batch size; each record comes back once, in order, unchanged",
+    about: "no faults: every codec and batch size, acks all and 1; each record comes back once, in order, unchanged",
     run,
     random: true,
 };

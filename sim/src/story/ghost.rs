@@ -24,6 +24,8 @@ struct Crash {
     before: Logs,
     /// How many writes to the metadata log the device had seen.
     wrote: usize,
+    /// Whether the power failed.
+    power: bool,
 }
 
 /// See the module.
@@ -48,13 +50,15 @@ impl Ghost {
             checked.filter(|_| offset >= recorder.trimmed(&folder))
         });
         let early = early.next();
-        // A kill keeps what was written: all of it counts as durable, unless the power fails before a recovery.
-        let kept = if power { durable.clone() } else { before.clone() };
+        // A kill keeps what was written: all of it counts as durable, unless the power fails before a recovery, or had
+        // failed before the killed process was through with its own: what has no record is not believed then.
+        let dark = power || self.crashes.iter().any(|crash| crash.power);
+        let kept = if dark { durable.clone() } else { before.clone() };
         if power {
             self.crashes.iter_mut().for_each(|crash| crash.durable = crash.promised.clone());
         }
         let wrote = device.metadata_writes().len();
-        self.crashes.push(Crash { durable: kept, promised: durable, before, wrote });
+        self.crashes.push(Crash { durable: kept, promised: durable, before, wrote, power });
         unclean.or(early)
     }
 
