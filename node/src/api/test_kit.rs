@@ -277,6 +277,18 @@ impl Life {
         }
     }
 
+    /// Whether a topic was made.
+    pub async fn try_create(&self, name: &str, partitions: i32) -> bool {
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: partitions,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
+        self.ask(7, &request).await.topics[0].error_code.is_none()
+    }
+
     pub async fn create(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) {
         let config = |(name, value): &(&str, &str)| CreatableTopicConfig {
             name: (*name).into(),

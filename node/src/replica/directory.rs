@@ -4,7 +4,8 @@
 //! retention of the data directory.
 //! Promises: a partition is in the table only when it serves; a deleted one refuses everyone before its files go;
 //! deletion is durable step by step (rename aside, sync, remove) and finished at the next start; files that the
-//! metadata does not know are removed only by a node whose metadata remembers an earlier life (MQ-10).
+//! metadata does not know are removed only by a node whose metadata remembers an earlier life (MQ-10); a partition
+//! that found no room is tried again until it opens.
 //! Leaves out: what the metadata says (`metadata`), the data directory's own files (`dejaq_storage::DataDir`).
 //! Called by `broker` ([`Directory::start`], [`Directory::apply`], [`Directory::shutdown`]) and by every data API.
 //!
@@ -64,6 +65,8 @@ pub(super) enum Slot<R: Runtime> {
     Elsewhere,
     /// It did not open; the log says why.
     Failed,
+    /// As `Failed`, for want of room: it is tried again.
+    NoRoom,
 }
 
 /// Why a partition of a known topic cannot be used.
@@ -102,7 +105,7 @@ impl<R: Runtime> TopicEntry<R> {
             None => Err(NoPartition::Unknown),
             Some(Slot::Ready(partition)) => Ok(partition),
             Some(Slot::Elsewhere) => Err(NoPartition::Elsewhere),
-            Some(Slot::Failed) => Err(NoPartition::Failed),
+            Some(Slot::Failed | Slot::NoRoom) => Err(NoPartition::Failed),
         }
     }
 
@@ -110,7 +113,7 @@ impl<R: Runtime> TopicEntry<R> {
     pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition<R>>> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Ready(partition) => Some(partition),
-            Slot::Elsewhere | Slot::Failed => None,
+            Slot::Elsewhere | Slot::Failed | Slot::NoRoom => None,
         })
     }
 }
@@ -157,7 +160,8 @@ pub struct Directory<R: Runtime> {
     table: RwLock<Arc<Table<R>>>,
     /// The image that the table mirrors. Held while one is applied.
     applied: tokio::sync::Mutex<Arc<Image>>,
-    has_failed_partitions: AtomicBool,
+    /// Partitions that found no room are being tried again.
+    is_trying_again: AtomicBool,
     is_stopping: AtomicBool,
     stop: Notify,
 }
@@ -213,7 +217,7 @@ impl<R: Runtime> Directory<R> {
             data_dir: Mutex::new(Some(data_dir)),
             table: RwLock::new(Arc::new(Table { by_id: BTreeMap::new(), by_name: BTreeMap::new() })),
             applied: tokio::sync::Mutex::new(Arc::new(Image::default())),
-            has_failed_partitions: AtomicBool::new(false),
+            is_trying_again: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             stop: Notify::new(),
             runtime: runtime.clone(),
@@ -305,7 +309,7 @@ impl<R: Runtime> Directory<R> {
         drop(self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut result = match self.health.failure() {
             Some(reason) => Err(NotClean::Offline(reason)),
-            None if self.has_failed_partitions.load(Ordering::Acquire) => Err(NotClean::NotOpened),
+            None if self.table().has_unopened() => Err(NotClean::NotOpened),
             None => Ok(()),
         };
         for (partition, error) in open::close_all(&self.runtime, self.partitions()).await {
@@ -351,10 +355,10 @@ impl<R: Runtime> Directory<R> {
         let Some(data_dir) = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
             return;
         };
-        for partition in entry.partitions() {
-            let index = partition.identity().partition;
+        // Also of those that did not open: half of their files may be there.
+        for (index, _) in topic.partitions() {
             if let Err(error) = data_dir.remove_partition(topic.id, index).await {
-                tracing::warn!(partition = partition.name(), %error, "its files stay until the next start");
+                tracing::warn!(topic = &*topic.name, %index, %error, "its files stay until the next start");
             }
         }
         tracing::info!(topic = &*topic.name, id = %topic.id, "the topic is deleted");
@@ -397,10 +401,7 @@ impl<R: Runtime> Directory<R> {
 
     /// Opens what `topics` place here and is not open, then puts it into the table.
     async fn open(self: &Arc<Self>, topics: &[Arc<Topic>], defaults: &BrokerDefaults, is_clean: bool) {
-        let is_same_boot = {
-            let data_dir = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner);
-            data_dir.as_ref().is_none_or(|data_dir| data_dir.is_same_boot())
-        };
+        let is_same_boot = self.is_same_boot();
         let mut jobs = Vec::new();
         for topic in topics {
             let known = self.table().with_id(topic.id).map_or(0, |entry| entry.slots.len());
@@ -412,15 +413,70 @@ impl<R: Runtime> Directory<R> {
             }
         }
         for (job, slot) in open::open_all(self, jobs).await {
-            if matches!(slot, Slot::Failed) {
-                self.has_failed_partitions.store(true, Ordering::Release);
+            if matches!(slot, Slot::NoRoom) && !self.is_trying_again.swap(true, Ordering::AcqRel) {
+                self.runtime.spawn("open-again", open::open_again(self.clone()));
             }
             self.replace(|table| table.add(&job, slot));
         }
     }
+
+    /// Tries again to open what found no room; returns whether nothing is left to try.
+    pub(super) async fn open_missing(self: &Arc<Self>) -> bool {
+        let image = self.applied.lock().await;
+        if self.is_stopping() {
+            return true;
+        }
+        let (defaults, is_same_boot) =
+            (image.broker_defaults(self.settings.me, &self.settings.topic_defaults), self.is_same_boot());
+        let mut jobs = Vec::new();
+        for (topic, index) in self.table().without_room() {
+            let Some(topic) = image.topic(topic).cloned() else { continue };
+            let config = Arc::new(TopicConfig::resolve(&topic.configs, &defaults));
+            let leadership = leadership(&topic, index, self.settings.me);
+            jobs.push(Job { topic, index, leadership, config, is_clean: false, is_same_boot });
+        }
+        let mut is_done = true;
+        for (job, slot) in open::open_all(self, jobs).await {
+            is_done &= !matches!(slot, Slot::NoRoom);
+            self.replace(|table| table.put(job.topic.id, job.index, slot));
+        }
+        if is_done {
+            self.is_trying_again.store(false, Ordering::Release);
+        }
+        is_done
+    }
+
+    fn is_same_boot(&self) -> bool {
+        let data_dir = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner);
+        data_dir.as_ref().is_none_or(|data_dir| data_dir.is_same_boot())
+    }
 }
 
 impl<R: Runtime> Table<R> {
+    /// Whether a partition that belongs here is not open.
+    fn has_unopened(&self) -> bool {
+        let slots = self.by_id.values().flat_map(|entry| &entry.slots);
+        slots.into_iter().any(|slot| matches!(slot, Slot::Failed | Slot::NoRoom))
+    }
+
+    /// The partitions that found no room.
+    fn without_room(&self) -> Vec<(TopicId, PartitionId)> {
+        let slots = self.by_id.values().flat_map(|entry| {
+            entry.slots.iter().enumerate().map(|(at, slot)| (entry.id, PartitionId(at as i32), slot))
+        });
+        let missing = slots.filter(|(_, _, slot)| matches!(slot, Slot::NoRoom));
+        missing.map(|(id, index, _)| (id, index)).collect()
+    }
+
+    /// Replaces a partition of a topic that is there.
+    fn put(&mut self, id: TopicId, index: PartitionId, slot: Slot<R>) {
+        let entry = self.by_id.get(&id).expect("only the owner of `applied` takes topics away");
+        let mut slots = entry.slots();
+        slots[index.0 as usize] = slot;
+        let (name, config) = (entry.name.clone(), entry.config.clone());
+        self.by_id.insert(id, Arc::new(TopicEntry { id, name, config, slots }));
+    }
+
     /// Adds the next partition of its topic.
     fn add(&mut self, job: &Job, slot: Slot<R>) {
         let (id, name) = (job.topic.id, job.topic.name.clone());
@@ -445,6 +501,7 @@ impl<R: Runtime> Clone for Slot<R> {
             Slot::Ready(partition) => Slot::Ready(partition.clone()),
             Slot::Elsewhere => Slot::Elsewhere,
             Slot::Failed => Slot::Failed,
+            Slot::NoRoom => Slot::NoRoom,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! SHELL. Opening and closing many partitions at once, and removing those that the metadata does not know.
 //!
 //! Promises: at most [`AT_ONCE`] logs are opened or closed at a time; one that does not open is reported and takes nobody with
-//! it; what recovery found is told once, damage as an error.
+//! it; one that only found no room is opened by and by ([`open_again`]); what recovery found is told once, damage as an error.
 //! Leaves out: recovery itself (`dejaq_storage`). Called by `directory` only.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use dejaq_storage::{CloseError, DataDir, Log, LogIdentity, OpenOptions, RecoveryReport, mark, mutant};
+use dejaq_storage::{
+    CloseError, DataDir, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, mark, mutant,
+};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, PartitionId, TopicId};
 use tokio::sync::mpsc;
 
@@ -19,6 +22,8 @@ use crate::runtime::Runtime;
 
 /// Logs that are opened at a time: enough to keep a disk's queue busy, few enough to bound memory and descriptors.
 const AT_ONCE: usize = 16;
+/// The pause before partitions that found no room are tried again: at first, and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 
 /// Why a node's partitions are not opened at all.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +132,11 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
             tell(&name, &report);
             log
         }
+        Err(error) if is_want(&error) => {
+            mark!("a partition finds no room");
+            tracing::warn!(partition = name, %error, "no room to open the partition: it is tried again");
+            return Slot::NoRoom;
+        }
         Err(error) => {
             tracing::error!(partition = name, %error, "the partition does not open: it is not served");
             return Slot::Failed;
@@ -140,6 +150,27 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
             tracing::error!(partition = name, %error, "the log refuses its leader epoch: it is not served");
             Slot::Failed
         }
+    }
+}
+
+/// Whether a log did not open for want of something that comes back: room, or file handles. Whatever failed in between
+/// was a refusal, not a failed sync, so that another try in this process can be believed.
+fn is_want(error: &OpenError) -> bool {
+    const HANDLES: [i32; 2] = [23, 24]; // ENFILE, EMFILE
+    let OpenError::Io(error) = error else { return false };
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || error.raw_os_error().is_some_and(|number| HANDLES.contains(&number))
+}
+
+/// Opens the partitions that found no room, again and again, until all are open or the directory stops.
+pub(super) async fn open_again<R: Runtime>(directory: Arc<Directory<R>>) {
+    let mut pause = AGAIN.0;
+    while !directory.is_stopping() {
+        directory.pause_until(directory.runtime.now().plus(pause)).await;
+        if directory.open_missing().await {
+            return;
+        }
+        pause = (pause * 2).min(AGAIN.1);
     }
 }
 

@@ -255,6 +255,56 @@ async fn a_nearly_full_disk_refuses_writes_and_takes_them_again() {
 }
 
 #[tokio::test]
+async fn a_partition_that_found_no_room_is_served_once_there_is_some() {
+    let mut hits = 0;
+    // How much of a creation fits before the disk is full: nothing, its directory, its identity, half a segment.
+    for spare in (200..2400).step_by(50) {
+        let world = World::new();
+        let life = world.start().await;
+        let used: u64 = world.platter.lengths().iter().map(|(_, length)| length).sum();
+        world.platter.set_capacity(Some(used + spare));
+        if !life.try_create("t", 1).await {
+            continue; // not even the metadata had room
+        }
+        let is_open =
+            || life.directory.table().named("t").is_some_and(|topic| topic.partitions().count() == 1);
+        hits += u32::from(!is_open());
+        world.platter.set_capacity(None);
+        while !is_open() {
+            life.node.sleep(Duration::from_millis(20)).await;
+        }
+        assert!(life.produce("t", &["a"]).await.error_code.is_none());
+        life.cut_power(CrashMode::Lose).await;
+        let life = world.start().await;
+        assert_eq!(life.values("t").await, ["a"]);
+        life.stop().await.expect("clean: nothing is left that did not open");
+    }
+    assert!(hits >= 2, "no creation failed half-way: {hits}");
+}
+
+#[tokio::test]
+async fn a_topic_deleted_before_it_found_room_leaves_no_file() {
+    for spare in (200..2400).step_by(50) {
+        let world = World::new();
+        let life = world.start().await;
+        let used: u64 = world.platter.lengths().iter().map(|(_, length)| length).sum();
+        world.platter.set_capacity(Some(used + spare));
+        if !life.try_create("t", 1).await {
+            continue;
+        }
+        let entry = life.directory.table().named("t").cloned().expect("it is known");
+        if entry.partitions().count() == 1 {
+            continue;
+        }
+        world.platter.set_capacity(Some(used + spare + 1000));
+        delete(&life, "t").await;
+        assert!(!has_files_of(&world, entry.id));
+        return;
+    }
+    panic!("no creation failed half-way");
+}
+
+#[tokio::test]
 async fn partitions_of_lost_metadata_are_not_deleted() {
     let world = World::new();
     let life = world.start().await;

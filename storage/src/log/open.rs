@@ -137,8 +137,9 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
         if !disk.exists(&dir.join(PARTITION)) {
             disk.create_dir_all(&dir)?;
-            small_file::replace(&disk, &dir.join(PARTITION), encode_identity(&identity)).await?;
+            // First, so that who finds an identity need not ask whether its directory is durable: this may be repeated.
             disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).await?;
+            small_file::replace(&disk, &dir.join(PARTITION), encode_identity(&identity)).await?;
         }
         Log::open(disk, dir, identity, config, options).await
     }
