@@ -1,6 +1,6 @@
 //! `cargo ci kill9`: the real binary under an acks=all load is killed with SIGKILL again and again.
 //!
-//! Owns: the kills, and the judgement of what a fresh consumer finds at the end. Promises: red when
+//! Owns: the kills; `judge` judges what a fresh consumer finds at the end. Promises: red when
 //! a record that was acknowledged is missing, sits at another offset or holds another value; when a
 //! producer's records are out of order; when an idempotent producer's record is there twice.
 //! Leaves out: power cuts, which lose the page cache (the simulation does those).
@@ -12,11 +12,10 @@
 use crate::process::{self, Guarded};
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
-use crate::{install, raw};
+use crate::{install, judge, raw};
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,24 +33,6 @@ pub struct Args {
     /// Milliseconds between a restart and the next kill, at least; each round adds an uneven part.
     #[arg(long, default_value_t = 1500)]
     every_ms: u64,
-}
-
-/// One record as the load or the reader wrote it down: partition, offset, value `producer-partition-sequence`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Line {
-    partition: i32,
-    offset: i64,
-    producer: String,
-    sequence: u64,
-}
-
-/// What the judge counted.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Verdict {
-    acked: usize,
-    found: usize,
-    repeated_by_plain: usize,
-    faults: Vec<String>,
 }
 
 /// The verb; without a client for the load it is skipped, with the reason printed.
@@ -77,7 +58,7 @@ pub fn run(args: &Args) -> Result<bool> {
         .with_context(|| show_tail(dejaq.log()))?;
     dejaq.stop()?;
 
-    let verdict = judge(&parse(&acked)?, &parse(&found)?);
+    let verdict = judge::judge(&judge::parse(&acked)?, &judge::parse(&found)?);
     println!(
         "kill9: {kills} kills in {} s, longest restart {longest:.1?}; {} records acked, {} found, {} repeated by the plain producer",
         args.seconds, verdict.acked, verdict.found, verdict.repeated_by_plain
@@ -122,98 +103,4 @@ fn load_and_kill(
         .with_context(|| format!("the load hangs; broker: {}", show_tail(dejaq.log())))?;
     ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&log, 4));
     Ok((kills, longest))
-}
-
-fn parse(path: &PathBuf) -> Result<Vec<Line>> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    text.lines().map(|line| parse_line(line).with_context(|| format!("{}: {line}", path.display()))).collect()
-}
-
-fn parse_line(line: &str) -> Option<Line> {
-    let mut words = line.split(' ');
-    let (partition, offset, value) =
-        (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
-    let mut parts = value.split('-');
-    let producer = parts.next()?.to_owned();
-    let sequence = parts.nth(1)?.parse().ok()?;
-    Some(Line { partition, offset, producer, sequence })
-}
-
-/// Idempotent producers are named `i…`, plain ones `p…` (at most one request in flight each).
-fn judge(acked: &[Line], found: &[Line]) -> Verdict {
-    let mut verdict = Verdict { acked: acked.len(), found: found.len(), ..Verdict::default() };
-    let at: BTreeMap<(i32, i64), &Line> =
-        found.iter().map(|line| ((line.partition, line.offset), line)).collect();
-    if at.len() != found.len() {
-        verdict.faults.push(format!("{} offsets were served twice", found.len() - at.len()));
-    }
-    for line in acked {
-        match at.get(&(line.partition, line.offset)) {
-            None => verdict.faults.push(format!("acked and lost: {line:?}")),
-            Some(there) if *there != line => {
-                verdict.faults.push(format!("acked {line:?}, but there is {there:?}"));
-            }
-            Some(_) => {}
-        }
-    }
-    let mut last: BTreeMap<(i32, &str), u64> = BTreeMap::new();
-    for line in at.values() {
-        let Some(before) = last.insert((line.partition, &line.producer), line.sequence) else { continue };
-        let expected = before + 1;
-        if line.sequence == expected {
-            continue;
-        }
-        if line.producer.starts_with('p') && line.sequence < expected {
-            // A plain producer that missed an answer sends its batch again: repeated, never skipped.
-            verdict.repeated_by_plain += 1;
-        } else {
-            verdict.faults.push(format!("{line:?} follows sequence {before}"));
-        }
-    }
-    verdict
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(text: &str) -> Vec<Line> {
-        text.split(';').map(|line| parse_line(line.trim()).expect("a line of the test")).collect()
-    }
-
-    fn faults(acked: &str, found: &str) -> usize {
-        judge(&lines(acked), &lines(found)).faults.len()
-    }
-
-    #[test]
-    fn what_was_acked_must_be_there_at_its_offset_with_its_value() {
-        let good = "0 0 i0-0-0; 0 1 i0-0-1; 1 0 p0-1-0";
-        assert_eq!(faults(good, good), 0);
-        assert_eq!(faults(good, "0 0 i0-0-0; 1 0 p0-1-0"), 1);
-        assert_eq!(faults("0 0 i0-0-0", "0 0 i1-0-0"), 1);
-        assert_eq!(faults("0 0 i0-0-0", "0 1 i0-0-0"), 1);
-    }
-
-    #[test]
-    fn an_unacked_record_may_be_there() {
-        assert_eq!(faults("0 0 i0-0-0", "0 0 i0-0-0; 0 1 i0-0-1"), 0);
-    }
-
-    #[test]
-    fn an_idempotent_producer_neither_repeats_nor_skips_nor_swaps() {
-        assert_eq!(faults("0 0 i0-0-0", "0 0 i0-0-0; 0 1 i0-0-0"), 1);
-        assert_eq!(faults("0 0 i0-0-0", "0 0 i0-0-0; 0 1 i0-0-2"), 1);
-        assert!(faults("0 0 i0-0-0", "0 0 i0-0-0; 0 1 i0-0-2; 0 2 i0-0-1") >= 1);
-    }
-
-    #[test]
-    fn a_plain_producer_may_repeat_but_not_skip() {
-        assert_eq!(faults("0 0 p0-0-0", "0 0 p0-0-0; 0 1 p0-0-0; 0 2 p0-0-1"), 0);
-        assert_eq!(faults("0 0 p0-0-0", "0 0 p0-0-0; 0 1 p0-0-2"), 1);
-    }
-
-    #[test]
-    fn an_offset_served_twice_is_a_fault() {
-        assert_eq!(faults("0 0 i0-0-0", "0 0 i0-0-0; 0 0 i0-0-0"), 1);
-    }
 }

@@ -17,8 +17,10 @@ mod clients;
 mod corpus;
 mod determinism;
 mod differential;
+mod failover;
 mod fuzz;
 mod install;
+mod judge;
 mod kill9;
 mod oracle;
 mod process;
@@ -53,6 +55,8 @@ enum Verb {
     Differential(differential::Args),
     /// Kill the release broker with SIGKILL under an acks=all load; nothing acked may be lost.
     Kill9(kill9::Args),
+    /// Kill the leader of a cluster of three again and again under an acks=all load: nothing acked may be lost.
+    Failover(failover::Args),
     /// Damaged inputs to everything that reads bytes from outside.
     Fuzz(fuzz::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
@@ -83,6 +87,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Differential(args) => differential::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
+        Verb::Failover(args) => failover::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Oracle(args) => oracle::run(&args),

@@ -120,9 +120,22 @@ fn probe(address: &str) -> Result<()> {
     Ok(())
 }
 
-/// Creates a topic (CreateTopics version 2); an existing one is an error.
+/// Creates a topic with one replica (CreateTopics version 2); an existing one is an error.
 pub fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
-    let body = Body::new().i32(1).string(name).i32(partitions).i16(1).i32(0).i32(0).i32(15_000).i8(0);
+    create_replicated(address, name, partitions, 1, &[])
+}
+
+/// Creates a topic; an existing one is an error.
+pub fn create_replicated(
+    address: &str,
+    name: &str,
+    partitions: i32,
+    replicas: i16,
+    configs: &[(&str, &str)],
+) -> Result<()> {
+    let body = Body::new().i32(1).string(name).i32(partitions).i16(replicas).i32(0);
+    let set = |body: Body, (name, value): &(&str, &str)| body.string(name).string(value);
+    let body = configs.iter().fold(body.i32(configs.len() as i32), set).i32(15_000).i8(0);
     let answer = Connection::open(address)?.call(19, 2, false, &body.0)?;
     // throttle (4) · count (4) · name (2 + n) · error (2)
     let at = 4 + 4 + 2 + name.len();
@@ -131,6 +144,47 @@ pub fn create_topic(address: &str, name: &str, partitions: i32) -> Result<()> {
         Some(code) => bail!("creating {name}: error {}", i16::from_be_bytes([code[0], code[1]])),
         None => bail!("creating {name}: an answer of {} bytes", answer.len()),
     }
+}
+
+/// One partition as Metadata version 1 tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub index: i32,
+    /// -1 if there is none.
+    pub leader: i32,
+    pub replicas: usize,
+    pub in_sync: usize,
+}
+
+/// The partitions of a topic, by index.
+pub fn partitions(address: &str, topic: &str) -> Result<Vec<Placed>> {
+    let body = Body::new().i32(1).string(topic);
+    let answer = Connection::open(address)?.call(3, 1, false, &body.0)?;
+    let mut read = Reader(&answer);
+    for _ in 0..read.i32()? {
+        read.skip(4)?;
+        read.string()?;
+        read.skip(4)?;
+        read.string()?;
+    }
+    read.skip(4)?; // the controller
+    ensure!(read.i32()? == 1, "one topic was asked for");
+    let error = read.i16()?;
+    ensure!(error == 0, "metadata of {topic}: error {error}");
+    read.string()?;
+    read.skip(1)?;
+    let mut found = Vec::new();
+    for _ in 0..read.i32()? {
+        read.i16()?; // what is wrong with it is seen by its leader
+        let (index, leader) = (read.i32()?, read.i32()?);
+        let replicas = read.i32()?.max(0) as usize;
+        read.skip(4 * replicas)?;
+        let in_sync = read.i32()?.max(0) as usize;
+        read.skip(4 * in_sync)?;
+        found.push(Placed { index, leader, replicas, in_sync });
+    }
+    found.sort_by_key(|placed| placed.index);
+    Ok(found)
 }
 
 /// The compression codecs (0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd) of the first batches of partition 0,
@@ -172,6 +226,11 @@ impl Reader<'_> {
         let (head, rest) = self.0.split_first_chunk().context("the answer ends early")?;
         self.0 = rest;
         Ok(i16::from_be_bytes(*head))
+    }
+    /// Passes over a text, which may be null.
+    fn string(&mut self) -> Result<()> {
+        let bytes = self.i16()?.max(0) as usize;
+        self.skip(bytes)
     }
     fn i32(&mut self) -> Result<i32> {
         let (head, rest) = self.0.split_first_chunk().context("the answer ends early")?;

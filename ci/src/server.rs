@@ -22,6 +22,8 @@ pub struct Dejaq {
     process: Option<Guarded>,
     binary: PathBuf,
     address: String,
+    /// Flags beside those of every broker.
+    flags: Vec<String>,
     log: PathBuf,
     /// Removed behind the process: fields are dropped in order.
     dir: Scratch,
@@ -30,14 +32,51 @@ pub struct Dejaq {
 impl Dejaq {
     /// Builds the release binary and starts it on a fresh directory and a free port.
     pub fn start(work: &Work, name: &str) -> Result<Dejaq> {
+        let mut dejaq = Dejaq::begin(work, build(work)?, name, Vec::new())?;
+        dejaq.restart()?;
+        Ok(dejaq)
+    }
+
+    /// `nodes` brokers that are a cluster, every one a voter; returns when each of them answers.
+    pub fn cluster(work: &Work, name: &str, nodes: usize) -> Result<Vec<Dejaq>> {
         let binary = build(work)?;
+        let peers: Vec<String> =
+            (0..nodes).map(|_| Ok(format!("127.0.0.1:{}", free_port()?))).collect::<Result<_>>()?;
+        let voters = peers.iter().zip(1..).map(|(peer, number)| format!("{number}@{peer}"));
+        let quorum = voters.collect::<Vec<_>>().join(",");
+        let mut brokers = Vec::new();
+        for (peer, number) in peers.iter().zip(1..) {
+            brokers.push(Dejaq::member(work, &binary, name, number, peer, &quorum)?);
+        }
+        for broker in &mut brokers {
+            broker.spawn()?;
+        }
+        for broker in &mut brokers {
+            broker.wait_until_ready()?;
+        }
+        Ok(brokers)
+    }
+
+    /// One member of a cluster, not started yet.
+    pub fn member(
+        work: &Work,
+        binary: &Path,
+        name: &str,
+        number: usize,
+        peer: &str,
+        quorum: &str,
+    ) -> Result<Dejaq> {
+        let flags =
+            ["--node-id", &number.to_string(), "--peer-listen", peer, "--quorum", quorum].map(str::to_owned);
+        Dejaq::begin(work, binary.to_path_buf(), &format!("{name}-{number}"), flags.to_vec())
+    }
+
+    fn begin(work: &Work, binary: PathBuf, name: &str, flags: Vec<String>) -> Result<Dejaq> {
         let dir = work.scratch(name)?;
         let address = format!("127.0.0.1:{}", free_port()?);
         let log = work.log(name)?;
         let _ = fs::remove_file(&log);
-        let mut dejaq = Dejaq { process: None, binary, address, log, dir };
-        dejaq.restart()?;
-        Ok(dejaq)
+        Ok(Dejaq { process: None, binary, address, flags, log, dir })
     }
 
     pub fn address(&self) -> &str {
@@ -46,6 +85,12 @@ impl Dejaq {
 
     /// Starts the process again on the same directory and port; returns when it answers.
     pub fn restart(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_until_ready()
+    }
+
+    /// Starts the process on its directory and port.
+    pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the broker is already running");
         let log = &self.log;
         let file = File::options().create(true).append(true).open(log)?;
@@ -59,14 +104,19 @@ impl Dejaq {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
-        let mut process = Guarded::spawn_in_our_group(&mut command)?;
-        let ready = raw::wait_until_ready(&self.address, START_LIMIT);
-        if let Some(status) = process.ended()? {
-            anyhow::bail!("dejaq ended with {status}: {}", show_tail(log));
-        }
-        ready.with_context(|| show_tail(log))?;
-        self.process = Some(process);
+        command.args(&self.flags);
+        self.process = Some(Guarded::spawn_in_our_group(&mut command)?);
         Ok(())
+    }
+
+    /// Returns when the process answers.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = raw::wait_until_ready(&self.address, START_LIMIT);
+        let process = self.process.as_mut().context("the broker was not started")?;
+        if let Some(status) = process.ended()? {
+            anyhow::bail!("dejaq ended with {status}: {}", show_tail(&self.log));
+        }
+        ready.with_context(|| show_tail(&self.log))
     }
 
     /// `kill -9`, as the machine's OOM killer would.

@@ -70,7 +70,7 @@ func corpus() [][]byte {
 }
 
 func client(options ...kgo.Opt) *kgo.Client {
-	return must(kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(broker), kgo.RetryTimeout(20 * time.Second)}, options...)...))
+	return must(kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(strings.Split(broker, ",")...), kgo.RetryTimeout(20 * time.Second)}, options...)...))
 }
 
 // consume reads count records of the given partitions from the given offsets.

@@ -1,6 +1,6 @@
 package main
 
-// The load of `cargo ci kill9`: producers that write down every acknowledged record, and a reader.
+// The load of `cargo ci kill9` and `cargo ci failover`: producers that write down every acknowledged record, and a reader.
 
 import (
 	"bufio"
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,7 +29,7 @@ func load(args []string) {
 }
 
 // produceLoad runs two idempotent producers and a plain one until the time is over, then waits for
-// every record to be acknowledged. A line of the file: partition, offset, value.
+// every record to be acknowledged. A line of the file: partition, offset, value, when (µs since 1970).
 func produceLoad(topic string, partitions int32, length time.Duration, path string) {
 	file := must(os.Create(path))
 	defer file.Close()
@@ -48,7 +49,7 @@ func produceLoad(topic string, partitions int32, length time.Duration, path stri
 			one(producer, topic, partitions, until, options, func(r *kgo.Record) {
 				lock.Lock()
 				defer lock.Unlock()
-				fmt.Fprintf(out, "%d %d %s\n", r.Partition, r.Offset, r.Value)
+				fmt.Fprintf(out, "%d %d %s %d\n", r.Partition, r.Offset, r.Value, time.Now().UnixMicro())
 			})
 		}()
 	}
@@ -56,7 +57,7 @@ func produceLoad(topic string, partitions int32, length time.Duration, path stri
 }
 
 func one(producer, topic string, partitions int32, until time.Time, options []kgo.Opt, acked func(*kgo.Record)) {
-	options = append(options, kgo.SeedBrokers(broker), kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()),
+	options = append(options, kgo.SeedBrokers(strings.Split(broker, ",")...), kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(200),
 		kgo.ProduceRequestTimeout(5*time.Second), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
 	c := must(kgo.NewClient(options...))
