@@ -7,7 +7,7 @@
 //! Called by `cli::start`, by the simulator for each node, by tests. No process-global state.
 //!
 //! ```text
-//!  data directory ─► address ─► controller (metadata) ─► directory (partitions) ─► api ─► accept
+//!  data directory ─► addresses ─► controller (metadata) ─► directory (partitions) ─► api ─► accept
 //!      clean ◄──────────────────── close ◄────────────────── close ◄──────────────────── drain
 //! ```
 
@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dejaq_storage::{DataDir, Expect, LayoutError};
+use dejaq_storage::{DataDir, Disk, Expect, LayoutError};
 use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -25,12 +25,15 @@ use crate::api::data_plane::{DataPlane, FetchLimits};
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::{self, Api};
 use crate::config::Config;
-use crate::controller::{self, Boot, Controller, JournalError};
+use crate::controller::room::ControlRoom;
+use crate::controller::{self, Boot, Controller, JournalError, Reach};
 use crate::metadata::config_table::InvalidConfig;
+use crate::metadata::image::PEER_LISTENER;
 use crate::metadata::record::Endpoint;
-use crate::metadata::topic_config::check_topic;
+use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
+use crate::peer::{ClusterId, Identity, LateRoom, PeerBound, PeerLimits, PeerServer, Peers, Routes};
 use crate::replica::{self, Directory, NotClean, NotStarted};
 use crate::runtime::Runtime;
 use crate::server::listener::{Bound, Parts, Server};
@@ -77,6 +80,9 @@ pub enum StopError {
 /// A broker that serves.
 pub struct Broker<R: Runtime> {
     server: Server<R>,
+    /// None on a node that stands alone.
+    peer_server: Option<PeerServer<R>>,
+    peers: Peers<R>,
     controller: Controller,
     directory: Arc<Directory<R>>,
     data_dir: Arc<DataDir<R::Disk>>,
@@ -101,50 +107,46 @@ impl<R: Runtime> Broker<R> {
         let topic_defaults = check_topic(&config.topics.defaults)?;
         let node = BrokerId(i32::try_from(config.node_id).expect("the table bounds it"));
         let data_dir = Arc::new(open_data_dir(&runtime, node).await?);
-        let was_clean = data_dir.was_clean();
         let bound = Bound::bind(&runtime, &config.listen)
             .await
             .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
         let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
-        let settings = controller::Settings {
-            node,
-            default_partitions: i32::try_from(config.topics.default_partitions).expect("the table bounds it"),
-            default_replication_factor: 1,
-            max_partitions: config.topics.max_partitions as usize,
-            topic_defaults: topic_defaults.clone(),
-            healing: controller::settings::Healing {
-                session_timeout: config.healing.session_timeout,
-                recreate_after: config.healing.recreate_after,
-                max_moves: config.healing.max_moves,
-                leader_round: config.healing.leader_interval,
-                auto_rebalance: config.healing.auto_rebalance,
-            },
-        };
-        let boot = Boot { settings: settings.clone(), endpoints: endpoints(&advertised), rack: None };
+        let peer_bound = bind_peers(&runtime, &config).await?;
+        let me = Identity { node, cluster: ClusterId::known(&data_dir.meta().cluster_id) };
+        let peers = Peers::new(runtime.clone(), me.clone(), PeerLimits::default());
+        let settings = settings(&config, node, &topic_defaults);
+        let peer_address = peer_bound.as_ref().map(|bound| match config.peer_advertise.as_str() {
+            "" => bound.address(),
+            told => told.to_owned(),
+        });
+        let endpoints = endpoints(&advertised, peer_address.as_deref());
+        let boot = Boot { settings: settings.clone(), endpoints, rack: config.rack.clone() };
         let started = controller::start(&runtime, &data_dir, boot).await?;
+        let reach = Reach::new(runtime.clone(), started.controller.clone(), peers.clone());
+        // What followers of partitions ask is answered once the partitions are open.
+        let replica_room = LateRoom::default();
+        let control_room = ControlRoom::new(runtime.clone(), started.controller.clone());
+        let (replica, control) = (Some(Arc::new(replica_room) as _), Some(Arc::new(control_room) as _));
+        let routes = Routes { raft: None, replica, control };
+        let peer_server = peer_bound.map(|bound| bound.serve(me, PeerLimits::default(), routes));
         let image = started.published.current();
-        let directory_settings = replica::Settings {
-            min_free_bytes: config.min_free_bytes,
-            topic_defaults,
-            ..replica::Settings::of(node)
-        };
+        acquaint(&peers, &image);
+        let (seen, was_clean) = (image.clone(), data_dir.was_clean());
+        let settings_here = directory_settings(&config, node, topic_defaults);
         let directory =
-            Directory::start(runtime.clone(), directory_settings, data_dir.clone(), image.clone(), was_clean)
-                .await?;
-        if let Err(error) = data_dir.note_boot() {
-            warn!(%error, "this run of the machine is not remembered: the next start believes less of an unsynced tail");
-        }
+            Directory::start(runtime.clone(), settings_here, data_dir.clone(), seen, was_clean).await?;
+        note_boot(&data_dir);
         started.published.applied(&image);
         let following = Arc::new(Following::default());
         runtime.spawn(
             "follow-metadata",
-            follow(started.published.clone(), directory.clone(), image, following.clone()),
+            follow(started.published.clone(), directory.clone(), peers.clone(), image, following.clone()),
         );
         let metrics = Arc::new(Metrics::default());
         let limits = config.limits.clone();
         let control = ControlPlane {
             runtime: runtime.clone(),
-            controller: started.controller.clone(),
+            reach,
             published: started.published.clone(),
             cluster_id: Arc::from(data_dir.meta().cluster_id.as_str()),
             settings: Arc::new(settings),
@@ -154,9 +156,11 @@ impl<R: Runtime> Broker<R> {
         let producer_ids = ProducerIds::new(node, started.broker_epoch);
         let service = Arc::new(Api::new(api::Parts { data, control, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
-        info!(address = server.address(), advertised = server.advertised(), was_clean, "serving");
+        info!(address = server.address(), advertised = server.advertised(), "serving");
         Ok(Broker {
             server,
+            peer_server,
+            peers,
             controller: started.controller,
             directory,
             data_dir,
@@ -212,10 +216,14 @@ impl<R: Runtime> Broker<R> {
     /// # Errors
     /// The first of what went wrong; everything that could be closed is.
     pub async fn shutdown(self) -> Result<(), StopError> {
-        let Broker { server, controller, directory, data_dir, following, .. } = self;
+        let Broker { server, peer_server, peers, controller, directory, data_dir, following, .. } = self;
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
+        if let Some(peer_server) = peer_server {
+            peer_server.stop().await;
+        }
+        peers.stop();
         let metadata = controller.close().await.map_err(StopError::Metadata);
         let partitions = directory.shutdown().await;
         drop(directory);
@@ -280,16 +288,66 @@ fn cluster_id(random: u128) -> String {
     (0..22).map(letter).collect()
 }
 
-fn endpoints(advertised: &str) -> Vec<Endpoint> {
-    let address =
-        Address::parse(advertised).unwrap_or_else(|| panic!("{advertised} was checked to be an address"));
-    vec![Endpoint { listener: "PLAINTEXT".to_owned(), host: address.host, port: address.port }]
+fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> controller::Settings {
+    controller::Settings {
+        node,
+        default_partitions: i32::try_from(config.topics.default_partitions).expect("the table bounds it"),
+        default_replication_factor: 1,
+        max_partitions: config.topics.max_partitions as usize,
+        topic_defaults: topic_defaults.clone(),
+        healing: controller::settings::Healing {
+            session_timeout: config.healing.session_timeout,
+            recreate_after: config.healing.recreate_after,
+            max_moves: config.healing.max_moves,
+            leader_round: config.healing.leader_interval,
+            auto_rebalance: config.healing.auto_rebalance,
+        },
+    }
+}
+
+fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
+    if let Err(error) = data_dir.note_boot() {
+        warn!(%error, "this run of the machine is not remembered: the next start believes less of an unsynced tail");
+    }
+}
+
+fn directory_settings(config: &Config, node: BrokerId, topic_defaults: Overrides) -> replica::Settings {
+    let min_free_bytes = config.min_free_bytes;
+    replica::Settings { min_free_bytes, topic_defaults, ..replica::Settings::of(node) }
+}
+
+async fn bind_peers<R: Runtime>(runtime: &R, config: &Config) -> Result<Option<PeerBound<R>>, StartError> {
+    let address = &config.peer_listen;
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let bound = PeerBound::bind(runtime, address).await;
+    bound.map(Some).map_err(|error| StartError::Listen { address: address.clone(), error })
+}
+
+fn endpoints(advertised: &str, peer_advertised: Option<&str>) -> Vec<Endpoint> {
+    let endpoint = |listener: &str, told: &str| {
+        let address = Address::parse(told).unwrap_or_else(|| panic!("{told} was checked to be an address"));
+        Endpoint { listener: listener.to_owned(), host: address.host, port: address.port }
+    };
+    let peer = peer_advertised.map(|told| endpoint(PEER_LISTENER, told));
+    [endpoint("PLAINTEXT", advertised)].into_iter().chain(peer).collect()
+}
+
+/// Tells the peers where every broker of this image listens.
+fn acquaint<R: Runtime>(peers: &Peers<R>, image: &Image) {
+    for broker in image.brokers() {
+        if let Some(address) = broker.peer_address() {
+            peers.know(broker.id, &address);
+        }
+    }
 }
 
 /// Brings the partitions in line with every new image until told to stop.
 async fn follow<R: Runtime>(
     published: Published,
     directory: Arc<Directory<R>>,
+    peers: Peers<R>,
     mut image: Arc<Image>,
     following: Arc<Following>,
 ) {
@@ -299,6 +357,7 @@ async fn follow<R: Runtime>(
             () = following.stop.notified() => break,
             next = published.after(image.end()) => next,
         };
+        acquaint(&peers, &image);
         directory.apply(&image).await;
         published.applied(&image);
     }

@@ -37,6 +37,11 @@ pub struct Config {
     /// `host:port`, or empty for the address that it listens on.
     pub advertise: String,
     pub node_id: u32,
+    /// `host:port`, or empty for a node that stands alone.
+    pub peer_listen: String,
+    /// `host:port`, or empty for the address that it listens on.
+    pub peer_advertise: String,
+    pub rack: Option<String>,
     /// `host:port`, or empty for no admin port.
     pub admin_listen: String,
     pub topics: TopicSettings,

@@ -14,9 +14,8 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
 
 use crate::config::Config;
-use crate::controller::calls::unavailable;
-use crate::controller::driver::controller_id;
-use crate::controller::{Controller, Decide, Refusal, Settings};
+use crate::controller::calls::ControlCall;
+use crate::controller::{Reach, Refusal, Settings};
 use crate::metadata::image::{Broker, PEER_LISTENER};
 use crate::metadata::{BrokerDefaults, Image, Published};
 use crate::runtime::Runtime;
@@ -50,8 +49,8 @@ const fn bits(operations: &[u32]) -> i32 {
 pub struct ControlPlane<R: Runtime> {
     /// For deadlines.
     pub runtime: R,
-    /// Changes the metadata.
-    pub controller: Controller,
+    /// Changes the metadata, wherever the active controller is.
+    pub reach: Reach<R>,
     /// The metadata.
     pub published: Published,
     /// The cluster's id.
@@ -86,22 +85,22 @@ impl<R: Runtime> ControlPlane<R> {
     ///
     /// # Errors
     /// The refusal to answer for every part of the request: timeout, disk full, or controller stopped.
-    pub async fn change<D: Decide>(&self, request: D, timeout_ms: i32) -> Result<D::Answer, Refusal> {
+    pub async fn change<Q: ControlCall>(&self, request: Q, timeout_ms: i32) -> Result<Q::Told, Refusal> {
         let asked = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
         let deadline = self.runtime.now().plus(asked.clamp(MIN_WAIT, MAX_WAIT));
-        let committed =
-            self.controller.submit(&self.runtime, request, deadline).await.map_err(unavailable)?;
-        if self.runtime.before(deadline, self.published.wait_applied(committed.end)).await.is_none() {
+        let answered = self.reach.ask(request, deadline).await;
+        let told = answered.result?;
+        if self.runtime.before(deadline, self.published.wait_applied(answered.end)).await.is_none() {
             // It is durable and will be in effect; clients retry what comes too early.
             mark!("a change of the metadata was not in effect within its timeout");
         }
-        Ok(committed.answer)
+        Ok(told)
     }
 
-    /// The broker that clients are told to be the controller.
+    /// The broker that clients are told to be the controller; none while nobody is known to be.
     #[must_use]
     pub fn controller_id(&self) -> BrokerId {
-        controller_id(&self.settings)
+        self.reach.controller().leader().unwrap_or(BrokerId::NONE)
     }
 
     /// Where the client of `session` reaches `broker`: this one by the listener by which the client came.

@@ -23,6 +23,7 @@ use dejaq_wire::kafka::{alter_configs, incremental_alter_configs};
 
 use super::control_plane::{CLUSTER_OPERATIONS, ControlPlane, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS};
 use crate::config::Config;
+use crate::controller::Reach;
 use crate::controller::decide::broker_heartbeat::BrokerHeartbeat;
 use crate::controller::decide::tests::{Desk, topic};
 use crate::controller::driver::tests::imaginary;
@@ -54,9 +55,10 @@ fn here_with(desk: Desk, auto_create: bool) -> Here {
     settings.topic_defaults.insert("segment.ms".into(), "1000".into());
     let runtime = TokioRuntime::new(disk, SocketOptions::default());
     let controller = imaginary(&runtime, desk.image, settings.clone(), published.clone());
+    let reach = Reach::alone(runtime.clone(), controller, settings.node);
     let control = ControlPlane {
         runtime,
-        controller,
+        reach,
         published,
         cluster_id: "cluster".into(),
         settings: Arc::new(settings),
@@ -381,7 +383,7 @@ async fn fenced_brokers_and_moves_are_told_to_who_asks() {
     let broker_epoch = image.broker(broker).expect("registered").epoch;
     let (metadata_end, want_fence) = (image.end(), true);
     let fence = BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown: false };
-    here.control.change(fence, 1000).await.expect("answered").expect("registered");
+    here.control.change(fence, 1000).await.expect("registered");
     let response = here.metadata(9, Some(vec![named("a")])).await;
     assert_eq!(response.topics[0].partitions[0].offline_replicas, [broker]);
     assert!(response.brokers.iter().all(|known| known.node_id != broker), "clients should not try it");

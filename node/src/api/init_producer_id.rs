@@ -40,7 +40,7 @@ impl ProducerIds {
         if left.start == left.end {
             mark!("a new block of producer ids");
             let ask = AllocateProducerIds { broker: self.broker, broker_epoch: self.broker_epoch };
-            *left = control.change(ask, BLOCK_TIMEOUT_MS).await??;
+            *left = control.change(ask, BLOCK_TIMEOUT_MS).await?;
         }
         assert!(left.start < left.end, "a block from {:?} to {:?}", left.start, left.end);
         let next = left.start;

@@ -30,7 +30,7 @@ use super::data_plane::{DataPlane, FetchLimits};
 use super::dispatch::{Api, Parts};
 use super::init_producer_id::ProducerIds;
 use crate::config::Config;
-use crate::controller::{self, Boot, Controller, Settings as ControllerSettings};
+use crate::controller::{self, Boot, Controller, Reach, Settings as ControllerSettings};
 use crate::metadata::Published;
 use crate::metadata::record::Endpoint;
 use crate::replica::{Directory, NotClean, NotStarted, Partition, Settings};
@@ -182,7 +182,7 @@ impl World {
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {
             runtime: node.clone(),
-            controller: started.controller.clone(),
+            reach: Reach::alone(node.clone(), started.controller.clone(), ME),
             published,
             cluster_id: "c".into(),
             settings: Arc::new(ControllerSettings::default()),

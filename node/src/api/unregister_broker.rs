@@ -15,6 +15,6 @@ pub async fn answer<R: Runtime>(
     request: UnregisterBrokerRequest,
 ) -> UnregisterBrokerResponse {
     let result = control.change(UnregisterBroker { broker: request.broker_id }, TIMEOUT_MS).await;
-    let (error_code, error_message) = outcome(&result.and_then(|gone| gone));
+    let (error_code, error_message) = outcome(&result);
     UnregisterBrokerResponse { error_code, error_message, ..Default::default() }
 }

@@ -181,6 +181,9 @@ impl Values {
             listen: read.address("listen"),
             advertise: read.address("advertise"),
             node_id: read.small("node-id"),
+            peer_listen: read.address("peer-listen"),
+            peer_advertise: read.address("peer-advertise"),
+            rack: Some(read.text("rack")).filter(|rack| !rack.is_empty()),
             admin_listen: read.address("admin-listen"),
             topics,
             limits,
@@ -222,9 +225,9 @@ fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
     );
     must(!config.listen.is_empty(), "listen is empty: give HOST:PORT".to_owned());
     must(!config.data_dir.is_empty(), "data-dir is empty".to_owned());
-    let anywhere = ["0.0.0.0:", "[::]:"].iter().any(|any| config.listen.starts_with(any));
+    let anywhere = |address: &str| ["0.0.0.0:", "[::]:"].iter().any(|any| address.starts_with(any));
     must(
-        !anywhere || !config.advertise.is_empty(),
+        !anywhere(&config.listen) || !config.advertise.is_empty(),
         format!(
             "listen is {}, which no client can connect to: say with advertise where they can",
             config.listen
@@ -233,6 +236,21 @@ fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
     must(
         !config.advertise.ends_with(":0"),
         format!("advertise is {}: port 0 is no port to connect to", config.advertise),
+    );
+    must(
+        !anywhere(&config.peer_listen) || !config.peer_advertise.is_empty(),
+        format!(
+            "peer-listen is {}, which no node can connect to: say with peer-advertise where they can",
+            config.peer_listen
+        ),
+    );
+    must(
+        !config.peer_advertise.ends_with(":0"),
+        format!("peer-advertise is {}: port 0 is no port to connect to", config.peer_advertise),
+    );
+    must(
+        config.peer_advertise.is_empty() || !config.peer_listen.is_empty(),
+        "peer-advertise is given, but not peer-listen: nobody would answer there".to_owned(),
     );
 }
 

@@ -86,6 +86,9 @@ pub const TABLE: &[Setting] = &[
     text("listen", "127.0.0.1:9092", "HOST:PORT", "where clients connect; port 0 takes a free one"),
     text("advertise", "", "HOST:PORT", "the address that clients are told to connect to; empty: as listen"),
     number("node-id", 1, (0, i32::MAX as u64), (1, 1), "the number of this broker in its cluster"),
+    text("peer-listen", "", "HOST:PORT", "where the other nodes of the cluster connect; empty: this node stands alone"),
+    text("peer-advertise", "", "HOST:PORT", "the address that other nodes are told to connect to; empty: as peer-listen"),
+    text("rack", "", "NAME", "where this broker stands: replicas of a partition are spread over racks"),
     text("admin-listen", "127.0.0.1:9644", "HOST:PORT", "HTTP with /metrics, /health/live, /health/ready; empty: none"),
 
     Setting { name: "auto-create-topics", kind: Kind::Switch { default: true },

@@ -1,8 +1,9 @@
 //! What brokers ask the active controller for, as it travels between nodes (room Control).
 //!
-//! Owns: tag and version of each call. Promises: neither changes its meaning (golden bytes below); a call may be
-//! repeated, because each is decided against the state that it names.
-//! Leaves out: what is decided (`decide`), who the active controller is, connections (`peer`).
+//! Owns: tag and version of each call. Promises: neither changes its meaning (golden bytes below); what a broker asks
+//! for itself may be repeated, because each is decided against the state that it names.
+//! Leaves out: what is decided (`decide`), who the active controller is (`reach`), connections (`peer`), what clients
+//! ask for (`errands`).
 //!
 //! ```text
 //!  0x0301 register   0x0302 heartbeat   0x0303 alter partition   0x0304 producer ids      answers: 0x0381 …
@@ -17,8 +18,26 @@ use super::decide::alter_partition::{AlterPartition, Current};
 use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
 use super::decide::producer_ids::{AllocateProducerIds, Block};
 use super::decide::register_broker::RegisterBroker;
-use super::draft::Refusal;
+use super::draft::{Decide, Refusal};
 use super::driver::{Committed, Unavailable};
+
+/// A request to the controller that any node may make: `Reach::ask` takes it there.
+pub trait ControlCall: Ask + Decide + Clone {
+    /// What the one who asked is told.
+    type Told: Send + 'static;
+
+    /// What was decided, as it is told.
+    ///
+    /// # Errors
+    /// The refusal that was decided.
+    fn told(decided: <Self as Decide>::Answer) -> Result<Self::Told, Refusal>;
+
+    /// As it travels.
+    fn pack(answered: Answered<Self::Told>) -> <Self as Ask>::Answer;
+
+    /// The other way of [`ControlCall::pack`].
+    fn unpack(answer: <Self as Ask>::Answer) -> Answered<Self::Told>;
+}
 
 /// The answer of the controller: what it decided and where the metadata ends with it, or why not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,11 +51,19 @@ pub struct Answered<T> {
 impl<T> Answered<T> {
     /// From what the controller gave back.
     #[must_use]
-    pub fn of(answer: Result<Committed<Result<T, Refusal>>, Unavailable>) -> Answered<T> {
+    pub fn of<Q: ControlCall<Told = T>>(
+        answer: Result<Committed<<Q as Decide>::Answer>, Unavailable>,
+    ) -> Answered<T> {
         match answer {
-            Ok(Committed { answer, end }) => Answered { result: answer, end },
-            Err(why) => Answered { result: Err(unavailable(why)), end: Offset::NONE },
+            Ok(Committed { answer, end }) => Answered { result: Q::told(answer), end },
+            Err(why) => Answered::refused(unavailable(why)),
         }
+    }
+
+    /// Nothing was decided.
+    #[must_use]
+    pub fn refused(why: Refusal) -> Answered<T> {
+        Answered { result: Err(why), end: Offset::NONE }
     }
 }
 
@@ -46,14 +73,15 @@ pub fn unavailable(why: Unavailable) -> Refusal {
     let code = match why {
         Unavailable::Late | Unavailable::Unsure => ErrorCode::REQUEST_TIMED_OUT,
         Unavailable::Full => ErrorCode::KAFKA_STORAGE_ERROR,
-        Unavailable::Stopped => ErrorCode::NOT_CONTROLLER,
+        Unavailable::Stopped | Unavailable::Elsewhere => ErrorCode::NOT_CONTROLLER,
     };
     Refusal::new(code, why.to_string())
 }
 
-macro_rules! calls {
-    ($($tag:literal $ask:ty => $answer:ty;)*) => {$(
-        impl Body for $ask {
+/// A body that is all postcard.
+macro_rules! plain {
+    ($tag:expr, $body:ty) => {
+        impl Body for $body {
             const TAG: u16 = $tag;
             const VERSION: u16 = 0;
             fn into_parts(self) -> Result<Parts, PeerError> {
@@ -63,31 +91,43 @@ macro_rules! calls {
                 parts.into_plain()
             }
         }
+    };
+}
 
-        impl Body for Answered<$answer> {
-            const TAG: u16 = $tag | 0x80;
-            const VERSION: u16 = 0;
-            fn into_parts(self) -> Result<Parts, PeerError> {
-                Parts::plain(&self)
-            }
-            fn from_parts(parts: Parts) -> Result<Self, PeerError> {
-                parts.into_plain()
-            }
-        }
+/// The answer to a call whose body is there, and how it is told: `decided |answer| told`.
+macro_rules! answered {
+    ($tag:literal $ask:ty, $repeatable:literal, |$decided:ident| $told:expr, $answer:ty) => {
+        plain!($tag | 0x80, Answered<$answer>);
 
         impl Ask for $ask {
             type Answer = Answered<$answer>;
-            const REPEATABLE: bool = true;
+            const REPEATABLE: bool = $repeatable;
         }
-    )*};
-}
 
-calls! {
-    0x0301 RegisterBroker => BrokerEpoch;
-    0x0302 BrokerHeartbeat => HeartbeatAnswer;
-    0x0303 AlterPartition => Vec<Result<Current, Refusal>>;
-    0x0304 AllocateProducerIds => Block;
+        impl ControlCall for $ask {
+            type Told = $answer;
+            fn told($decided: <Self as Decide>::Answer) -> Result<$answer, Refusal> {
+                $told
+            }
+            fn pack(answered: Answered<$answer>) -> Answered<$answer> {
+                answered
+            }
+            fn unpack(answer: Answered<$answer>) -> Answered<$answer> {
+                answer
+            }
+        }
+    };
 }
+pub(super) use {answered, plain};
+
+plain!(0x0301, RegisterBroker);
+answered!(0x0301 RegisterBroker, true, |decided| decided, BrokerEpoch);
+plain!(0x0302, BrokerHeartbeat);
+answered!(0x0302 BrokerHeartbeat, true, |decided| decided, HeartbeatAnswer);
+plain!(0x0303, AlterPartition);
+answered!(0x0303 AlterPartition, true, |decided| decided, Vec<Result<Current, Refusal>>);
+plain!(0x0304, AllocateProducerIds);
+answered!(0x0304 AllocateProducerIds, true, |decided| decided, Block);
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ use super::decide::register_broker::{Entry, RegisterBroker};
 use super::decide::tick::{TICK, Tick};
 use super::draft::{Context, Decide, Draft};
 use super::journal::{Journal, JournalError, WriteError};
+use super::leader::Leader;
 use super::liveness::Liveness;
 use super::settings::Settings;
 use crate::metadata::record::Endpoint;
@@ -62,6 +63,9 @@ pub enum Unavailable {
     /// Answer NOT_CONTROLLER: this node's controller had stopped before it looked at the request.
     #[error("the controller of this node has stopped")]
     Stopped,
+    /// Answer NOT_CONTROLLER, or ask the one that is: this node's controller is not the active one.
+    #[error("the controller of this node is not the active one")]
+    Elsewhere,
     /// Answer REQUEST_TIMED_OUT, never NOT_CONTROLLER, which would prove that nothing was done: the records are written, and
     /// only a restart will tell whether they are there.
     #[error("the disk failed while the change was written: whether it is in effect is known after a restart")]
@@ -75,9 +79,21 @@ type Reply<A> = Result<Committed<A>, Unavailable>;
 pub struct Controller {
     mailbox: mpsc::Sender<Mail>,
     stopped: Arc<OnceLock<String>>,
+    leader: Leader,
 }
 
 impl Controller {
+    /// The node whose controller is active, as far as this one knows; this one only once it may decide.
+    #[must_use]
+    pub fn leader(&self) -> Option<BrokerId> {
+        self.leader.get()
+    }
+
+    /// Waits until it is not `seen` any more. Has no deadline of its own. Cancel safe.
+    pub async fn leader_other_than(&self, seen: Option<BrokerId>) -> Option<BrokerId> {
+        self.leader.other_than(seen).await
+    }
+
     /// Has `request` decided, and waits until its records are durable and published, or until `deadline`.
     ///
     /// Dropping the future does not take the request back.
@@ -184,6 +200,8 @@ pub async fn start<R: Runtime>(
     let published = Published::new(image.clone());
     let (mailbox, inbox) = mpsc::channel(MAILBOX);
     let stopped = Arc::new(OnceLock::new());
+    let leader = Leader::default();
+    leader.set(Some(node));
     let driver = Driver {
         runtime: runtime.clone(),
         journal,
@@ -194,7 +212,7 @@ pub async fn start<R: Runtime>(
         stopped: stopped.clone(),
     };
     runtime.spawn("controller", driver.run(inbox));
-    Ok(Started { controller: Controller { mailbox, stopped }, published, broker_epoch })
+    Ok(Started { controller: Controller { mailbox, stopped, leader }, published, broker_epoch })
 }
 
 enum Mail {
@@ -469,12 +487,6 @@ fn tell(before: &Image, records: &[Record]) {
             | Record::FeatureLevelSet(_) => debug!(?record, "metadata changed"),
         }
     }
-}
-
-/// The number of the controller that clients are told: on a single node, the node itself.
-#[must_use]
-pub fn controller_id(settings: &Settings) -> BrokerId {
-    settings.node
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub(crate) fn imaginary<R: Runtime>(
     settings: Settings,
     published: Published,
 ) -> Controller {
+    let leader = Leader::default();
+    leader.set(Some(settings.node));
     let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
     runtime.spawn("imaginary controller", async move {
         let mut entropy_state = 1_u64;
@@ -34,7 +36,14 @@ pub(crate) fn imaginary<R: Runtime>(
             release(Ok(end));
         }
     });
-    Controller { mailbox, stopped: Arc::default() }
+    Controller { mailbox, stopped: Arc::default(), leader }
+}
+
+/// A controller that is not active; what it knows of who is, a test tells it.
+pub(crate) fn idle() -> (Controller, Leader) {
+    let leader = Leader::default();
+    let (mailbox, _) = mpsc::channel(1);
+    (Controller { mailbox, stopped: Arc::default(), leader: leader.clone() }, leader)
 }
 
 mod on_a_disk {

@@ -15,11 +15,14 @@ pub mod calls;
 pub mod decide;
 pub mod draft;
 pub mod driver;
+pub mod errands;
 pub mod journal;
+mod leader;
 pub mod liveness;
 pub mod placement;
 pub mod planner;
 pub mod raft;
+pub mod reach;
 pub mod room;
 pub mod settings;
 pub mod succession;
@@ -29,6 +32,7 @@ pub use draft::{Decide, Draft, Refusal};
 pub use driver::{Boot, Committed, Controller, Started, Unavailable, start};
 pub use journal::JournalError;
 pub use liveness::Liveness;
+pub use reach::Reach;
 pub use settings::Settings;
 
 #[cfg(test)]

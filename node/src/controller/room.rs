@@ -10,18 +10,26 @@ use std::time::Duration;
 
 use dejaq_wire::peer::{Ask, Body, Parts, Refusal as PeerRefusal};
 
-use super::calls::Answered;
+use super::calls::{Answered, ControlCall};
+use super::decide::alter_configs::AlterConfigs;
 use super::decide::alter_partition::AlterPartition;
 use super::decide::broker_heartbeat::BrokerHeartbeat;
+use super::decide::create_partitions::CreatePartitions;
+use super::decide::create_topics::CreateTopics;
+use super::decide::delete_topics::DeleteTopics;
+use super::decide::elect_leaders::ElectLeaders;
+use super::decide::members::UnregisterBroker;
 use super::decide::producer_ids::AllocateProducerIds;
+use super::decide::reassign::Reassign;
 use super::decide::register_broker::RegisterBroker;
-use super::draft::{Decide, Refusal};
 use super::driver::Controller;
 use crate::peer::{Answering, PeerService, PeerSession, answer, read};
 use crate::runtime::Runtime;
 
 /// How long a call may wait for the controller: a broker asks again well within its session.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long what a client asked for may wait; the asking node gives up at the client's own timeout.
+const ERRAND_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The controller of this node, for other nodes.
 #[derive(Debug)]
@@ -36,20 +44,16 @@ impl<R: Runtime> ControlRoom<R> {
         ControlRoom { runtime, controller }
     }
 
-    fn submit<Q, T>(&self, parts: Parts) -> Answering
-    where
-        Q: Ask<Answer = Answered<T>> + Decide<Answer = Result<T, Refusal>>,
-        T: Send + 'static,
-        Answered<T>: Body,
-    {
+    fn submit<Q: ControlCall>(&self, parts: Parts) -> Answering {
         let request: Q = match read(parts) {
             Ok(request) => request,
             Err(refusal) => return Answering::Now(Err(refusal)),
         };
         let (runtime, controller) = (self.runtime.clone(), self.controller.clone());
         Answering::Later(Box::pin(async move {
-            let deadline = runtime.now().plus(PATIENCE);
-            answer(Answered::of(controller.submit(&runtime, request, deadline).await))
+            let patience = if <Q as Ask>::REPEATABLE { PATIENCE } else { ERRAND_PATIENCE };
+            let deadline = runtime.now().plus(patience);
+            answer(Q::pack(Answered::of::<Q>(controller.submit(&runtime, request, deadline).await)))
         }))
     }
 }
@@ -57,10 +61,17 @@ impl<R: Runtime> ControlRoom<R> {
 impl<R: Runtime> PeerService for ControlRoom<R> {
     fn start(&self, _session: &Arc<PeerSession>, parts: Parts) -> Answering {
         match parts.tag {
-            RegisterBroker::TAG => self.submit::<RegisterBroker, _>(parts),
-            BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat, _>(parts),
-            AlterPartition::TAG => self.submit::<AlterPartition, _>(parts),
-            AllocateProducerIds::TAG => self.submit::<AllocateProducerIds, _>(parts),
+            RegisterBroker::TAG => self.submit::<RegisterBroker>(parts),
+            BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat>(parts),
+            AlterPartition::TAG => self.submit::<AlterPartition>(parts),
+            AllocateProducerIds::TAG => self.submit::<AllocateProducerIds>(parts),
+            CreateTopics::TAG => self.submit::<CreateTopics>(parts),
+            DeleteTopics::TAG => self.submit::<DeleteTopics>(parts),
+            CreatePartitions::TAG => self.submit::<CreatePartitions>(parts),
+            AlterConfigs::TAG => self.submit::<AlterConfigs>(parts),
+            ElectLeaders::TAG => self.submit::<ElectLeaders>(parts),
+            Reassign::TAG => self.submit::<Reassign>(parts),
+            UnregisterBroker::TAG => self.submit::<UnregisterBroker>(parts),
             _ => Answering::Now(Err(PeerRefusal::Unknown)),
         }
     }

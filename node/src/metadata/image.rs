@@ -112,6 +112,13 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// Where other brokers reach it, as `host:port`.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<String> {
+        let Endpoint { host, port, .. } = self.peer_endpoint()?;
+        Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    }
+
     /// Whether it may lead and be in sync.
     #[must_use]
     pub fn is_live(&self) -> bool {

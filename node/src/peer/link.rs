@@ -35,16 +35,23 @@ pub(super) struct Order {
     pub repeatable: bool,
     pub repeated: bool,
     pub deadline: Mono,
-    pub reply: oneshot::Sender<Result<Parts, AskError>>,
+    /// Nobody waits for the answer if there is none.
+    pub reply: Option<oneshot::Sender<Result<Parts, AskError>>>,
 }
 
 impl Order {
     fn is_wanted(&self, now: Mono) -> bool {
-        !self.reply.is_closed() && now < self.deadline
+        self.reply.as_ref().is_none_or(|reply| !reply.is_closed()) && now < self.deadline
     }
 
     fn fail(self, error: AskError) {
-        let _ = self.reply.send(Err(error)); // whoever asked may have gone
+        self.end(Err(error));
+    }
+
+    fn end(self, answer: Result<Parts, AskError>) {
+        if let Some(reply) = self.reply {
+            let _ = reply.send(answer); // whoever asked may have gone
+        }
     }
 }
 
@@ -270,9 +277,7 @@ impl<R: Runtime> Conn<R> {
 
     fn answered(&mut self, correlation: u64, answer: Result<Parts, AskError>) {
         match self.pending.remove(&correlation) {
-            Some(order) => {
-                let _ = order.reply.send(answer); // whoever asked may have gone
-            }
+            Some(order) => order.end(answer),
             None => debug!(peer = %self.node, correlation, "an answer came too late"),
         }
     }

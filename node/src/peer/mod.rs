@@ -3,6 +3,7 @@
 //! - [`peers`]: the handle to ask others, [`Peers::request`]; `link` (SHELL): the connection to one of them
 //! - [`listener`] (SHELL): accepts; `served` (SHELL): one connection that was accepted
 //! - [`service`]: what answers, chosen by the room of a call (raft, replica, control)
+//! - [`late`]: a room that is opened after the door
 //! - `greeting`: who may talk to whom; `outbox` (SHELL): the sending half of a connection
 //!
 //! ```text
@@ -13,6 +14,7 @@
 //! backoff when somebody asks.
 
 mod greeting;
+pub mod late;
 mod link;
 pub mod listener;
 mod outbox;
@@ -21,6 +23,7 @@ mod served;
 pub mod service;
 
 pub use greeting::{ClusterId, Identity};
+pub use late::LateRoom;
 pub use listener::{PeerBound, PeerServer};
 pub use peers::{AskError, Peers};
 pub use service::{Answering, PeerAnswer, PeerService, PeerSession, Routes, answer, read};

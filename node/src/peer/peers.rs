@@ -133,6 +133,7 @@ impl<R: Runtime> Peers<R> {
     ) -> Result<Q::Answer, AskError> {
         let parts = question.into_parts().map_err(|error| AskError::Wrong(node, error))?;
         let (reply, answer) = oneshot::channel();
+        let reply = Some(reply);
         let order = Order { parts, repeatable: Q::REPEATABLE, repeated: false, deadline, reply };
         self.enqueue(node, order)?;
         let answered = self.shared.runtime.before(deadline, answer).await;
@@ -141,6 +142,16 @@ impl<R: Runtime> Peers<R> {
             Some(Err(_)) => Err(AskError::Lost(node)),
             Some(Ok(parts)) => Q::Answer::from_parts(parts?).map_err(|error| AskError::Wrong(node, error)),
         }
+    }
+
+    /// Says something whose answer nobody waits for, in order with everything else that is asked of `node`. It may be
+    /// lost; after `deadline` it is not sent any more.
+    ///
+    /// # Errors
+    /// [`AskError`]: it was not even tried.
+    pub fn tell<Q: Ask>(&self, node: BrokerId, question: Q, deadline: Mono) -> Result<(), AskError> {
+        let parts = question.into_parts().map_err(|error| AskError::Wrong(node, error))?;
+        self.enqueue(node, Order { parts, repeatable: Q::REPEATABLE, repeated: false, deadline, reply: None })
     }
 
     /// Gives up every link and every request; later ones are refused.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
+use serde::{Deserialize, Serialize};
 
 use super::create_topics::invalid_config;
 use super::members::DrainBroker;
@@ -20,7 +21,7 @@ use crate::metadata::topic_config::{Overrides, candidates, check_topic};
 pub const DRAIN_BROKERS: &str = "drain.brokers";
 
 /// What is to happen to one config.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Operation {
     /// It gets this value.
     Set(String),
@@ -33,7 +34,7 @@ pub enum Operation {
 }
 
 /// Whose configs.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Target {
     /// The topic of this name.
     Topic(String),
@@ -44,7 +45,7 @@ pub enum Target {
 }
 
 /// Changes of one resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Whose configs.
     pub target: Target,
@@ -55,7 +56,7 @@ pub struct Change {
 }
 
 /// The request. Every change is of another target.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AlterConfigs {
     /// What is to change.
     pub changes: Vec<Change>,

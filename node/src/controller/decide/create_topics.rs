@@ -6,6 +6,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, TopicId};
 use dejaq_wire::kafka::create_topics::CreatableTopic;
 use dejaq_wire::topic_name::validate_topic_name;
+use serde::{Deserialize, Serialize};
 
 use super::replicas::{born, check_manual, check_room};
 use crate::controller::draft::{Context, Decide, Draft, MAX_PARTITIONS_PER_REQUEST, Refusal};
@@ -25,7 +26,7 @@ pub struct CreateTopics {
 }
 
 /// A topic that was created, or would have been.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Created {
     /// Its id; [`TopicId::ZERO`] if it was only validated.
     pub topic_id: TopicId,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::TopicId;
+use serde::{Deserialize, Serialize};
 
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::metadata::record::TopicDeleted;
 
 /// How a topic is named.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Target {
     /// By its name.
     Name(String),
@@ -18,14 +19,14 @@ pub enum Target {
 }
 
 /// The request. Every target is different from the others.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteTopics {
     /// What to delete.
     pub targets: Vec<Target>,
 }
 
 /// What became of one target.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
     /// The topic's name, if it was given or found.
     pub name: Option<String>,

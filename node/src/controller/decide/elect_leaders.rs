@@ -2,6 +2,7 @@
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
+use serde::{Deserialize, Serialize};
 
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::succession::{Election, Wanted};
@@ -9,7 +10,7 @@ use crate::controller::sweep::change;
 use crate::metadata::Partition;
 
 /// The request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ElectLeaders {
     /// Whether anyone who is live may lead what nobody can lead; else the preferred replica leads.
     pub unclean: bool,

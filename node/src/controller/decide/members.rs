@@ -2,6 +2,7 @@
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
+use serde::{Deserialize, Serialize};
 
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::succession::Wanted;
@@ -74,7 +75,7 @@ fn check_room(image: &Image, leaving: BrokerId) -> Result<(), Refusal> {
 }
 
 /// Takes a broker that does not run any more out of the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnregisterBroker {
     /// Which broker.
     pub broker: BrokerId,

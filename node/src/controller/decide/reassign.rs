@@ -11,6 +11,7 @@
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
+use serde::{Deserialize, Serialize};
 
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::succession::{Replicas, Wanted};
@@ -18,7 +19,7 @@ use crate::controller::sweep::{TopicRules, change};
 use crate::metadata::{Image, Partition};
 
 /// The request.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Reassign {
     /// What is to move, by topic.
     pub topics: Vec<(String, Vec<(PartitionId, Target)>)>,
@@ -27,7 +28,7 @@ pub struct Reassign {
 }
 
 /// Where a partition is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// On these brokers, the preferred leader first.
     On(Vec<BrokerId>),
