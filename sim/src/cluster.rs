@@ -133,6 +133,11 @@ impl Cluster {
         self.world.network().process_down(&self.world, who, power);
     }
 
+    /// Runs something of the story beside its acts, on no machine, for as long as the story lasts.
+    pub fn aside(&self, work: impl Future<Output = ()> + 'static) {
+        drop(madsim::task::spawn_local(work));
+    }
+
     /// Notes that the process ended by itself (its main returned): the machine is free for the next start.
     pub fn ended(&self, who: Who) {
         if self.lock().get(&who.node).is_some_and(|machine| machine.incarnation == who.incarnation) {

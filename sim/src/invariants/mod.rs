@@ -11,6 +11,7 @@
 //! | `resurrection` | LOG-4: what was deleted or never written does not appear after a crash | CORRECTNESS 1.1 |
 //! | `clean` | LOG-8: where the marker of a clean shutdown stands, nothing is unsynced | CORRECTNESS 1.1 |
 //! | `start` | LOG-14: nothing is deleted before the start that permits it is durable | CORRECTNESS 1.1 |
+//! | `replicas` | REP-1g, REP-2, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
 pub mod acknowledged;
@@ -18,6 +19,7 @@ pub mod clean;
 pub mod image;
 pub mod order;
 pub mod recovery;
+pub mod replicas;
 pub mod resurrection;
 mod side_file;
 pub mod start;

@@ -43,7 +43,7 @@ pub fn start(stage: &Stage) {
         stage.recorder.working(1);
         stage.clone().broker.client(FIRST_MACHINE + number as u32, move |runtime| async move {
             let dice = stage.world.streams().dice("admin", number as u64);
-            let admin = Admin::new(producers::cluster(runtime.clone()));
+            let admin = Admin::new(producers::cluster(&stage, runtime.clone()));
             Client { stage: stage.clone(), runtime, admin, dice, number, made: 0, next_value: LEAST }
                 .run()
                 .await;

@@ -1,6 +1,6 @@
-//! The broker's machine in a story: starting, stopping and crashing it, with the log invariants at each recovery.
+//! A broker's machine in a story: starting, stopping and crashing it, with the log invariants at each recovery.
 //!
-//! Owns: which incarnation runs, whether it is ready.
+//! Owns: which incarnation runs, whether it is ready; in a fleet, how each member is configured.
 //! Promises: when an incarnation says that it is ready, its logs are checked against every crash since the last check.
 //! Leaves out: when to crash (see `nemesis`).
 
@@ -29,14 +29,17 @@ use crate::runtime::SimRuntime;
 use crate::trace::Who;
 use crate::world::{NOBODY, World};
 
-/// The broker's machine.
+/// The machine of the only broker, or of the first one; the others of a fleet follow.
 pub const BROKER: u32 = 1;
+/// Where the brokers of a fleet talk to each other.
+const PEER_PORT: u16 = 9192;
 
 /// The broker of a story. Cheap to clone.
 #[derive(Clone)]
 pub struct BrokerNode(Arc<Inner>);
 
 struct Inner {
+    node: u32,
     world: World,
     cluster: Cluster,
     recorder: Recorder,
@@ -57,20 +60,38 @@ struct State {
 }
 
 impl BrokerNode {
-    pub(super) fn new(world: &World, plan: &Plan, recorder: &Recorder, keeps_page_cache: bool) -> Self {
+    /// The brokers of the plan, on machines of one cluster.
+    pub(super) fn fleet(
+        world: &World,
+        plan: &Plan,
+        recorder: &Recorder,
+        keeps_page_cache: bool,
+    ) -> Vec<Self> {
         let cluster = Cluster::new(world, keeps_page_cache);
-        cluster.add(BROKER, plan.capacity);
-        cluster.device(BROKER).set_speed(plan.disk);
-        cluster.device(BROKER).platter.set_rates(Rates { cold_read_ppm: plan.cold_ppm, ..Rates::default() });
         world.network().set_latency(plan.latency.0, plan.latency.1);
-        BrokerNode(Arc::new(Inner {
-            world: world.clone(),
-            cluster,
-            recorder: recorder.clone(),
-            config: plan.config.clone(),
-            state: Mutex::default(),
-            changed: Notify::new(),
-        }))
+        let nodes = BROKER..BROKER + plan.brokers;
+        let one = |node| {
+            cluster.add(node, plan.capacity);
+            cluster.device(node).set_speed(plan.disk);
+            let rates = Rates { cold_read_ppm: plan.cold_ppm, ..Rates::default() };
+            cluster.device(node).platter.set_rates(rates);
+            BrokerNode(Arc::new(Inner {
+                node,
+                world: world.clone(),
+                cluster: cluster.clone(),
+                recorder: recorder.clone(),
+                config: member(plan, node),
+                state: Mutex::new(State { ghost: Ghost::of_fleet(plan.brokers > 1), ..State::default() }),
+                changed: Notify::new(),
+            }))
+        };
+        nodes.map(one).collect()
+    }
+
+    /// The number of its machine, and of the broker.
+    #[must_use]
+    pub fn node(&self) -> u32 {
+        self.0.node
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -95,7 +116,9 @@ impl BrokerNode {
             state.starts += 1;
         }
         let (node, config) = (self.clone(), self.0.config.clone());
-        self.0.cluster.start(BROKER, move |runtime| async move { node.main(runtime, config, stop).await });
+        self.0
+            .cluster
+            .start(self.0.node, move |runtime| async move { node.main(runtime, config, stop).await });
     }
 
     async fn main(self, runtime: SimRuntime, config: Config, stop: Arc<Notify>) {
@@ -230,30 +253,30 @@ impl BrokerNode {
     /// `kill -9`.
     pub fn kill(&self) {
         self.down(false);
-        self.0.cluster.kill(BROKER);
+        self.0.cluster.kill(self.0.node);
     }
 
     /// The power fails.
     pub fn power_cut(&self, mode: CrashMode) {
         self.down(true);
         self.0.recorder.event(NOBODY, Event::PowerCut { at: self.0.world.now_ns() });
-        self.0.cluster.power_cut(BROKER, mode);
+        self.0.cluster.power_cut(self.0.node, mode);
     }
 
     /// Stops the process where it stands.
     pub fn pause(&self) {
-        self.0.cluster.pause(BROKER, true);
+        self.0.cluster.pause(self.0.node, true);
     }
 
     /// Lets a paused process go on.
     pub fn resume(&self) {
-        self.0.cluster.pause(BROKER, false);
+        self.0.cluster.pause(self.0.node, false);
     }
 
     /// Whether a process runs.
     #[must_use]
     pub fn runs(&self) -> bool {
-        self.0.cluster.runs(BROKER)
+        self.0.cluster.runs(self.0.node)
     }
 
     /// Whether the device failed this process, so that a person would restart it.
@@ -285,13 +308,13 @@ impl BrokerNode {
     /// The broker's disk.
     #[must_use]
     pub fn device(&self) -> Device {
-        self.0.cluster.device(BROKER)
+        self.0.cluster.device(self.0.node)
     }
 
     /// The broker's wall clock.
     #[must_use]
     pub fn clock(&self) -> WallClock {
-        self.0.cluster.clock(BROKER)
+        self.0.cluster.clock(self.0.node)
     }
 
     /// A runtime on another machine, for a client that lives as long as the story.
@@ -303,6 +326,11 @@ impl BrokerNode {
             self.0.cluster.add(node, None);
         }
         self.0.cluster.start(node, |_| std::future::pending())
+    }
+
+    /// Runs something of the story beside its acts, on no machine.
+    pub fn aside(&self, work: impl Future<Output = ()> + 'static) {
+        self.0.cluster.aside(work);
     }
 
     /// Runs a client on a machine of its own.
@@ -393,7 +421,22 @@ impl BrokerNode {
             ("broker starts", state.starts),
             ("broker recoveries checked", state.unclean_starts),
         ] {
-            counts.insert(name.into(), count);
+            *counts.entry(name.into()).or_default() += count;
         }
     }
+}
+
+/// The settings of one member of the plan's fleet; those of the plan if it is the only one.
+fn member(plan: &Plan, node: u32) -> Config {
+    let mut config = plan.config.clone();
+    if plan.brokers == 1 {
+        return config;
+    }
+    config.node_id = node;
+    config.listen = format!("n{node}:9092");
+    config.peer_listen = format!("n{node}:{PEER_PORT}");
+    if plan.racks > 0 {
+        config.rack = Some(format!("r{}", node % plan.racks));
+    }
+    config
 }

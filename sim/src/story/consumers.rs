@@ -28,7 +28,8 @@ struct Cursor {
 
 /// Starts the consumers, each on a machine of its own.
 pub fn start(stage: &Stage) {
-    for (number, plan) in stage.plan.consumers.iter().enumerate() {
+    let plans = stage.plan.consumers.iter().enumerate();
+    for (number, plan) in plans.filter(|(number, _)| !stage.plan.cuts.consumers.contains(&(*number as u64))) {
         let (stage, plan) = (stage.clone(), plan.clone());
         let machine = FIRST_MACHINE + number as u32;
         stage.clone().broker.client(machine, move |runtime| async move {
@@ -49,7 +50,7 @@ pub async fn finish(stage: &Stage) {
 async fn consume(stage: &Stage, runtime: &SimRuntime, plan: &ConsumerPlan, number: u64) {
     let mut dice = stage.world.streams().dice("consumer", number);
     let process = stage.recorder.fresh_process();
-    let reader = Reader { cluster: producers::cluster(runtime.clone()) };
+    let reader = Reader { cluster: producers::cluster(stage, runtime.clone()) };
     let mut cursors = cursors(stage, runtime, &reader).await;
     loop {
         let at = dice.below(cursors.len() as u64) as usize;

@@ -25,7 +25,7 @@ use dejaq_wire::record::Compression;
 use super::drain::MACHINE as READER;
 use super::reader::{Fetched, Reader};
 use super::recorder::Recorder;
-use super::{BrokerNode, DURABLE, Plan, ProducerPlan, Stage, Stop, TopicPlan, calm, producers, report};
+use super::{DURABLE, Plan, ProducerPlan, Stage, Stop, TopicPlan, calm, producers, report};
 use crate::disk::Speed;
 use crate::invariants::image::Logs;
 use crate::invariants::recovery::promised;
@@ -78,8 +78,7 @@ where
         shape(&mut plan);
         let plan = Arc::new(plan);
         let recorder = Recorder::new(&world, &plan);
-        let broker = BrokerNode::new(&world, &plan, &recorder, params.tester == 1);
-        let stage = Stage { recorder, world, broker, plan };
+        let stage = Stage::new(&world, plan, recorder, params.tester == 1);
         let (outcome, timeline) = play(&stage, script).await;
         (report(&stage, outcome), timeline)
     });
@@ -99,7 +98,15 @@ fn plan(world: &World) -> Plan {
         min_free_bytes: 0,
         ..dejaq::config::Config::default()
     };
-    plan.topics = vec![TopicPlan { name: TOPIC.into(), partitions: 1, configs, durable: true, trims: true }];
+    plan.topics = vec![TopicPlan {
+        name: TOPIC.into(),
+        partitions: 1,
+        configs,
+        durable: true,
+        trims: true,
+        replicas: 1,
+        min_insync: 1,
+    }];
     (plan.producers, plan.consumers) = (vec![], vec![]);
     (plan.admins, plan.sequencers, plan.hostiles) = (0, 0, 0);
     plan.latency = (ms(1), ms(1));
@@ -127,7 +134,7 @@ where
     };
     let config = producers::config(&wanted);
     let producer =
-        Producer::start(producers::cluster(runtime.clone()), config).expect("the settings are valid");
+        Producer::start(producers::cluster(stage, runtime.clone()), config).expect("the settings are valid");
     let scene = Scene(Arc::new(Inner {
         stage: stage.clone(),
         producer: Arc::new(producer),
@@ -313,7 +320,7 @@ impl Scene {
     /// Reads the partition from its start to its end.
     pub async fn read(&self) {
         let runtime = self.0.stage.broker.machine(READER);
-        let reader = Reader { cluster: producers::cluster(runtime) };
+        let reader = Reader { cluster: producers::cluster(&self.0.stage, runtime) };
         let Some(id) = reader.topic_id(TOPIC).await else { return self.say("nobody tells of the topic") };
         let (start, end) = (reader.list(TOPIC, 0, -2).await, reader.list(TOPIC, 0, -1).await);
         let (Some(start), Some(end)) = (start, end) else {

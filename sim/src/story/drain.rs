@@ -17,7 +17,7 @@ pub const MACHINE: u32 = 300;
 /// Reads everything.
 pub async fn drain(stage: &Stage) {
     let runtime = stage.broker.machine(MACHINE);
-    let reader = Reader { cluster: producers::cluster(runtime.clone()) };
+    let reader = Reader { cluster: producers::cluster(stage, runtime.clone()) };
     for topic in &stage.plan.topics {
         let id = loop {
             match reader.topic_id(&topic.name).await {

@@ -39,6 +39,10 @@ pub enum Fault {
     Trim,
     /// The oldest segment of a partition holds what belongs to another partition.
     Misplaced,
+    /// The power of all brokers fails at once.
+    PowerCutAll,
+    /// A broker cannot reach its peers, or they it, or both; clients reach all of them.
+    Isolate,
     /// The metadata log is gone or damaged at a start, and put back after the broker was asked to start without it.
     MetadataLost,
 }

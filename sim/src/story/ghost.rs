@@ -31,18 +31,30 @@ struct Crash {
 /// See the module.
 #[derive(Default)]
 pub struct Ghost {
+    /// Whether the broker is one of several: then what a log may lose is not decided by its own disk alone (a follower is
+    /// told to cut), and `invariants::replicas` judges instead of LOG-3, LOG-4 and REP-7 of one disk.
+    fleet: bool,
     crashes: Vec<Crash>,
     /// Batches that were damaged on purpose, by partition folder, as (first, last) offset.
     damaged: BTreeMap<String, BTreeSet<(i64, i64)>>,
 }
 
 impl Ghost {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn of_fleet(fleet: bool) -> Ghost {
+        Ghost { fleet, ..Ghost::default() }
+    }
+
     /// The process is about to be killed, or to lose its power (`power`): remembers what stood on the disk, and checks
     /// what must hold at any moment.
     pub fn down(&mut self, device: &Device, power: bool, recorder: &Recorder) -> Option<Broken> {
         let platter = &device.platter;
         let (volatile, durable, damage) = (platter.files(), platter.durable_files(), platter.damage());
         let unclean = clean::check(&volatile, &durable).or_else(|| start::check(&volatile, &durable));
+        if self.fleet {
+            return unclean;
+        }
         let before = Logs::undamaged(volatile, &damage);
         let durable = promised(&Logs::undamaged(durable, &damage), &before);
         let mut early = recorder.promised().into_iter().filter_map(|(folder, offset)| {

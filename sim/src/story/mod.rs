@@ -16,6 +16,7 @@ mod damage;
 mod directed;
 mod drain;
 mod faults;
+mod fleet;
 mod ghost;
 mod hostiles;
 mod native;
@@ -53,8 +54,10 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub struct Stage {
     /// The world.
     pub world: World,
-    /// The broker's machine.
+    /// The broker's machine; in a fleet the first one.
     pub broker: BrokerNode,
+    /// All brokers' machines.
+    pub brokers: std::sync::Arc<[BrokerNode]>,
     /// What clients saw.
     pub recorder: Recorder,
     /// The plan.
@@ -62,6 +65,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    fn new(world: &World, plan: std::sync::Arc<Plan>, recorder: Recorder, keeps_page_cache: bool) -> Stage {
+        let brokers = BrokerNode::fleet(world, &plan, &recorder, keeps_page_cache);
+        Stage { world: world.clone(), broker: brokers[0].clone(), brokers: brokers.into(), recorder, plan }
+    }
+
     /// What the device of this plan does by chance when it is well.
     pub(crate) fn rates(&self) -> Rates {
         Rates { cold_read_ppm: self.plan.cold_ppm, ..Rates::default() }
@@ -73,11 +81,10 @@ impl Stage {
 pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
     let keeps_page_cache = params.tester == 1;
     let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
-        let plan = std::sync::Arc::new(plan(&world));
+        let plan = std::sync::Arc::new(plan(&world).cut(&params.cuts));
         let recorder = Recorder::new(&world, &plan);
-        let broker = BrokerNode::new(&world, &plan, &recorder, keeps_page_cache);
-        let stage = Stage { recorder, world, broker, plan };
-        let outcome = acts(&stage).await;
+        let stage = Stage::new(&world, plan, recorder, keeps_page_cache);
+        let outcome = if stage.plan.brokers > 1 { fleet::acts(&stage).await } else { acts(&stage).await };
         (report(&stage, outcome), stage.recorder.history())
     });
     let (report, history) = match ended {
@@ -173,7 +180,9 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
     ] {
         counts.insert(name.into(), count as u64);
     }
-    stage.broker.fault_counts(&mut counts);
+    counts.insert("plan producers".into(), stage.plan.producers.len() as u64);
+    counts.insert("plan consumers".into(), stage.plan.consumers.len() as u64);
+    stage.brokers.iter().for_each(|broker| broker.fault_counts(&mut counts));
     RunReport {
         status,
         checker,

@@ -40,7 +40,7 @@ pub async fn consume(stage: &Stage, runtime: &SimRuntime, plan: &ConsumerPlan, n
         out_of_range: OutOfRange::Error,
         ..ConsumerConfig::default()
     };
-    let consumer = Consumer::new(producers::cluster(runtime.clone()), config);
+    let consumer = Consumer::new(producers::cluster(stage, runtime.clone()), config);
     let process = stage.recorder.fresh_process();
     let mut reading = Reading { stage, runtime, consumer, process, dice };
     reading.assign().await;

@@ -27,6 +27,10 @@ pub async fn strike(stage: &Stage) {
             break;
         }
         stage.world.sleep(gap).await;
+        stage.recorder.count("strikes drawn");
+        if stage.plan.cuts.strikes.contains(&number) {
+            continue;
+        }
         let Some(place) = dice.weighted(&weights) else { continue };
         let fault = stage.plan.faults[place].1;
         stage.recorder.count(format!("fault {fault:?}"));
@@ -88,6 +92,7 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
             stage.broker.resume();
         }
         Fault::CutOff | Fault::Reset => disturb_network(stage, fault, dice).await,
+        Fault::PowerCutAll | Fault::Isolate => unreachable!("{fault:?} is drawn for fleets only"),
         Fault::SlowDisk => {
             let stall = span(dice, 1, 400);
             stage.broker.device().set_speed(Speed { stall, ..stage.plan.disk });

@@ -11,6 +11,7 @@ use dejaq::config::Config;
 use dejaq_wire::record::Compression;
 
 use super::faults::Fault;
+use crate::cuts::Cuts;
 use crate::disk::Speed;
 use crate::rng::Dice;
 
@@ -27,6 +28,10 @@ pub struct TopicPlan {
     pub durable: bool,
     /// Whether records may go because retention or DeleteRecords removes them.
     pub trims: bool,
+    /// Copies of each partition.
+    pub replicas: i16,
+    /// Copies that have every record which acks=all acknowledged (`min.insync.replicas`).
+    pub min_insync: usize,
 }
 
 /// A producer.
@@ -64,8 +69,14 @@ pub struct ConsumerPlan {
 /// A whole story.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The broker's settings.
+    /// The broker's settings; in a fleet those that all members share.
     pub config: Config,
+    /// How many brokers; more than one are a fleet with a quorum.
+    pub brokers: u32,
+    /// How many of them, the first ones, vote in the quorum.
+    pub voters: u32,
+    /// In how many racks they stand; 0 names none.
+    pub racks: u32,
     /// The topics.
     pub topics: Vec<TopicPlan>,
     /// The producers.
@@ -92,6 +103,8 @@ pub struct Plan {
     pub admins: usize,
     /// Raw idempotent producers whose sequence numbers wrap.
     pub sequencers: usize,
+    /// What is left out of all this.
+    pub cuts: Cuts,
 }
 
 /// The durability of a topic, with what it promises.
@@ -122,6 +135,9 @@ impl Plan {
         let fastest = dice.log_between(20, 2000);
         Plan {
             config,
+            brokers: 1,
+            voters: 1,
+            racks: 0,
             topics,
             producers,
             consumers,
@@ -139,6 +155,7 @@ impl Plan {
             hostiles: 0,
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),
+            cuts: Cuts::default(),
         }
     }
 
@@ -171,6 +188,44 @@ impl Plan {
         self
     }
 
+    /// Leaves these things out. Those that draw from streams of their own keep their numbers.
+    #[must_use]
+    pub fn cut(mut self, cuts: &Cuts) -> Plan {
+        if cuts.others {
+            (self.admins, self.sequencers, self.hostiles) = (0, 0, 0);
+        }
+        for producer in &mut self.producers {
+            producer.records = producer.records.min(cuts.records.unwrap_or(u64::MAX));
+        }
+        self.cuts = cuts.clone();
+        self
+    }
+
+    /// Makes the brokers a fleet of `brokers`, of which the first `voters` vote; every topic has `replicas` copies, of
+    /// which `min_insync` have all that is acknowledged.
+    #[must_use]
+    pub fn fleet(mut self, (brokers, voters): (u32, u32), (replicas, min_insync): (i16, usize)) -> Plan {
+        (self.brokers, self.voters) = (brokers, voters);
+        for topic in &mut self.topics {
+            (topic.replicas, topic.min_insync) = (replicas, min_insync);
+            topic.configs.insert("min.insync.replicas".into(), min_insync.to_string());
+        }
+        // What they do presumes a topic of one copy, or a broker that never moves.
+        (self.admins, self.sequencers, self.hostiles) = (0, 0, 0);
+        self
+    }
+
+    /// Gives a fleet more time, since fencing and electing take seconds, and clients that outlive an election.
+    #[must_use]
+    pub fn settled(mut self) -> Plan {
+        self.chaos *= 4;
+        self.gap.1 *= 4;
+        for producer in &mut self.producers {
+            producer.think *= 3;
+        }
+        self
+    }
+
     /// Adds a fault with its weight; 0 is never.
     #[must_use]
     pub fn fault(mut self, weight: u64, fault: Fault) -> Plan {
@@ -185,7 +240,15 @@ impl TopicPlan {
         configs.insert("internal.segment.bytes".into(), dice.log_between(4096, 1 << 20).to_string());
         configs.insert("index.interval.bytes".into(), dice.log_between(64, 8192).to_string());
         let partitions = dice.between(1, 4) as i32;
-        TopicPlan { name: format!("topic-{number}"), partitions, configs, durable, trims: false }
+        TopicPlan {
+            name: format!("topic-{number}"),
+            partitions,
+            configs,
+            durable,
+            trims: false,
+            replicas: 1,
+            min_insync: 1,
+        }
     }
 }
 

@@ -53,11 +53,12 @@ pub fn number_of(value: Option<&[u8]>) -> u64 {
     value.and_then(|value| value.first_chunk::<8>()).map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// How a client of the story reaches the broker.
+/// How a client of the story reaches the brokers.
 #[must_use]
-pub fn cluster(runtime: SimRuntime) -> Cluster<SimRuntime> {
+pub fn cluster(stage: &Stage, runtime: SimRuntime) -> Cluster<SimRuntime> {
+    let nodes = BROKER..BROKER + stage.plan.brokers;
     let config = ClusterConfig {
-        bootstrap: vec![format!("n{BROKER}:9092")],
+        bootstrap: nodes.map(|node| format!("n{node}:9092")).collect(),
         request_timeout: Duration::from_secs(5),
         connect_timeout: Duration::from_secs(2),
         allow_auto_create: false,
@@ -80,11 +81,11 @@ pub fn machines(stage: &Stage) -> Vec<u32> {
 
 /// Makes the plan's topics; returns when all exist.
 pub async fn create_topics(stage: &Stage) {
-    let admin = cluster(stage.broker.machine(ADMIN_MACHINE));
+    let admin = cluster(stage, stage.broker.machine(ADMIN_MACHINE));
     let topics = stage.plan.topics.iter().map(|topic| CreatableTopic {
         name: topic.name.as_str().into(),
         num_partitions: topic.partitions,
-        replication_factor: 1,
+        replication_factor: topic.replicas,
         configs: topic
             .configs
             .iter()
@@ -105,7 +106,10 @@ pub async fn create_topics(stage: &Stage) {
         if !codes.is_empty() && codes.iter().all(made) {
             break;
         }
-        let hopeless = codes.iter().find(|code| !made(code) && !code.is_retriable());
+        // In a fleet that has just begun some brokers are not registered yet.
+        let early =
+            |code: &ErrorCode| stage.plan.brokers > 1 && *code == ErrorCode::INVALID_REPLICATION_FACTOR;
+        let hopeless = codes.iter().find(|code| !made(code) && !code.is_retriable() && !early(code));
         assert!(hopeless.is_none(), "the topics of the plan are refused: {codes:?}");
         stage.world.sleep(Duration::from_millis(200)).await;
     }
@@ -141,7 +145,7 @@ pub async fn trim_to(stage: &Stage, topic: &str, index: i32, to: i64) -> bool {
     let part = stage.recorder.part(topic, index);
     // Written down before it is asked: from here on the records below may be gone, whatever the answer.
     stage.recorder.event(crate::world::NOBODY, Event::Trimmed { part, to });
-    let admin = cluster(stage.broker.machine(ADMIN_MACHINE));
+    let admin = cluster(stage, stage.broker.machine(ADMIN_MACHINE));
     let partitions = vec![DeleteRecordsPartition { partition_index: PartitionId(index), offset: Offset(to) }];
     let topics = vec![DeleteRecordsTopic { name: topic.into(), partitions }];
     let request = DeleteRecordsRequest { topics, timeout_ms: 2000 };
@@ -151,7 +155,8 @@ pub async fn trim_to(stage: &Stage, topic: &str, index: i32, to: i64) -> bool {
 
 /// Starts the producers, each on a machine of its own.
 pub fn start(stage: &Stage) {
-    for (number, plan) in stage.plan.producers.iter().enumerate() {
+    let plans = stage.plan.producers.iter().enumerate();
+    for (number, plan) in plans.filter(|(number, _)| !stage.plan.cuts.producers.contains(&(*number as u64))) {
         let (stage, plan) = (stage.clone(), plan.clone());
         let machine = FIRST_MACHINE + number as u32;
         stage.recorder.working(1);
@@ -188,7 +193,7 @@ async fn produce(stage: &Stage, runtime: &SimRuntime, plan: &ProducerPlan, numbe
     let mut dice = stage.world.streams().dice("producer", number);
     let window = Arc::new(Semaphore::new(plan.window));
     let open = Arc::new(AtomicUsize::new(0));
-    let cluster = cluster(runtime.clone());
+    let cluster = cluster(stage, runtime.clone());
     let mut session = new_session(stage, &cluster, plan);
     for _ in 0..plan.records {
         if stage.recorder.is_calm() && dice.chance(900) {

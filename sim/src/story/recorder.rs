@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::invariants::resurrection::is_metadata;
 use crate::oracle::{Acks, Event, History, Outcome, Part, PartInfo, SendOp};
-use crate::story::plan::Plan;
+use crate::story::plan::{Plan, TopicPlan};
 use crate::trace::Who;
 use crate::world::{NOBODY, World};
 
@@ -76,6 +76,17 @@ impl Recorder {
     #[must_use]
     pub fn part_of_folder(&self, folder: &str) -> Option<Part> {
         self.lock().folders.get(folder).map(|of| self.0.parts[of])
+    }
+
+    /// The topic of a partition.
+    ///
+    /// # Panics
+    /// If the plan does not have it.
+    #[must_use]
+    pub fn topic_of<'a>(&self, part: Part, plan: &'a Plan) -> &'a TopicPlan {
+        let of = self.0.parts.iter().find(|(_, number)| **number == part);
+        let (name, _) = of.expect("the partition is in the plan").0;
+        plan.topics.iter().find(|topic| topic.name == *name).expect("the topic is in the plan")
     }
 
     /// In which folder a partition lives.

@@ -77,7 +77,7 @@ impl Sequencer {
         let index = dice.below(topic.partitions as u64) as i32;
         Sequencer {
             stage: stage.clone(),
-            reader: Reader { cluster: producers::cluster(runtime.clone()) },
+            reader: Reader { cluster: producers::cluster(stage, runtime.clone()) },
             runtime,
             topic: topic.name,
             index,

@@ -1,0 +1,165 @@
+//! REP-1g, REP-2, REP-16 and MQ-3: what the copies of a log on several disks must have in common.
+//!
+//! Source: CORRECTNESS.md 1.2, 1.3. `matching` holds at every moment, also above the watermark, because every leader start
+//! bumps the leader epoch; `copies` holds at every moment for what acks=all acknowledged under `durability=durable`, on the
+//! disks of running and of dead brokers alike; `identical` holds once everything is healed and at rest.
+
+use std::collections::BTreeMap;
+
+use super::Broken;
+use super::image::{Batch, Logs};
+use super::recovery::promised;
+use super::resurrection::is_metadata;
+
+/// What the disk of one broker holds at one moment.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The broker.
+    pub node: u32,
+    /// What its process would read.
+    pub written: Logs,
+    /// What a power cut at this moment would leave for certain.
+    pub durable: Logs,
+}
+
+impl Copy {
+    /// From the two images of a disk, in which damage is undone.
+    #[must_use]
+    pub fn of(node: u32, written: Logs, durable: &Logs) -> Copy {
+        let durable = promised(durable, &written);
+        Copy { node, written, durable }
+    }
+}
+
+/// Where the first writer of one place was seen.
+struct First {
+    node: u32,
+    batch: Batch,
+}
+
+/// REP-2, and MQ-3 of the metadata log: one (offset, leader epoch) names one batch, on whatever disk it lies.
+#[must_use]
+pub fn matching(copies: &[Copy]) -> Option<Broken> {
+    let mut places: BTreeMap<(&str, i64, i32), First> = BTreeMap::new();
+    for copy in copies {
+        for (folder, log) in &copy.written.0 {
+            for batch in log.iter().filter(|batch| batch.intact) {
+                let place = (folder.as_str(), batch.base, batch.epoch);
+                let first = places.entry(place).or_insert(First { node: copy.node, batch: *batch });
+                if first.batch.crc != batch.crc || first.batch.last != batch.last {
+                    return Some(Broken {
+                        name: if is_metadata(folder) { "MQ-3" } else { "REP-2" },
+                        evidence: format!(
+                            "{folder}: broker {} has {:?}, broker {} has {batch:?}",
+                            first.node, first.batch, copy.node
+                        ),
+                    });
+                }
+            }
+        }
+    }
+    None
+}
+
+/// REP-1g: of the offset that a client was told, `need` disks durably hold one and the same batch.
+#[must_use]
+pub fn copies(copies: &[Copy], folder: &str, acked: i64, need: usize) -> Option<Broken> {
+    let mut counted: BTreeMap<(i64, i64, u32), usize> = BTreeMap::new();
+    let mut ends = Vec::new();
+    for copy in copies {
+        let Some(log) = copy.durable.0.get(folder) else { continue };
+        ends.push((copy.node, log.last().map_or(0, |batch| batch.last + 1)));
+        if let Some(batch) = log.iter().find(|batch| (batch.base..=batch.last).contains(&acked)) {
+            *counted.entry((batch.base, batch.last, batch.crc)).or_default() += 1;
+        }
+    }
+    let most = counted.values().max().copied().unwrap_or(0);
+    (most < need).then(|| Broken {
+        name: "REP-1g",
+        evidence: format!(
+            "{folder}: offset {acked} was acknowledged, but {most} disks of {need} hold it durably; they end at {ends:?}"
+        ),
+    })
+}
+
+/// REP-16: the copies that `nodes` have of a log are the same from the latest start on, to the end.
+#[must_use]
+pub fn identical(copies: &[Copy], folder: &str, nodes: &[u32]) -> Option<Broken> {
+    let nothing = Vec::new();
+    let logs: Vec<(u32, &Vec<Batch>)> = copies
+        .iter()
+        .filter(|copy| nodes.contains(&copy.node))
+        .map(|copy| (copy.node, copy.written.0.get(folder).unwrap_or(&nothing)))
+        .collect();
+    let start = logs.iter().filter_map(|(_, log)| log.first()).map(|batch| batch.base).max()?;
+    let from_start = |log: &Vec<Batch>| -> Vec<(i64, i64, i32, u32)> {
+        let behind = log.iter().filter(|batch| batch.last >= start);
+        behind.map(|batch| (batch.base, batch.last, batch.epoch, batch.crc)).collect()
+    };
+    let (first, model) = logs.first().map(|(node, log)| (*node, from_start(log)))?;
+    for (node, log) in &logs[1..] {
+        let log = from_start(log);
+        if log != model {
+            let at = log.iter().zip(&model).position(|(a, b)| a != b).unwrap_or(log.len().min(model.len()));
+            return Some(Broken {
+                name: "REP-16",
+                evidence: format!(
+                    "{folder}: brokers {first} ({} batches) and {node} ({}) differ from their batch {at} on: {:?} and {:?}",
+                    model.len(),
+                    log.len(),
+                    model.get(at),
+                    log.get(at)
+                ),
+            });
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::image::tests::batch;
+    use super::*;
+
+    fn copy(node: u32, batches: &[Vec<u8>]) -> Copy {
+        let written = Logs::of(&[("partitions/a-0/00000000000000000000.log".into(), batches.concat())]);
+        let durable = written.clone();
+        Copy { node, written, durable }
+    }
+
+    fn other(mut batch: Vec<u8>) -> Vec<u8> {
+        batch[40] ^= 1; // inside of the CRC; the checker compares what the batch says of itself
+        let crc = [batch[17] ^ 1, batch[18], batch[19], batch[20]];
+        batch[17..21].copy_from_slice(&crc);
+        batch
+    }
+
+    #[test]
+    fn one_place_with_two_contents_is_found_and_two_epochs_are_two_places() {
+        let same = [copy(1, &[batch(0, 3, 1), batch(3, 1, 1)]), copy(2, &[batch(0, 3, 1), batch(3, 1, 2)])];
+        assert_eq!(matching(&same), None);
+        let longer = [copy(1, &[batch(0, 3, 1)]), copy(2, &[batch(0, 4, 1)])];
+        assert_eq!(matching(&longer).map(|broken| broken.name), Some("REP-2"));
+    }
+
+    #[test]
+    fn an_acknowledged_record_on_too_few_disks_is_found() {
+        let two = [copy(1, &[batch(0, 3, 1)]), copy(2, &[batch(0, 3, 1)]), copy(3, &[batch(0, 1, 1)])];
+        assert_eq!(copies(&two, "a-0", 2, 2), None);
+        assert_eq!(copies(&two, "a-0", 2, 3).map(|broken| broken.name), Some("REP-1g"));
+        assert_eq!(copies(&two, "a-0", 3, 1).map(|broken| broken.name), Some("REP-1g"));
+        let torn = [copy(1, &[batch(0, 3, 1)]), copy(2, &[other(batch(0, 3, 1))])];
+        assert_eq!(copies(&torn, "a-0", 2, 2).map(|broken| broken.name), Some("REP-1g"), "two contents");
+    }
+
+    #[test]
+    fn copies_at_rest_that_differ_are_found() {
+        let same = [copy(1, &[batch(0, 3, 1), batch(3, 1, 1)]), copy(2, &[batch(3, 1, 1)])];
+        assert_eq!(identical(&same, "a-0", &[1, 2]), None, "a start may have moved further");
+        let short = [copy(1, &[batch(0, 3, 1), batch(3, 1, 1)]), copy(2, &[batch(0, 3, 1)])];
+        assert_eq!(identical(&short, "a-0", &[1, 2]).map(|broken| broken.name), Some("REP-16"));
+        assert_eq!(identical(&short, "a-0", &[1]), None);
+        let gone = [copy(1, &[batch(0, 3, 1)]), copy(2, &[])];
+        assert_eq!(identical(&gone, "a-0", &[1, 2]).map(|broken| broken.name), Some("REP-16"));
+    }
+}

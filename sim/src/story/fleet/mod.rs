@@ -1,0 +1,83 @@
+//! The two acts of a story with several brokers.
+//!
+//! Owns: their order. Promises: in the calm act every broker must serve, every partition must get all its replicas in sync
+//! (REP-15), the fresh reader must find everything that was acknowledged, all must stop gracefully, and the copies must be
+//! the same (REP-16), each within [`super::CALM_LIMIT`].
+//! Leaves out: faults (`nemesis`), what holds at every moment (`god`).
+
+mod god;
+mod nemesis;
+
+use std::time::Duration;
+
+use dejaq::client::admin::Admin;
+use dejaq::runtime::Runtime;
+
+use super::{SETTLE, Stage, Stop, consumers, drain, producers, within};
+use crate::invariants::Broken;
+use god::God;
+
+/// The machine from which the calm act looks at the in-sync sets.
+const LOOKER: u32 = 91;
+
+pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
+    stage.brokers.iter().for_each(super::BrokerNode::begin_start);
+    within(stage, "all brokers to be ready at the first start", ready(stage)).await?;
+    within(stage, "the topics", producers::create_topics(stage)).await?;
+    producers::start(stage);
+    consumers::start(stage);
+    let god = God::watch(stage);
+    nemesis::strike(stage, &god).await;
+    stage.recorder.phase("calm");
+    nemesis::heal(stage);
+    within(stage, "all brokers to be ready", ready(stage)).await?;
+    within(stage, "the producers to finish", producers::finish(stage)).await?;
+    within(stage, "every replica to be in sync", in_sync(stage)).await?;
+    stage.world.sleep(SETTLE).await;
+    within(stage, "the final read", drain::drain(stage)).await?;
+    consumers::finish(stage).await;
+    god.look(stage);
+    for broker in stage.brokers.iter() {
+        within(stage, "a broker to stop", broker.stop()).await?;
+    }
+    god.at_rest(stage);
+    let found = god.broken().or_else(|| stage.brokers.iter().find_map(super::BrokerNode::broken));
+    if let Some(broken) = found {
+        return Err(Stop::Broken(broken));
+    }
+    for broker in stage.brokers.iter() {
+        if let Err(text) = broker.check_deep().await {
+            let evidence = format!("broker {}: {text}", broker.node());
+            return Err(Stop::Broken(Broken { name: "DEEP", evidence }));
+        }
+    }
+    Ok(())
+}
+
+async fn ready(stage: &Stage) {
+    for broker in stage.brokers.iter() {
+        broker.ready().await;
+    }
+}
+
+/// Waits until the cluster itself says that every replica of every topic of the plan is in sync.
+async fn in_sync(stage: &Stage) {
+    let runtime = stage.broker.machine(LOOKER);
+    let admin = Admin::new(producers::cluster(stage, runtime.clone()));
+    for topic in &stage.plan.topics {
+        loop {
+            let deadline = runtime.now().plus(Duration::from_secs(5));
+            let described = admin.describe_topic(&topic.name, deadline).await;
+            let is_whole = described.as_ref().is_ok_and(|route| {
+                let whole = |part: &dejaq::client::routes::PartitionRoute| {
+                    part.isr.len() == part.replicas.len() && part.replicas.len() >= topic.replicas as usize
+                };
+                route.partitions.len() == topic.partitions as usize && route.partitions.iter().all(whole)
+            });
+            if is_whole {
+                break;
+            }
+            runtime.sleep(Duration::from_millis(200)).await;
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Makes the plan's faults happen to a fleet: to one broker, to some, to the network between them, to all at once.
+//!
+//! Owns: the chaos act of a fleet. Promises: each strike draws from its own stream; what a strike broke is mended in the
+//! background after a drawn time, so that strikes overlap; after [`heal`] nothing is broken any more.
+//! Leaves out: what may strike (the plan).
+
+use std::future::Future;
+use std::time::Duration;
+
+use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan};
+
+use super::god::God;
+use crate::disk::Speed;
+use crate::rng::Dice;
+use crate::story::nemesis::span;
+use crate::story::{BrokerNode, Fault, Stage, producers};
+use crate::world::NOBODY;
+
+/// Strikes until the chaos act is over.
+pub(super) async fn strike(stage: &Stage, god: &God) {
+    let end = stage.world.now_ns() + stage.plan.chaos.as_nanos() as u64;
+    let weights: Vec<u64> = stage.plan.faults.iter().map(|(weight, _)| *weight).collect();
+    for number in 0_u64.. {
+        let mut dice = stage.world.streams().dice("strike", number);
+        let (from, to) = (stage.plan.gap.0.as_nanos() as u64, stage.plan.gap.1.as_nanos() as u64);
+        let gap = Duration::from_nanos(dice.between(from, to + 1));
+        if stage.world.now_ns() + gap.as_nanos() as u64 >= end || god.broken().is_some() {
+            break;
+        }
+        stage.world.sleep(gap).await;
+        stage.recorder.count("strikes drawn");
+        if stage.plan.cuts.strikes.contains(&number) {
+            continue;
+        }
+        let Some(place) = dice.weighted(&weights) else { continue };
+        let fault = stage.plan.faults[place].1;
+        let at = dice.below(stage.brokers.len() as u64) as usize;
+        stage.recorder.count(format!("fault {fault:?}"));
+        let words = [number, fault as u64, at as u64];
+        stage.world.event(NOBODY, "fault", &words, || format!("{fault:?} at n{}", stage.brokers[at].node()));
+        one(stage, fault, &stage.brokers[at], &mut dice);
+        if matches!(fault, Fault::PowerCut | Fault::PowerCutAll) {
+            god.look(stage);
+        }
+    }
+    stage.world.sleep_until(end).await;
+}
+
+/// Ends every fault; every broker is on its way up when this returns.
+pub(super) fn heal(stage: &Stage) {
+    stage.world.network().heal();
+    for broker in stage.brokers.iter() {
+        let device = broker.device();
+        device.platter.heal();
+        device.set_speed(stage.plan.disk);
+        device.platter.set_capacity(stage.plan.capacity.map(|bytes| bytes * 4));
+        broker.resume();
+        broker.clock().freeze(stage.world.now_ns(), false);
+        if device.platter.is_read_only() {
+            power_cut(stage, broker, &mut stage.world.streams().dice("boot", u64::from(broker.node())));
+        }
+        if broker.is_sick() {
+            broker.kill();
+        }
+        broker.begin_start();
+    }
+}
+
+/// Does something after a while, whatever else happens meanwhile; not in the calm act, which heals by itself.
+fn later(stage: &Stage, wait: Duration, work: impl Future<Output = ()> + 'static) {
+    let stage = stage.clone();
+    stage.broker.clone().aside(async move {
+        stage.world.sleep(wait).await;
+        if !stage.recorder.is_calm() {
+            work.await;
+        }
+    });
+}
+
+fn back_after(stage: &Stage, broker: &BrokerNode, wait: Duration) {
+    let broker = broker.clone();
+    later(stage, wait, async move { broker.begin_start() });
+}
+
+fn power_cut(stage: &Stage, broker: &BrokerNode, dice: &mut Dice) {
+    let mode = CrashMode::draw(dice.rng());
+    stage.recorder.count(format!("power cut {mode:?}"));
+    broker.power_cut(mode);
+}
+
+fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
+    match fault {
+        Fault::Kill => {
+            broker.kill();
+            back_after(stage, broker, span(dice, 1, 6000));
+        }
+        Fault::PowerCut | Fault::PowerCutTwice => {
+            power_cut(stage, broker, dice);
+            back_after(stage, broker, span(dice, 1, 6000));
+        }
+        Fault::PowerCutAll => {
+            for broker in stage.brokers.iter() {
+                power_cut(stage, broker, dice);
+                back_after(stage, broker, span(dice, 1, 3000));
+            }
+        }
+        Fault::Restart => {
+            let (stage, broker, pause) = (stage.clone(), broker.clone(), span(dice, 1, 3000));
+            stage.broker.clone().aside(async move {
+                broker.stop().await;
+                back_after(&stage, &broker, pause);
+            });
+        }
+        Fault::Pause => {
+            broker.pause();
+            let paused = broker.clone();
+            later(stage, span(dice, 5, 15_000), async move { paused.resume() });
+        }
+        Fault::SlowDisk => {
+            let stall = span(dice, 1, 400);
+            broker.device().set_speed(Speed { stall, ..stage.plan.disk });
+            let (device, speed) = (broker.device(), stage.plan.disk);
+            later(stage, span(dice, 50, 4000), async move { device.set_speed(speed) });
+        }
+        Fault::ClockStep => broker.clock().step(dice.below(7_200_000) as i64 - 3_600_000),
+        Fault::FailedSync | Fault::FailedWrite => fail_disk(stage, fault, broker, dice),
+        Fault::CutOff | Fault::Isolate | Fault::Reset => disturb_network(stage, fault, broker, dice),
+        Fault::FailedReads
+        | Fault::DiskFull
+        | Fault::Rot
+        | Fault::LyingDisk
+        | Fault::Trim
+        | Fault::Misplaced
+        | Fault::MetadataLost => unreachable!("{fault:?} is not drawn for fleets"),
+    }
+}
+
+/// An error of the device; after a while its machine is booted.
+fn fail_disk(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
+    let platter = broker.device().platter;
+    let (fault, path) = match fault {
+        Fault::FailedWrite => (DiskFault::WriteError, "partitions"),
+        _ => (*dice.pick(&[DiskFault::SyncError, DiskFault::SyncError, DiskFault::DirSyncError]), ""),
+    };
+    platter.plan(DiskPlan { fault, path_contains: path.into(), after: dice.below(6) });
+    let mode = CrashMode::draw(dice.rng());
+    let (wait, pause) = (span(dice, 20, 3000), span(dice, 1, 3000));
+    let (owner, broker) = (stage.clone(), broker.clone());
+    later(stage, wait, async move {
+        broker.power_cut(mode);
+        platter.heal();
+        platter.set_rates(owner.rates());
+        back_after(&owner, &broker, pause);
+    });
+}
+
+fn disturb_network(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
+    let network = stage.world.network().clone();
+    let node = broker.node();
+    let brokers: Vec<u32> =
+        stage.brokers.iter().map(BrokerNode::node).filter(|other| *other != node).collect();
+    let clients = producers::machines(stage);
+    let others = match fault {
+        // Cut off from its peers, but clients still reach it: it must not go on as if it led (S20, S36).
+        Fault::Isolate => brokers.clone(),
+        _ => brokers.iter().chain(&clients).copied().filter(|_| dice.chance(600)).collect(),
+    };
+    if fault == Fault::Reset {
+        let cut: usize = others.iter().map(|other| network.reset_between(*other, node)).sum();
+        stage.world.event(NOBODY, "reset", &[cut as u64], || format!("{cut} connections"));
+        return;
+    }
+    let (out, back) = *dice.pick(&[(true, false), (false, true), (true, true), (true, true)]);
+    for other in &others {
+        network.set_cut(node, *other, out);
+        network.set_cut(*other, node, back);
+    }
+    later(stage, span(dice, 20, 15_000), async move {
+        for other in others {
+            network.set_cut(node, other, false);
+            network.set_cut(other, node, false);
+        }
+    });
+}
