@@ -73,7 +73,11 @@ mod tests {
         for known in Regression::all(TABLES.regressions).expect("the file is of its form") {
             let scenario = SCENARIOS.iter().find(|scenario| scenario.name == known.scenario);
             let scenario = scenario.unwrap_or_else(|| panic!("{known:?} names no scenario"));
-            let report = (scenario.run)(&RunParams { seed: known.seed, ..RunParams::default() });
+            let report = (scenario.run)(&RunParams {
+                seed: known.seed,
+                cuts: known.cuts.clone(),
+                ..RunParams::default()
+            });
             assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{known:?}");
         }
     }

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+pub mod cuts;
 pub mod disk;
 pub mod invariants;
 pub mod net;

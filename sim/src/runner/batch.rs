@@ -81,6 +81,7 @@ fn start(index: usize, job: &Job) -> anyhow::Result<Running> {
     command.arg("one").arg(&job.replay.scenario).arg("--seed").arg(job.replay.seed.to_string());
     command.arg("--mutant").arg(job.replay.mutant.to_string());
     command.arg("--tester").arg(job.replay.tester.to_string());
+    command.arg("--cuts").arg(job.replay.cuts.to_string());
     command.args(&job.extra).envs(job.environment.iter().cloned());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (out, err) = (child.stdout.take(), child.stderr.take());

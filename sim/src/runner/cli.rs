@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use super::batch::{self, Job, REPORT_PREFIX};
 use super::verdict::{self, Replay, RunReport, Status};
-use super::{Regression, RunParams, Tables, hunt, mutants, twice};
+use super::{Regression, RunParams, Tables, hunt, mutants, shrink, twice};
 
 /// Runs a DejaQ cluster in one thread, from a seed: the same broker code as in production, on a simulated disk,
 /// network and clock, with faults, while checkers watch.
@@ -56,6 +56,21 @@ enum Verb {
         /// Writes the client history here.
         #[arg(long)]
         history: Option<PathBuf>,
+    },
+    /// Makes a failing run small: leaves out faults, clients and records while the same checker fires.
+    Shrink {
+        /// The line of its verdict, quoted or not.
+        #[arg(required = true, trailing_var_arg = true)]
+        line: Vec<String>,
+        /// Gives up searching after this time and tells the smallest so far.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// Adds the small run to this file, as a line of the form of `scenarios/regressions.txt`.
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// How many processes at a time.
+        #[arg(long, short)]
+        jobs: Option<usize>,
     },
     /// Proves that a run is a function of its seed: two processes and environments, one digest.
     Twice {
@@ -121,6 +136,8 @@ enum Verb {
         mutant: u32,
         #[arg(long, default_value_t = 0)]
         tester: u32,
+        #[arg(long, default_value = "")]
+        cuts: crate::cuts::Cuts,
         #[arg(long)]
         trace: Option<PathBuf>,
         #[arg(long)]
@@ -186,10 +203,17 @@ fn act(tables: Tables, verb: Verb) -> anyhow::Result<bool> {
                 eprintln!("note: that line is of commit {}, this tree is at {now}", replay.commit);
             }
             let trace = trace.or_else(|| Some(PathBuf::from("/dev/stderr")));
-            let params = RunParams { seed: replay.seed, trace, history, tester: replay.tester };
+            let (tester, cuts) = (replay.tester, replay.cuts.clone());
+            let params = RunParams { seed: replay.seed, trace, history, tester, cuts };
             let report = one(&tables, &replay.scenario, replay.mutant, &params)?;
             println!("{}", sentence(&replay, &report));
             Ok(report.status == Status::Pass)
+        }
+        Verb::Shrink { line, minutes, out, jobs } => {
+            let how = shrink::Shrink { jobs: width(jobs), minutes };
+            let (replay, report) = shrink::shrink(&how, line.join(" ").parse()?)?;
+            println!("{}", sentence(&replay, &report));
+            out.map_or(Ok(true), |file| append(&file, &replay, &report).map(|()| true))
         }
         Verb::Twice { scenario, seeds, jobs } => {
             let replays = in_turn(&tables, &scenario, &seeds.range()?)?;
@@ -213,25 +237,28 @@ fn act(tables: Tables, verb: Verb) -> anyhow::Result<bool> {
             bad.iter().for_each(|line| println!("FAILED {line}"));
             Ok(bad.is_empty())
         }
-        Verb::Regressions => {
-            let commit = verdict::commit();
-            let replay = |known: Regression| Replay {
-                commit: commit.clone(),
-                scenario: known.scenario,
-                seed: known.seed,
-                mutant: 0,
-                tester: 0,
-            };
-            let replays: Vec<Replay> = Regression::all(tables.regressions)?.into_iter().map(replay).collect();
-            run(&tables, &replays, width(None), true)
-        }
+        Verb::Regressions => run(&tables, &regressions(&tables)?, width(None), true),
         Verb::Check { history } => check(&history),
-        Verb::One { scenario, seed, mutant, tester, trace, history } => {
-            let report = one(&tables, &scenario, mutant, &RunParams { seed, trace, history, tester })?;
+        Verb::One { scenario, seed, mutant, tester, cuts, trace, history } => {
+            let params = RunParams { seed, trace, history, tester, cuts };
+            let report = one(&tables, &scenario, mutant, &params)?;
             println!("{REPORT_PREFIX}{}", serde_json::to_string(&report)?);
             Ok(report.status == Status::Pass)
         }
     }
+}
+
+/// Every seed that once found something.
+fn regressions(tables: &Tables) -> anyhow::Result<Vec<Replay>> {
+    let commit = verdict::commit();
+    let replay = |known: Regression| Replay {
+        commit: commit.clone(),
+        scenario: known.scenario,
+        seed: known.seed,
+        cuts: known.cuts,
+        ..Replay::default()
+    };
+    Ok(Regression::all(tables.regressions)?.into_iter().map(replay).collect())
 }
 
 fn one(tables: &Tables, scenario: &str, mutant: u32, params: &RunParams) -> anyhow::Result<RunReport> {
@@ -273,7 +300,7 @@ fn replays(
         scenario: (*name).to_owned(),
         seed,
         mutant,
-        tester: 0,
+        ..Replay::default()
     };
     Ok(names
         .iter()
@@ -296,8 +323,7 @@ fn in_turn(tables: &Tables, scenario: &str, seeds: &std::ops::Range<u64>) -> any
             commit: commit.clone(),
             scenario: names[(seed % names.len() as u64) as usize].to_owned(),
             seed,
-            mutant: 0,
-            tester: 0,
+            ..Replay::default()
         })
         .collect())
 }
@@ -366,6 +392,15 @@ fn sentence(replay: &Replay, report: &RunReport) -> String {
             format!("FAILED {replay} -- {:?} {}: {}", report.status, report.checker, report.message)
         }
     }
+}
+
+/// Adds a small run to a file of regressions.
+fn append(file: &std::path::Path, replay: &Replay, report: &RunReport) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let Replay { scenario, seed, cuts, commit, .. } = replay;
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;
+    let what = report.message.lines().next().unwrap_or_default();
+    Ok(writeln!(file, "{scenario} {seed}/{cuts} {commit} {}: {what}", report.checker)?)
 }
 
 fn check(file: &std::path::Path) -> anyhow::Result<bool> {

@@ -60,8 +60,7 @@ pub fn hunt(tables: &Tables, hunt: &Hunt<'_>) -> anyhow::Result<Vec<String>> {
                 commit: hunt.commit.clone(),
                 scenario: scenario.name.into(),
                 seed,
-                mutant: 0,
-                tester: 0,
+                ..Replay::default()
             };
             (Instant::now() < end).then(|| Job::new(replay))
         },

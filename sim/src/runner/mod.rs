@@ -9,6 +9,7 @@ mod batch;
 mod cli;
 mod hunt;
 mod mutants;
+mod shrink;
 mod twice;
 mod verdict;
 
@@ -28,6 +29,8 @@ pub struct RunParams {
     pub history: Option<PathBuf>,
     /// A mutant of the tester itself (1 = T1, a power cut keeps the page cache), or 0.
     pub tester: u32,
+    /// What is left out of the run.
+    pub cuts: crate::cuts::Cuts,
 }
 
 impl RunParams {
@@ -97,7 +100,7 @@ pub struct Tables {
     pub mutants: &'static [Mutant],
     /// The tester's own.
     pub testers: &'static [TesterMutant],
-    /// Seeds that once found something: lines of scenario, seed, commit and story; `#` begins a remark.
+    /// Seeds that once found something: lines of scenario, seed (with cuts behind a `/`), commit and story; `#` begins a remark.
     pub regressions: &'static str,
 }
 
@@ -108,6 +111,8 @@ pub struct Regression {
     pub scenario: String,
     /// The seed.
     pub seed: u64,
+    /// What was left out of the run by shrinking, if it was.
+    pub cuts: crate::cuts::Cuts,
     /// The commit at which it was found.
     pub commit: String,
     /// What it was.
@@ -126,9 +131,12 @@ impl Regression {
 
     fn parse(line: &str) -> anyhow::Result<Regression> {
         let mut words = line.splitn(4, char::is_whitespace);
-        let mut word = || words.next().ok_or_else(|| anyhow::anyhow!("`{line}`: scenario seed commit story"));
-        let (scenario, seed) = (word()?.to_owned(), word()?.parse()?);
-        Ok(Regression { scenario, seed, commit: word()?.to_owned(), story: word()?.trim().to_owned() })
+        let mut word =
+            || words.next().ok_or_else(|| anyhow::anyhow!("`{line}`: scenario seed[/cuts] commit story"));
+        let (scenario, place) = (word()?.to_owned(), word()?);
+        let (seed, cuts) = place.split_once('/').unwrap_or((place, ""));
+        let (seed, cuts) = (seed.parse()?, cuts.parse()?);
+        Ok(Regression { scenario, seed, cuts, commit: word()?.to_owned(), story: word()?.trim().to_owned() })
     }
 }
 

@@ -75,6 +75,7 @@ fn hunt_one(mutant: &Mutant, width: usize, tester: u32, budget: u64, commit: &st
                     seed: seed - 1,
                     mutant: mutant.number,
                     tester,
+                    ..Replay::default()
                 })
             })
         },

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cuts::Cuts;
+
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Status {
@@ -60,8 +62,8 @@ impl RunReport {
     }
 }
 
-/// All that decides a run: `dejaq-sim/1 commit=… scenario=… seed=… mutant=… tester=…`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All that decides a run: `dejaq-sim/1 commit=… scenario=… seed=… mutant=… tester=… cuts=…`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Replay {
     /// The short commit of the build, with `+` if the tree was changed; only told, not checked.
     pub commit: String,
@@ -73,6 +75,8 @@ pub struct Replay {
     pub mutant: u32,
     /// The tester's mutant, or 0.
     pub tester: u32,
+    /// What is left out.
+    pub cuts: Cuts,
 }
 
 impl fmt::Display for Replay {
@@ -84,6 +88,9 @@ impl fmt::Display for Replay {
         if self.tester != 0 {
             write!(f, " tester={}", self.tester)?;
         }
+        if !self.cuts.is_empty() {
+            write!(f, " cuts={}", self.cuts)?;
+        }
         Ok(())
     }
 }
@@ -94,8 +101,7 @@ impl FromStr for Replay {
     fn from_str(line: &str) -> Result<Self, anyhow::Error> {
         let start =
             line.find("dejaq-sim/1 ").ok_or_else(|| anyhow::anyhow!("no `dejaq-sim/1 …` in this line"))?;
-        let mut replay =
-            Replay { commit: String::new(), scenario: String::new(), seed: 0, mutant: 0, tester: 0 };
+        let mut replay = Replay::default();
         let mut seed = None;
         for word in line[start..].split_whitespace().skip(1) {
             match word.split_once('=') {
@@ -104,6 +110,7 @@ impl FromStr for Replay {
                 Some(("seed", value)) => seed = Some(value.parse()?),
                 Some(("mutant", value)) => replay.mutant = value.parse()?,
                 Some(("tester", value)) => replay.tester = value.parse()?,
+                Some(("cuts", value)) => replay.cuts = value.parse()?,
                 Some(_) | None => break, // what stands behind the line is prose
             }
         }
@@ -131,8 +138,14 @@ mod tests {
 
     #[test]
     fn a_replay_line_survives_being_pasted_with_prose_around_it() {
-        let replay =
-            Replay { commit: "abc+".into(), scenario: "power_cut".into(), seed: 9, mutant: 23, tester: 0 };
+        let replay = Replay {
+            commit: "abc+".into(),
+            scenario: "power_cut".into(),
+            seed: 9,
+            mutant: 23,
+            ..Replay::default()
+        };
+        let replay = Replay { cuts: "s1+r4".parse().expect("cuts"), ..replay };
         let pasted = format!("FAILED: {replay} -- LostWrite in t-0: value 7");
         assert_eq!(pasted.parse::<Replay>().expect("it is whole"), replay);
         assert!("dejaq-sim/1 scenario=x".parse::<Replay>().is_err());
