@@ -394,7 +394,7 @@ impl<D: Disk> Turn<D> {
         let mut batches = Vec::with_capacity(writes.len());
         let mut owners = Vec::with_capacity(writes.len());
         for write in writes {
-            match self.admit(write.required, owners.len()) {
+            match self.admit(&write, owners.len()) {
                 Ok(()) => {
                     batches.push(write.batch);
                     owners.push((write.required, write.outcome));
@@ -428,7 +428,12 @@ impl<D: Disk> Turn<D> {
         failed
     }
 
-    fn admit(&mut self, required: Required, ahead: usize) -> Result<(), Refused> {
+    fn admit(&mut self, write: &Write, ahead: usize) -> Result<(), Refused> {
+        if write.only_in.is_valid() && write.only_in != self.leader.epoch() {
+            mark!("a coordinator of an epoch that is over writes nothing");
+            return Err(Refused::Resigned(Resigned::Moved));
+        }
+        let required = write.required;
         let admitted = self.leader.admit(required, ahead);
         if admitted != Err(Refused::Overloaded) {
             return admitted;
