@@ -22,11 +22,13 @@ use tracing::{info, warn};
 
 use crate::api::control_plane::{Address, ControlPlane};
 use crate::api::data_plane::{DataPlane, FetchLimits};
+use crate::api::group_plane::GroupPlane;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::{self, Api};
 use crate::config::Config;
 use crate::controller::room::ControlRoom;
 use crate::controller::{self, Boot, Controller, JournalError, Reach};
+use crate::coordinator::{Shards, group};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::image::PEER_LISTENER;
 use crate::metadata::record::Endpoint;
@@ -85,6 +87,7 @@ pub struct Broker<R: Runtime> {
     peers: Peers<R>,
     controller: Controller,
     directory: Arc<Directory<R>>,
+    shards: Arc<Shards<R>>,
     data_dir: Arc<DataDir<R::Disk>>,
     following: Arc<Following>,
     metrics: Arc<Metrics>,
@@ -136,12 +139,13 @@ impl<R: Runtime> Broker<R> {
         let directory =
             Directory::start(runtime.clone(), settings_here, data_dir.clone(), seen, was_clean).await?;
         note_boot(&data_dir);
+        let groups = group_plane(&runtime, &directory, &started.published, &config);
+        let shards = groups.shards.clone();
+        shards.apply(&image);
         started.published.applied(&image);
         let following = Arc::new(Following::default());
-        runtime.spawn(
-            "follow-metadata",
-            follow(started.published.clone(), directory.clone(), peers.clone(), image, following.clone()),
-        );
+        let led = (directory.clone(), shards.clone(), peers.clone());
+        runtime.spawn("follow-metadata", follow(started.published.clone(), led, image, following.clone()));
         let metrics = Arc::new(Metrics::default());
         let limits = config.limits.clone();
         let control = ControlPlane {
@@ -154,7 +158,7 @@ impl<R: Runtime> Broker<R> {
         };
         let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
         let producer_ids = ProducerIds::new(node, started.broker_epoch);
-        let service = Arc::new(Api::new(api::Parts { data, control, producer_ids }));
+        let service = Arc::new(Api::new(api::Parts { data, control, groups, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), "serving");
         Ok(Broker {
@@ -163,6 +167,7 @@ impl<R: Runtime> Broker<R> {
             peers,
             controller: started.controller,
             directory,
+            shards,
             data_dir,
             following,
             metrics,
@@ -206,6 +211,7 @@ impl<R: Runtime> Broker<R> {
         Watch {
             controller: self.controller.clone(),
             directory: self.directory.clone(),
+            shards: self.shards.clone(),
             published: self.published.clone(),
             metrics: self.metrics.clone(),
         }
@@ -216,7 +222,9 @@ impl<R: Runtime> Broker<R> {
     /// # Errors
     /// The first of what went wrong; everything that could be closed is.
     pub async fn shutdown(self) -> Result<(), StopError> {
-        let Broker { server, peer_server, peers, controller, directory, data_dir, following, .. } = self;
+        let Broker { server, peer_server, peers, controller, directory, shards, data_dir, following, .. } =
+            self;
+        shards.stop(); // first, or members that wait for each other would hold up the server
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
@@ -226,7 +234,7 @@ impl<R: Runtime> Broker<R> {
         peers.stop();
         let metadata = controller.close().await.map_err(StopError::Metadata);
         let partitions = directory.shutdown().await;
-        drop(directory);
+        drop((directory, shards));
         metadata?;
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
@@ -239,6 +247,7 @@ impl<R: Runtime> Broker<R> {
 pub struct Watch<R: Runtime> {
     controller: Controller,
     directory: Arc<Directory<R>>,
+    shards: Arc<Shards<R>>,
     published: Published,
     metrics: Arc<Metrics>,
 }
@@ -263,6 +272,10 @@ impl<R: Runtime> Watch<R> {
         metrics.syncs.reach(total(&syncs.syncs));
         metrics.sync_microseconds.reach(total(&syncs.micros));
         metrics.synced_partitions.reach(total(&syncs.partitions));
+        let counts = self.shards.counts();
+        metrics.groups.set(counts.groups);
+        metrics.group_members.set(counts.members);
+        metrics.rebalances.reach(counts.rebalances);
         metrics.text()
     }
 }
@@ -303,6 +316,26 @@ fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> cont
             auto_rebalance: config.healing.auto_rebalance,
         },
     }
+}
+
+fn group_plane<R: Runtime>(
+    runtime: &R,
+    directory: &Arc<Directory<R>>,
+    published: &Published,
+    config: &Config,
+) -> GroupPlane<R> {
+    let groups = &config.groups;
+    let settings = group::Settings {
+        initial_delay: groups.initial_delay,
+        min_session: groups.min_session,
+        max_session: groups.max_session,
+        max_members: groups.max_members,
+        max_metadata_bytes: groups.max_metadata_bytes,
+        retention: groups.retention,
+        ..group::Settings::default()
+    };
+    let shards = Shards::new(runtime.clone(), directory.clone(), published.clone(), settings);
+    GroupPlane { runtime: runtime.clone(), shards: Arc::new(shards), published: published.clone() }
 }
 
 fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
@@ -346,8 +379,7 @@ fn acquaint<R: Runtime>(peers: &Peers<R>, image: &Image) {
 /// Brings the partitions in line with every new image until told to stop.
 async fn follow<R: Runtime>(
     published: Published,
-    directory: Arc<Directory<R>>,
-    peers: Peers<R>,
+    (directory, shards, peers): (Arc<Directory<R>>, Arc<Shards<R>>, Peers<R>),
     mut image: Arc<Image>,
     following: Arc<Following>,
 ) {
@@ -359,9 +391,10 @@ async fn follow<R: Runtime>(
         };
         acquaint(&peers, &image);
         directory.apply(&image).await;
+        shards.apply(&image);
         published.applied(&image);
     }
-    drop(directory);
+    drop((directory, shards));
     following.stopped.notify_one();
 }
 

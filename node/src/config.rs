@@ -47,6 +47,7 @@ pub struct Config {
     pub topics: TopicSettings,
     pub limits: Limits,
     pub healing: HealingSettings,
+    pub groups: GroupSettings,
     /// A kernel name, or empty for the system's.
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
@@ -78,6 +79,19 @@ pub struct HealingSettings {
     /// `None` is never.
     pub leader_interval: Option<Duration>,
     pub auto_rebalance: bool,
+}
+
+/// What consumer groups are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
+pub struct GroupSettings {
+    pub partitions: u32,
+    pub retention: Duration,
+    pub initial_delay: Duration,
+    pub min_session: Duration,
+    pub max_session: Duration,
+    pub max_members: usize,
+    pub max_metadata_bytes: usize,
 }
 
 /// What keeps memory and descriptors bounded.

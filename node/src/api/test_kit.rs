@@ -28,9 +28,12 @@ use tokio::task::JoinSet;
 use super::control_plane::ControlPlane;
 use super::data_plane::{DataPlane, FetchLimits};
 use super::dispatch::{Api, Parts};
+use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use crate::config::Config;
 use crate::controller::{self, Boot, Controller, Reach, Settings as ControllerSettings};
+use crate::coordinator::Shards;
+use crate::coordinator::group::Settings as GroupSettings;
 use crate::metadata::Published;
 use crate::metadata::record::Endpoint;
 use crate::replica::{Directory, NotClean, NotStarted, Partition, Settings};
@@ -108,6 +111,8 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     pub settings: Settings,
     pub limits: FetchLimits,
+    pub groups: GroupSettings,
+    pub config: Config,
 }
 
 /// One life of a broker.
@@ -119,6 +124,7 @@ pub(crate) struct Life {
     data_dir: Arc<DataDir<ModelDisk>>,
     controller: Controller,
     session: Arc<Session>,
+    pub shards: Arc<Shards<Node>>,
 }
 
 impl World {
@@ -133,6 +139,8 @@ impl World {
             dir: tempfile::tempdir().expect("a temporary directory"),
             settings: Settings::of(ME),
             limits: FetchLimits::default(),
+            groups: GroupSettings { initial_delay: Duration::ZERO, ..GroupSettings::default() },
+            config: few_homes(),
         }
     }
 
@@ -178,7 +186,12 @@ impl World {
         let directory =
             Directory::start(node.clone(), settings, data_dir.clone(), image.clone(), was_clean).await?;
         published.applied(&image);
-        node.spawn("apply", follow(published.clone(), directory.clone(), image.end()));
+        let shards =
+            Arc::new(Shards::new(node.clone(), directory.clone(), published.clone(), self.groups.clone()));
+        shards.apply(&image);
+        node.spawn("apply", follow(published.clone(), directory.clone(), shards.clone(), image.end()));
+        let groups =
+            GroupPlane { runtime: node.clone(), shards: shards.clone(), published: published.clone() };
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {
             runtime: node.clone(),
@@ -186,20 +199,33 @@ impl World {
             published,
             cluster_id: "c".into(),
             settings: Arc::new(ControllerSettings::default()),
-            config: Arc::new(Config::default()),
+            config: Arc::new(self.config.clone()),
         };
         let producer_ids = ProducerIds::new(ME, started.broker_epoch);
-        let api = Api::new(Parts { data: data.clone(), control, producer_ids });
+        let api = Api::new(Parts { data: data.clone(), control, groups, producer_ids });
         let session = Arc::new(Session::new(1, "peer:1".into(), "front:9092".into()));
         let controller = started.controller;
-        Ok(Life { node, directory, api, data, data_dir, controller, session })
+        Ok(Life { node, directory, api, data, data_dir, controller, session, shards })
     }
 }
 
-async fn follow(published: Published, directory: Arc<Directory<Node>>, mut seen: Offset) {
+/// Tests are about one group; few partitions of the offsets topic make them faster.
+fn few_homes() -> Config {
+    let mut config = Config::default();
+    config.groups.partitions = 2;
+    config
+}
+
+async fn follow(
+    published: Published,
+    directory: Arc<Directory<Node>>,
+    shards: Arc<Shards<Node>>,
+    mut seen: Offset,
+) {
     loop {
         let image = published.after(seen).await;
         directory.apply(&image).await;
+        shards.apply(&image);
         published.applied(&image);
         seen = image.end();
     }
@@ -208,11 +234,12 @@ async fn follow(published: Published, directory: Arc<Directory<Node>>, mut seen:
 impl Life {
     /// As SIGTERM: everything is closed, the data directory is marked clean.
     pub async fn stop(self) -> Result<(), NotClean> {
-        let Life { node, directory, api, data, data_dir, controller, .. } = self;
+        let Life { node, directory, api, data, data_dir, controller, shards, .. } = self;
+        shards.stop();
         directory.shutdown().await?;
         controller.close().await.expect("the metadata log closes");
         node.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        drop((directory, api, data));
+        drop((directory, api, data, shards));
         let data_dir = Arc::into_inner(data_dir).expect("nobody else has it after the shutdown");
         data_dir.mark_clean().await.expect("the marker is written");
         node.disk.platter().kill();

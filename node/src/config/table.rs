@@ -129,6 +129,17 @@ pub const TABLE: &[Setting] = &[
     Setting { name: "auto-rebalance", kind: Kind::Switch { default: true },
         effect: "replicas move until all brokers hold the same number when a broker came, was drained or was lost" },
 
+    kept("offsets-topic-partitions", 16, (1, 1_000),
+        "partitions of the internal topic of consumer groups; it is made on first use and keeps its number"),
+    kept("offsets-retention-ms", 7 * 86_400_000, (1_000, 3_650 * 86_400_000),
+        "how long offsets are kept of a group that is empty, or of a topic that its members do not read any more"),
+    kept("group-initial-rebalance-delay-ms", 3_000, (0, 600_000),
+        "how long the first member of an empty group waits for others"),
+    kept("group-min-session-timeout-ms", 6_000, (10, 86_400_000), "shortest session timeout that a member may ask for"),
+    kept("group-max-session-timeout-ms", 1_800_000, (10, 86_400_000), "longest session timeout that a member may ask for"),
+    kept("group-max-members", 10_000, (1, 1_000_000), "members of one consumer group"),
+    kept("offset-metadata-max-bytes", 4_096, (0, 30_000), "text that a client may keep beside an offset"),
+
     Setting { name: "log-format", kind: Kind::Choice { default: "human", words: &["human", "json"] },
         effect: "how log lines on standard error look" },
     text("log-level", "info", "LEVEL|FILTER", "which log lines: error, warn, info, debug, trace, or a filter such as info,dejaq::server=debug"),
