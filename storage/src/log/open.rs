@@ -144,6 +144,28 @@ impl<D: Disk> Log<D> {
         Log::open(disk, dir, identity, config, options).await
     }
 
+    /// Makes the log's directory durably, for a replica that begins at `start` because nothing before is to be had any
+    /// more. The directory must not hold a log.
+    ///
+    /// # Errors
+    /// [`OpenError`]; remove the directory and try again.
+    pub async fn create_at(
+        disk: D,
+        dir: PathBuf,
+        identity: LogIdentity,
+        config: LogConfig,
+        options: OpenOptions,
+        start: Offset,
+    ) -> Result<(Log<D>, RecoveryReport), OpenError> {
+        assert!(!disk.exists(&dir.join(PARTITION)), "{} holds a log already", dir.display());
+        assert!(start.is_valid(), "a log begins at {start:?}");
+        disk.create_dir_all(&dir)?;
+        let binding = Binding::new(identity.topic_id, identity.partition);
+        small_file::replace(&disk, &dir.join(recovery::START), super::start::encode_start(&binding, start))
+            .await?;
+        Log::create(disk, dir, identity, config, options).await
+    }
+
     /// Opens the log of `identity` in `dir`, after a clean close or any crash.
     ///
     /// On return everything below `end` is durable. Work is bounded by what no sync had covered.
