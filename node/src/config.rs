@@ -47,7 +47,6 @@ pub struct Config {
     pub topics: TopicSettings,
     pub limits: Limits,
     pub healing: HealingSettings,
-    pub groups: GroupSettings,
     /// A kernel name, or empty for the system's.
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
@@ -73,25 +72,13 @@ pub struct TopicSettings {
 #[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
 pub struct HealingSettings {
     pub session_timeout: Duration,
+    pub replica_lag: Duration,
     /// `None` is never.
     pub recreate_after: Option<Duration>,
     pub max_moves: usize,
     /// `None` is never.
     pub leader_interval: Option<Duration>,
     pub auto_rebalance: bool,
-}
-
-/// What consumer groups are allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
-pub struct GroupSettings {
-    pub partitions: u32,
-    pub retention: Duration,
-    pub initial_delay: Duration,
-    pub min_session: Duration,
-    pub max_session: Duration,
-    pub max_members: usize,
-    pub max_metadata_bytes: usize,
 }
 
 /// What keeps memory and descriptors bounded.

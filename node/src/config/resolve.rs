@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::parse::{self, ParseError};
 use super::table::{Kind, TABLE, setting};
-use super::{Config, GroupSettings, HealingSettings, Limits, LogFormat, TopicSettings};
+use super::{Config, HealingSettings, Limits, LogFormat, TopicSettings};
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,20 +170,12 @@ impl Values {
         };
         let healing = HealingSettings {
             session_timeout: read.millis("broker-session-timeout-ms"),
+            replica_lag: read.millis("replica-lag-ms"),
             recreate_after: Some(read.millis("replica-recreate-after-ms")).filter(|after| !after.is_zero()),
             max_moves: read.size("max-concurrent-moves"),
             leader_interval: Some(read.millis("leader-rebalance-interval-ms"))
                 .filter(|every| !every.is_zero()),
             auto_rebalance: read.switch("auto-rebalance"),
-        };
-        let groups = GroupSettings {
-            partitions: read.small("offsets-topic-partitions"),
-            retention: read.millis("offsets-retention-ms"),
-            initial_delay: read.millis("group-initial-rebalance-delay-ms"),
-            min_session: read.millis("group-min-session-timeout-ms"),
-            max_session: read.millis("group-max-session-timeout-ms"),
-            max_members: read.size("group-max-members"),
-            max_metadata_bytes: read.size("offset-metadata-max-bytes"),
         };
         let config = Config {
             data_dir: read.text("data-dir"),
@@ -197,7 +189,6 @@ impl Values {
             topics,
             limits,
             healing,
-            groups,
             tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },
@@ -231,14 +222,6 @@ fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
         format!(
             "default-partitions ({}) is above max-partitions ({})",
             config.topics.default_partitions, config.topics.max_partitions
-        ),
-    );
-    must(
-        config.groups.min_session <= config.groups.max_session,
-        format!(
-            "group-min-session-timeout-ms ({} ms) is above group-max-session-timeout-ms ({} ms)",
-            config.groups.min_session.as_millis(),
-            config.groups.max_session.as_millis()
         ),
     );
     must(!config.listen.is_empty(), "listen is empty: give HOST:PORT".to_owned());

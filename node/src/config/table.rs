@@ -121,6 +121,8 @@ pub const TABLE: &[Setting] = &[
 
     kept("broker-session-timeout-ms", 9_000, (500, 3_600_000),
         "a broker that the controller did not hear for this long leads nothing until it is heard again"),
+    kept("replica-lag-ms", 10_000, (100, 3_600_000),
+        "a follower that does not have everything for this long leaves the in-sync set"),
     kept("replica-recreate-after-ms", 600_000, (0, 30 * 86_400_000),
         "replicas of a broker that is gone for this long are made anew on others; 0: never"),
     kept("max-concurrent-moves", 8, (2, 1_000), "partitions that move to other brokers at a time"),
@@ -128,17 +130,6 @@ pub const TABLE: &[Setting] = &[
         "how often leaderships go back to the preferred replicas; 0: never"),
     Setting { name: "auto-rebalance", kind: Kind::Switch { default: true },
         effect: "replicas move until all brokers hold the same number when a broker came, was drained or was lost" },
-
-    kept("offsets-topic-partitions", 16, (1, 1_000),
-        "partitions of the internal topic of consumer groups; it is made on first use and keeps its number"),
-    kept("offsets-retention-ms", 7 * 86_400_000, (1_000, 3_650 * 86_400_000),
-        "how long offsets are kept of a group that is empty, or of a topic that its members do not read any more"),
-    kept("group-initial-rebalance-delay-ms", 3_000, (0, 600_000),
-        "how long the first member of an empty group waits for others"),
-    kept("group-min-session-timeout-ms", 6_000, (10, 86_400_000), "shortest session timeout that a member may ask for"),
-    kept("group-max-session-timeout-ms", 1_800_000, (10, 86_400_000), "longest session timeout that a member may ask for"),
-    kept("group-max-members", 10_000, (1, 1_000_000), "members of one consumer group"),
-    kept("offset-metadata-max-bytes", 4_096, (0, 30_000), "text that a client may keep beside an offset"),
 
     Setting { name: "log-format", kind: Kind::Choice { default: "human", words: &["human", "json"] },
         effect: "how log lines on standard error look" },
