@@ -14,21 +14,24 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use dejaq_storage::{DataDir, Disk, Expect, LayoutError};
-use dejaq_wire::ids::BrokerId;
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerEpoch, BrokerId};
+use dejaq_wire::peer::replica::Place;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::api::control_plane::{Address, ControlPlane};
 use crate::api::data_plane::{DataPlane, FetchLimits};
-use crate::api::group_plane::GroupPlane;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::{self, Api};
 use crate::config::Config;
+use crate::controller::decide::alter_partition::{AlterPartition, Proposal};
+use crate::controller::draft::Refusal;
 use crate::controller::room::ControlRoom;
 use crate::controller::{self, Boot, Controller, JournalError, Reach};
-use crate::coordinator::{Shards, group};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::image::PEER_LISTENER;
 use crate::metadata::record::Endpoint;
@@ -36,7 +39,8 @@ use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
 use crate::peer::{ClusterId, Identity, LateRoom, PeerBound, PeerLimits, PeerServer, Peers, Routes};
-use crate::replica::{self, Directory, NotClean, NotStarted};
+use crate::replica::links::Later;
+use crate::replica::{self, Answer, AskController, Directory, Links, NotClean, NotStarted, Serve};
 use crate::runtime::Runtime;
 use crate::server::listener::{Bound, Parts, Server};
 
@@ -87,7 +91,6 @@ pub struct Broker<R: Runtime> {
     peers: Peers<R>,
     controller: Controller,
     directory: Arc<Directory<R>>,
-    shards: Arc<Shards<R>>,
     data_dir: Arc<DataDir<R::Disk>>,
     following: Arc<Following>,
     metrics: Arc<Metrics>,
@@ -129,7 +132,8 @@ impl<R: Runtime> Broker<R> {
         // What followers of partitions ask is answered once the partitions are open.
         let replica_room = LateRoom::default();
         let control_room = ControlRoom::new(runtime.clone(), started.controller.clone());
-        let (replica, control) = (Some(Arc::new(replica_room) as _), Some(Arc::new(control_room) as _));
+        let (replica, control) =
+            (Some(Arc::new(replica_room.clone()) as _), Some(Arc::new(control_room) as _));
         let routes = Routes { raft: None, replica, control };
         let peer_server = peer_bound.map(|bound| bound.serve(me, PeerLimits::default(), routes));
         let image = started.published.current();
@@ -139,13 +143,14 @@ impl<R: Runtime> Broker<R> {
         let directory =
             Directory::start(runtime.clone(), settings_here, data_dir.clone(), seen, was_clean).await?;
         note_boot(&data_dir);
-        let groups = group_plane(&runtime, &directory, &started.published, &config);
-        let shards = groups.shards.clone();
-        shards.apply(&image);
+        replica_room.open(Arc::new(Serve::new(directory.clone())));
+        directory.connect(links(&runtime, &peers, &reach, started.broker_epoch, &config));
         started.published.applied(&image);
         let following = Arc::new(Following::default());
-        let led = (directory.clone(), shards.clone(), peers.clone());
-        runtime.spawn("follow-metadata", follow(started.published.clone(), led, image, following.clone()));
+        runtime.spawn(
+            "follow-metadata",
+            follow(started.published.clone(), directory.clone(), peers.clone(), image, following.clone()),
+        );
         let metrics = Arc::new(Metrics::default());
         let limits = config.limits.clone();
         let control = ControlPlane {
@@ -158,7 +163,7 @@ impl<R: Runtime> Broker<R> {
         };
         let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
         let producer_ids = ProducerIds::new(node, started.broker_epoch);
-        let service = Arc::new(Api::new(api::Parts { data, control, groups, producer_ids }));
+        let service = Arc::new(Api::new(api::Parts { data, control, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), "serving");
         Ok(Broker {
@@ -167,7 +172,6 @@ impl<R: Runtime> Broker<R> {
             peers,
             controller: started.controller,
             directory,
-            shards,
             data_dir,
             following,
             metrics,
@@ -211,7 +215,6 @@ impl<R: Runtime> Broker<R> {
         Watch {
             controller: self.controller.clone(),
             directory: self.directory.clone(),
-            shards: self.shards.clone(),
             published: self.published.clone(),
             metrics: self.metrics.clone(),
         }
@@ -222,9 +225,7 @@ impl<R: Runtime> Broker<R> {
     /// # Errors
     /// The first of what went wrong; everything that could be closed is.
     pub async fn shutdown(self) -> Result<(), StopError> {
-        let Broker { server, peer_server, peers, controller, directory, shards, data_dir, following, .. } =
-            self;
-        shards.stop(); // first, or members that wait for each other would hold up the server
+        let Broker { server, peer_server, peers, controller, directory, data_dir, following, .. } = self;
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
@@ -234,7 +235,7 @@ impl<R: Runtime> Broker<R> {
         peers.stop();
         let metadata = controller.close().await.map_err(StopError::Metadata);
         let partitions = directory.shutdown().await;
-        drop((directory, shards));
+        drop(directory);
         metadata?;
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
@@ -247,7 +248,6 @@ impl<R: Runtime> Broker<R> {
 pub struct Watch<R: Runtime> {
     controller: Controller,
     directory: Arc<Directory<R>>,
-    shards: Arc<Shards<R>>,
     published: Published,
     metrics: Arc<Metrics>,
 }
@@ -272,10 +272,6 @@ impl<R: Runtime> Watch<R> {
         metrics.syncs.reach(total(&syncs.syncs));
         metrics.sync_microseconds.reach(total(&syncs.micros));
         metrics.synced_partitions.reach(total(&syncs.partitions));
-        let counts = self.shards.counts();
-        metrics.groups.set(counts.groups);
-        metrics.group_members.set(counts.members);
-        metrics.rebalances.reach(counts.rebalances);
         metrics.text()
     }
 }
@@ -318,26 +314,6 @@ fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> cont
     }
 }
 
-fn group_plane<R: Runtime>(
-    runtime: &R,
-    directory: &Arc<Directory<R>>,
-    published: &Published,
-    config: &Config,
-) -> GroupPlane<R> {
-    let groups = &config.groups;
-    let settings = group::Settings {
-        initial_delay: groups.initial_delay,
-        min_session: groups.min_session,
-        max_session: groups.max_session,
-        max_members: groups.max_members,
-        max_metadata_bytes: groups.max_metadata_bytes,
-        retention: groups.retention,
-        ..group::Settings::default()
-    };
-    let shards = Shards::new(runtime.clone(), directory.clone(), published.clone(), settings);
-    GroupPlane { runtime: runtime.clone(), shards: Arc::new(shards), published: published.clone() }
-}
-
 fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
     if let Err(error) = data_dir.note_boot() {
         warn!(%error, "this run of the machine is not remembered: the next start believes less of an unsynced tail");
@@ -376,10 +352,69 @@ fn acquaint<R: Runtime>(peers: &Peers<R>, image: &Image) {
     }
 }
 
+/// How long a leader holds a fetch of ours for which it has nothing.
+const FOLLOWER_WAIT: Duration = Duration::from_millis(500);
+/// How long the controller is asked to take an in-sync set before the partitions are looked at again.
+const IN_SYNC_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How replicas reach their leaders and the controller.
+fn links<R: Runtime>(
+    runtime: &R,
+    peers: &Peers<R>,
+    reach: &Reach<R>,
+    life: BrokerEpoch,
+    config: &Config,
+) -> Links {
+    let (runtime, reach, node) = (runtime.clone(), reach.clone(), peers.me());
+    Links {
+        life,
+        transport: Arc::new(peers.clone()),
+        controller: Arc::new(InSyncErrand { runtime, reach, node, life }),
+        lag: config.healing.replica_lag,
+        max_wait: FOLLOWER_WAIT,
+    }
+}
+
+/// Takes proposals of in-sync sets to the controller.
+struct InSyncErrand<R: Runtime> {
+    runtime: R,
+    reach: Reach<R>,
+    node: BrokerId,
+    life: BrokerEpoch,
+}
+
+impl<R: Runtime> AskController for InSyncErrand<R> {
+    fn propose(&self, proposals: Vec<(Place, replica::isr::Proposal)>) -> Later<Vec<Answer>> {
+        let count = proposals.len();
+        let proposal = |(place, proposal): (Place, replica::isr::Proposal)| Proposal {
+            topic_id: place.topic,
+            partition: place.partition,
+            leader_epoch: proposal.leader_epoch,
+            partition_epoch: proposal.partition_epoch,
+            isr: proposal.isr,
+        };
+        let proposals = proposals.into_iter().map(proposal).collect();
+        let call = AlterPartition { broker: self.node, broker_epoch: self.life, proposals };
+        let (reach, deadline) = (self.reach.clone(), self.runtime.now().plus(IN_SYNC_PATIENCE));
+        Box::pin(async move {
+            let answer = |one: Result<_, Refusal>| match one {
+                Ok(_) => Answer::Taken,
+                Err(refusal) => Answer::Refused(refusal.code),
+            };
+            match reach.ask(call, deadline).await.result {
+                Ok(answers) => answers.into_iter().map(answer).collect(),
+                Err(Refusal { code: ErrorCode::REQUEST_TIMED_OUT, .. }) => vec![Answer::Unsure; count],
+                Err(refusal) => vec![Answer::Refused(refusal.code); count],
+            }
+        })
+    }
+}
+
 /// Brings the partitions in line with every new image until told to stop.
 async fn follow<R: Runtime>(
     published: Published,
-    (directory, shards, peers): (Arc<Directory<R>>, Arc<Shards<R>>, Peers<R>),
+    directory: Arc<Directory<R>>,
+    peers: Peers<R>,
     mut image: Arc<Image>,
     following: Arc<Following>,
 ) {
@@ -391,10 +426,9 @@ async fn follow<R: Runtime>(
         };
         acquaint(&peers, &image);
         directory.apply(&image).await;
-        shards.apply(&image);
         published.applied(&image);
     }
-    drop((directory, shards));
+    drop(directory);
     following.stopped.notify_one();
 }
 

@@ -11,7 +11,6 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod controller;
-pub mod coordinator;
 pub mod metadata;
 pub mod metrics;
 pub mod peer;

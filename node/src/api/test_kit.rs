@@ -28,12 +28,9 @@ use tokio::task::JoinSet;
 use super::control_plane::ControlPlane;
 use super::data_plane::{DataPlane, FetchLimits};
 use super::dispatch::{Api, Parts};
-use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use crate::config::Config;
 use crate::controller::{self, Boot, Controller, Reach, Settings as ControllerSettings};
-use crate::coordinator::Shards;
-use crate::coordinator::group::Settings as GroupSettings;
 use crate::metadata::Published;
 use crate::metadata::record::Endpoint;
 use crate::replica::{Directory, NotClean, NotStarted, Partition, Settings};
@@ -48,9 +45,23 @@ const ME: BrokerId = BrokerId(1);
 #[derive(Clone)]
 pub(crate) struct Node {
     real: TokioRuntime,
-    disk: ModelDisk,
+    pub disk: ModelDisk,
     tasks: Arc<Mutex<JoinSet<()>>>,
     unix_ms: Arc<AtomicI64>,
+}
+
+impl Node {
+    /// A node on this disk; `dir` is for what it never uses of the real one.
+    pub fn on(disk: ModelDisk, dir: &std::path::Path, unix_ms: Arc<AtomicI64>) -> Node {
+        let real = FileDisk::open(dir).expect("the directory is there");
+        Node { real: TokioRuntime::new(real, SocketOptions::default()), disk, tasks: Arc::default(), unix_ms }
+    }
+
+    /// Ends every task where it stands.
+    pub async fn drop_tasks(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
 }
 
 impl Runtime for Node {
@@ -111,8 +122,6 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     pub settings: Settings,
     pub limits: FetchLimits,
-    pub groups: GroupSettings,
-    pub config: Config,
 }
 
 /// One life of a broker.
@@ -124,7 +133,6 @@ pub(crate) struct Life {
     data_dir: Arc<DataDir<ModelDisk>>,
     controller: Controller,
     session: Arc<Session>,
-    pub shards: Arc<Shards<Node>>,
 }
 
 impl World {
@@ -139,8 +147,6 @@ impl World {
             dir: tempfile::tempdir().expect("a temporary directory"),
             settings: Settings::of(ME),
             limits: FetchLimits::default(),
-            groups: GroupSettings { initial_delay: Duration::ZERO, ..GroupSettings::default() },
-            config: few_homes(),
         }
     }
 
@@ -161,13 +167,7 @@ impl World {
     }
 
     pub async fn try_start(&self) -> Result<Life, NotStarted> {
-        let real = FileDisk::open(self.dir.path()).expect("the directory is there");
-        let node = Node {
-            real: TokioRuntime::new(real, SocketOptions::default()),
-            disk: self.platter.mount(),
-            tasks: Arc::default(),
-            unix_ms: self.unix_ms.clone(),
-        };
+        let node = Node::on(self.platter.mount(), self.dir.path(), self.unix_ms.clone());
         let expect = Expect {
             cluster_id: String::new(),
             node_id: ME,
@@ -186,12 +186,7 @@ impl World {
         let directory =
             Directory::start(node.clone(), settings, data_dir.clone(), image.clone(), was_clean).await?;
         published.applied(&image);
-        let shards =
-            Arc::new(Shards::new(node.clone(), directory.clone(), published.clone(), self.groups.clone()));
-        shards.apply(&image);
-        node.spawn("apply", follow(published.clone(), directory.clone(), shards.clone(), image.end()));
-        let groups =
-            GroupPlane { runtime: node.clone(), shards: shards.clone(), published: published.clone() };
+        node.spawn("apply", follow(published.clone(), directory.clone(), image.end()));
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {
             runtime: node.clone(),
@@ -199,33 +194,20 @@ impl World {
             published,
             cluster_id: "c".into(),
             settings: Arc::new(ControllerSettings::default()),
-            config: Arc::new(self.config.clone()),
+            config: Arc::new(Config::default()),
         };
         let producer_ids = ProducerIds::new(ME, started.broker_epoch);
-        let api = Api::new(Parts { data: data.clone(), control, groups, producer_ids });
+        let api = Api::new(Parts { data: data.clone(), control, producer_ids });
         let session = Arc::new(Session::new(1, "peer:1".into(), "front:9092".into()));
         let controller = started.controller;
-        Ok(Life { node, directory, api, data, data_dir, controller, session, shards })
+        Ok(Life { node, directory, api, data, data_dir, controller, session })
     }
 }
 
-/// Tests are about one group; few partitions of the offsets topic make them faster.
-fn few_homes() -> Config {
-    let mut config = Config::default();
-    config.groups.partitions = 2;
-    config
-}
-
-async fn follow(
-    published: Published,
-    directory: Arc<Directory<Node>>,
-    shards: Arc<Shards<Node>>,
-    mut seen: Offset,
-) {
+pub(crate) async fn follow(published: Published, directory: Arc<Directory<Node>>, mut seen: Offset) {
     loop {
         let image = published.after(seen).await;
         directory.apply(&image).await;
-        shards.apply(&image);
         published.applied(&image);
         seen = image.end();
     }
@@ -234,12 +216,11 @@ async fn follow(
 impl Life {
     /// As SIGTERM: everything is closed, the data directory is marked clean.
     pub async fn stop(self) -> Result<(), NotClean> {
-        let Life { node, directory, api, data, data_dir, controller, shards, .. } = self;
-        shards.stop();
+        let Life { node, directory, api, data, data_dir, controller, .. } = self;
         directory.shutdown().await?;
         controller.close().await.expect("the metadata log closes");
         node.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        drop((directory, api, data, shards));
+        drop((directory, api, data));
         let data_dir = Arc::into_inner(data_dir).expect("nobody else has it after the shutdown");
         data_dir.mark_clean().await.expect("the marker is written");
         node.disk.platter().kill();
@@ -250,19 +231,14 @@ impl Life {
     pub async fn kill(self) {
         let platter = self.node.disk.platter();
         platter.kill();
-        self.drop_tasks().await;
+        self.node.drop_tasks().await;
     }
 
     /// As a power cut that takes all that may be taken.
     pub async fn cut_power(self, mode: CrashMode) {
         let platter = self.node.disk.platter();
         platter.crash(&mut stream(7, "crash", 0), mode);
-        self.drop_tasks().await;
-    }
-
-    async fn drop_tasks(self) {
-        let mut tasks = std::mem::take(&mut *self.node.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
+        self.node.drop_tasks().await;
     }
 
     /// Starts several requests in one turn.

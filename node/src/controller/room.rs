@@ -14,7 +14,6 @@ use super::calls::{Answered, ControlCall};
 use super::decide::alter_configs::AlterConfigs;
 use super::decide::alter_partition::AlterPartition;
 use super::decide::broker_heartbeat::BrokerHeartbeat;
-use super::decide::create_internal::CreateInternal;
 use super::decide::create_partitions::CreatePartitions;
 use super::decide::create_topics::CreateTopics;
 use super::decide::delete_topics::DeleteTopics;
@@ -66,7 +65,6 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
             BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat>(parts),
             AlterPartition::TAG => self.submit::<AlterPartition>(parts),
             AllocateProducerIds::TAG => self.submit::<AllocateProducerIds>(parts),
-            CreateInternal::TAG => self.submit::<CreateInternal>(parts),
             CreateTopics::TAG => self.submit::<CreateTopics>(parts),
             DeleteTopics::TAG => self.submit::<DeleteTopics>(parts),
             CreatePartitions::TAG => self.submit::<CreatePartitions>(parts),

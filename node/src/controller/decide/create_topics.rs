@@ -219,7 +219,7 @@ fn assigned(topic: &CreatableTopic, draft: &Draft) -> Result<Vec<PartitionState>
     Ok(by_index.into_values().map(|replicas| born(draft.image(), replicas.to_vec())).collect())
 }
 
-pub(super) fn fresh_id(draft: &Draft, context: &mut Context<'_>) -> TopicId {
+fn fresh_id(draft: &Draft, context: &mut Context<'_>) -> TopicId {
     /// Each draw fails with a chance of 1 in 64 (an id that begins with `-`), if the randomness is any good.
     const DRAWS: usize = 1000;
     for _ in 0..DRAWS {
