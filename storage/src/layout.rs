@@ -208,6 +208,27 @@ impl<D: Disk> DataDir<D> {
         &self.meta
     }
 
+    /// Writes down which cluster this directory belongs to, once a new node has learned it.
+    ///
+    /// # Errors
+    /// [`LayoutError::Foreign`] if it belongs to another one already; the disk's.
+    pub async fn adopt_cluster(&mut self, cluster_id: &str) -> Result<(), LayoutError> {
+        assert!(!cluster_id.is_empty() && !cluster_id.contains('\n'), "{cluster_id:?} is no id");
+        if self.meta.cluster_id.is_empty() {
+            let meta = DirMeta { cluster_id: cluster_id.to_owned(), ..self.meta.clone() };
+            small_file::replace(&self.disk, Path::new(META), meta.encode()).await?;
+            self.meta = meta;
+        }
+        let (node_id, new) = (self.meta.node_id, String::new());
+        let expect = Expect {
+            cluster_id: cluster_id.to_owned(),
+            node_id,
+            new_cluster_id: new,
+            new_directory_id: [0; 16],
+        };
+        refuse_foreign(&self.disk, &self.meta, &expect)
+    }
+
     /// Whether the last process closed every log and said so.
     pub fn was_clean(&self) -> bool {
         self.was_clean

@@ -28,6 +28,7 @@ mod sum;
 mod tests;
 pub mod time_index;
 mod walk;
+pub mod whole_file;
 
 pub use batch::VerifiedBatch;
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
