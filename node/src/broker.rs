@@ -11,36 +11,36 @@
 //!      clean ◄──────────────────── close ◄────────────────── close ◄──────────────────── drain
 //! ```
 
+mod cluster;
+#[cfg(test)]
+mod cluster_tests;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use cluster::{Cluster, new_cluster_id, random_u128};
 use dejaq_storage::{DataDir, Disk, Expect, LayoutError};
-use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerEpoch, BrokerId};
-use dejaq_wire::peer::replica::Place;
+use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::api::control_plane::{Address, ControlPlane};
+use crate::api::control_plane::ControlPlane;
 use crate::api::data_plane::{DataPlane, FetchLimits};
+use crate::api::group_plane::GroupPlane;
 use crate::api::init_producer_id::ProducerIds;
 use crate::api::{self, Api};
 use crate::config::Config;
-use crate::controller::decide::alter_partition::{AlterPartition, Proposal};
-use crate::controller::draft::Refusal;
-use crate::controller::room::ControlRoom;
-use crate::controller::{self, Boot, Controller, JournalError, Reach};
+use crate::controller::member::{Member, NotEnrolled};
+use crate::controller::{self, Controller, JournalError};
+use crate::coordinator::{Shards, group};
 use crate::metadata::config_table::InvalidConfig;
-use crate::metadata::image::PEER_LISTENER;
-use crate::metadata::record::Endpoint;
 use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
-use crate::peer::{ClusterId, Identity, LateRoom, PeerBound, PeerLimits, PeerServer, Peers, Routes};
-use crate::replica::links::Later;
-use crate::replica::{self, Answer, AskController, Directory, Links, NotClean, NotStarted, Serve};
+use crate::peer::Peers;
+use crate::replica::{self, Directory, NotClean, NotStarted};
 use crate::runtime::Runtime;
 use crate::server::listener::{Bound, Parts, Server};
 
@@ -64,6 +64,9 @@ pub enum StartError {
     /// The partitions cannot be opened.
     #[error("the partitions cannot be opened: {0}")]
     Partitions(#[from] NotStarted),
+    /// The cluster does not take this node, or this node's part of it failed.
+    #[error(transparent)]
+    NotEnrolled(#[from] NotEnrolled),
     /// A setting that only the metadata can judge.
     #[error("topic-defaults: {0}")]
     TopicDefaults(#[from] InvalidConfig),
@@ -85,16 +88,16 @@ pub enum StopError {
 
 /// A broker that serves.
 pub struct Broker<R: Runtime> {
+    runtime: R,
     server: Server<R>,
-    /// None on a node that stands alone.
-    peer_server: Option<PeerServer<R>>,
-    peers: Peers<R>,
-    controller: Controller,
+    cluster: Cluster<R>,
+    member: Arc<Member>,
+    shutdown_timeout: Duration,
     directory: Arc<Directory<R>>,
+    shards: Arc<Shards<R>>,
     data_dir: Arc<DataDir<R::Disk>>,
     following: Arc<Following>,
     metrics: Arc<Metrics>,
-    published: Published,
 }
 
 /// The end of the task that brings the partitions in line with the metadata.
@@ -112,70 +115,67 @@ impl<R: Runtime> Broker<R> {
     pub async fn start(runtime: R, config: Config) -> Result<Broker<R>, StartError> {
         let topic_defaults = check_topic(&config.topics.defaults)?;
         let node = BrokerId(i32::try_from(config.node_id).expect("the table bounds it"));
-        let data_dir = Arc::new(open_data_dir(&runtime, node).await?);
+        let mut data_dir = open_data_dir(&runtime, node, config.quorum.is_empty()).await?;
         let bound = Bound::bind(&runtime, &config.listen)
             .await
             .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
         let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
-        let peer_bound = bind_peers(&runtime, &config).await?;
-        let me = Identity { node, cluster: ClusterId::known(&data_dir.meta().cluster_id) };
-        let peers = Peers::new(runtime.clone(), me.clone(), PeerLimits::default());
         let settings = settings(&config, node, &topic_defaults);
-        let peer_address = peer_bound.as_ref().map(|bound| match config.peer_advertise.as_str() {
-            "" => bound.address(),
-            told => told.to_owned(),
-        });
-        let endpoints = endpoints(&advertised, peer_address.as_deref());
-        let boot = Boot { settings: settings.clone(), endpoints, rack: config.rack.clone() };
-        let started = controller::start(&runtime, &data_dir, boot).await?;
-        let reach = Reach::new(runtime.clone(), started.controller.clone(), peers.clone());
-        // What followers of partitions ask is answered once the partitions are open.
-        let replica_room = LateRoom::default();
-        let control_room = ControlRoom::new(runtime.clone(), started.controller.clone());
-        let (replica, control) =
-            (Some(Arc::new(replica_room.clone()) as _), Some(Arc::new(control_room) as _));
-        let routes = Routes { raft: None, replica, control };
-        let peer_server = peer_bound.map(|bound| bound.serve(me, PeerLimits::default(), routes));
-        let image = started.published.current();
-        acquaint(&peers, &image);
+        let cluster = Cluster::join(&runtime, &config, &data_dir, &settings).await?;
+        let broker_epoch = cluster.enroll(&runtime, &config, &data_dir, &advertised).await?;
+        let image = cluster.published.current();
+        let cluster_id: Arc<str> = Arc::from(image.cluster_id().expect("the first record of all names it"));
+        data_dir.adopt_cluster(&cluster_id).await?;
+        let data_dir = Arc::new(data_dir);
         let (seen, was_clean) = (image.clone(), data_dir.was_clean());
         let settings_here = directory_settings(&config, node, topic_defaults);
         let directory =
             Directory::start(runtime.clone(), settings_here, data_dir.clone(), seen, was_clean).await?;
         note_boot(&data_dir);
-        replica_room.open(Arc::new(Serve::new(directory.clone())));
-        directory.connect(links(&runtime, &peers, &reach, started.broker_epoch, &config));
-        started.published.applied(&image);
+        let groups = group_plane(&runtime, &directory, &cluster.published, &config);
+        let shards = groups.shards.clone();
+        shards.apply(&image);
+        cluster.published.applied(&image);
         let following = Arc::new(Following::default());
-        runtime.spawn(
-            "follow-metadata",
-            follow(started.published.clone(), directory.clone(), peers.clone(), image, following.clone()),
-        );
+        let member = Member::new(node, broker_epoch);
+        let follower = Follower {
+            published: cluster.published.clone(),
+            directory: directory.clone(),
+            shards: shards.clone(),
+            peers: cluster.peers.clone(),
+            member: member.clone(),
+            following: following.clone(),
+        };
+        runtime.spawn("follow-metadata", follower.run(image));
+        if cluster.is_shared() {
+            cluster.take_part(&runtime, &config, &member, &directory).await;
+        }
         let metrics = Arc::new(Metrics::default());
-        let limits = config.limits.clone();
+        let (limits, shutdown_timeout) = (config.limits.clone(), config.healing.shutdown_timeout);
         let control = ControlPlane {
             runtime: runtime.clone(),
-            reach,
-            published: started.published.clone(),
-            cluster_id: Arc::from(data_dir.meta().cluster_id.as_str()),
+            reach: cluster.reach.clone(),
+            published: cluster.published.clone(),
+            cluster_id,
             settings: Arc::new(settings),
             config: Arc::new(config),
         };
         let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
-        let producer_ids = ProducerIds::new(node, started.broker_epoch);
-        let service = Arc::new(Api::new(api::Parts { data, control, producer_ids }));
+        let producer_ids = ProducerIds::new(node, broker_epoch);
+        let service = Arc::new(Api::new(api::Parts { data, control, groups, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), "serving");
         Ok(Broker {
+            runtime,
             server,
-            peer_server,
-            peers,
-            controller: started.controller,
+            cluster,
+            member,
+            shutdown_timeout,
             directory,
+            shards,
             data_dir,
             following,
             metrics,
-            published: started.published,
         })
     }
 
@@ -194,7 +194,7 @@ impl<R: Runtime> Broker<R> {
     /// The metadata as it is now.
     #[must_use]
     pub fn image(&self) -> Arc<Image> {
-        self.published.current()
+        self.cluster.published.current()
     }
 
     /// The partitions of this node.
@@ -213,9 +213,10 @@ impl<R: Runtime> Broker<R> {
     #[must_use]
     pub fn watch(&self) -> Watch<R> {
         Watch {
-            controller: self.controller.clone(),
+            controller: self.cluster.controller.clone(),
             directory: self.directory.clone(),
-            published: self.published.clone(),
+            shards: self.shards.clone(),
+            published: self.cluster.published.clone(),
             metrics: self.metrics.clone(),
         }
     }
@@ -225,17 +226,18 @@ impl<R: Runtime> Broker<R> {
     /// # Errors
     /// The first of what went wrong; everything that could be closed is.
     pub async fn shutdown(self) -> Result<(), StopError> {
-        let Broker { server, peer_server, peers, controller, directory, data_dir, following, .. } = self;
+        let Broker { runtime, server, cluster, member, directory, shards, data_dir, following, .. } = self;
+        if cluster.has_company() {
+            member.leave(&runtime, runtime.now().plus(self.shutdown_timeout)).await;
+        }
+        member.end();
+        shards.stop(); // before the server, or members that wait for each other would hold it up
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
-        if let Some(peer_server) = peer_server {
-            peer_server.stop().await;
-        }
-        peers.stop();
-        let metadata = controller.close().await.map_err(StopError::Metadata);
+        let metadata = cluster.leave().await.map_err(StopError::Metadata);
         let partitions = directory.shutdown().await;
-        drop(directory);
+        drop((directory, shards));
         metadata?;
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
@@ -248,6 +250,7 @@ impl<R: Runtime> Broker<R> {
 pub struct Watch<R: Runtime> {
     controller: Controller,
     directory: Arc<Directory<R>>,
+    shards: Arc<Shards<R>>,
     published: Published,
     metrics: Arc<Metrics>,
 }
@@ -272,36 +275,36 @@ impl<R: Runtime> Watch<R> {
         metrics.syncs.reach(total(&syncs.syncs));
         metrics.sync_microseconds.reach(total(&syncs.micros));
         metrics.synced_partitions.reach(total(&syncs.partitions));
+        let counts = self.shards.counts();
+        metrics.groups.set(counts.groups);
+        metrics.group_members.set(counts.members);
+        metrics.rebalances.reach(counts.rebalances);
         metrics.text()
     }
 }
 
-async fn open_data_dir<R: Runtime>(runtime: &R, node: BrokerId) -> Result<DataDir<R::Disk>, LayoutError> {
-    let random = || u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
+async fn open_data_dir<R: Runtime>(
+    runtime: &R,
+    node: BrokerId,
+    is_alone: bool,
+) -> Result<DataDir<R::Disk>, LayoutError> {
     let expect = Expect {
         cluster_id: String::new(),
         node_id: node,
-        new_cluster_id: cluster_id(random()),
-        new_directory_id: random().to_be_bytes(),
+        // In a cluster the first active controller names it, and everyone learns the name.
+        new_cluster_id: if is_alone { new_cluster_id(runtime) } else { String::new() },
+        new_directory_id: random_u128(runtime).to_be_bytes(),
     };
     DataDir::open(runtime.disk().clone(), expect).await
 }
 
-/// 16 random bytes as Kafka writes them: 22 letters of URL-safe base 64.
-fn cluster_id(random: u128) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let letter = |at: u32| {
-        let six = if at == 21 { random << 4 } else { random >> (122 - 6 * at) };
-        char::from(LETTERS[usize::try_from(six & 63).expect("six bits")])
-    };
-    (0..22).map(letter).collect()
-}
-
 fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> controller::Settings {
+    let factor = config.topics.default_replication_factor;
     controller::Settings {
         node,
         default_partitions: i32::try_from(config.topics.default_partitions).expect("the table bounds it"),
-        default_replication_factor: 1,
+        default_replication_factor: factor.map(|count| i16::try_from(count).expect("the table bounds it")),
+        first_nodes: config.quorum.len().max(1),
         max_partitions: config.topics.max_partitions as usize,
         topic_defaults: topic_defaults.clone(),
         healing: controller::settings::Healing {
@@ -312,6 +315,26 @@ fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> cont
             auto_rebalance: config.healing.auto_rebalance,
         },
     }
+}
+
+fn group_plane<R: Runtime>(
+    runtime: &R,
+    directory: &Arc<Directory<R>>,
+    published: &Published,
+    config: &Config,
+) -> GroupPlane<R> {
+    let groups = &config.groups;
+    let settings = group::Settings {
+        initial_delay: groups.initial_delay,
+        min_session: groups.min_session,
+        max_session: groups.max_session,
+        max_members: groups.max_members,
+        max_metadata_bytes: groups.max_metadata_bytes,
+        retention: groups.retention,
+        ..group::Settings::default()
+    };
+    let shards = Shards::new(runtime.clone(), directory.clone(), published.clone(), settings);
+    GroupPlane { runtime: runtime.clone(), shards: Arc::new(shards), published: published.clone() }
 }
 
 fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
@@ -325,24 +348,6 @@ fn directory_settings(config: &Config, node: BrokerId, topic_defaults: Overrides
     replica::Settings { min_free_bytes, topic_defaults, ..replica::Settings::of(node) }
 }
 
-async fn bind_peers<R: Runtime>(runtime: &R, config: &Config) -> Result<Option<PeerBound<R>>, StartError> {
-    let address = &config.peer_listen;
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let bound = PeerBound::bind(runtime, address).await;
-    bound.map(Some).map_err(|error| StartError::Listen { address: address.clone(), error })
-}
-
-fn endpoints(advertised: &str, peer_advertised: Option<&str>) -> Vec<Endpoint> {
-    let endpoint = |listener: &str, told: &str| {
-        let address = Address::parse(told).unwrap_or_else(|| panic!("{told} was checked to be an address"));
-        Endpoint { listener: listener.to_owned(), host: address.host, port: address.port }
-    };
-    let peer = peer_advertised.map(|told| endpoint(PEER_LISTENER, told));
-    [endpoint("PLAINTEXT", advertised)].into_iter().chain(peer).collect()
-}
-
 /// Tells the peers where every broker of this image listens.
 fn acquaint<R: Runtime>(peers: &Peers<R>, image: &Image) {
     for broker in image.brokers() {
@@ -352,84 +357,34 @@ fn acquaint<R: Runtime>(peers: &Peers<R>, image: &Image) {
     }
 }
 
-/// How long a leader holds a fetch of ours for which it has nothing.
-const FOLLOWER_WAIT: Duration = Duration::from_millis(500);
-/// How long the controller is asked to take an in-sync set before the partitions are looked at again.
-const IN_SYNC_PATIENCE: Duration = Duration::from_secs(5);
-
-/// How replicas reach their leaders and the controller.
-fn links<R: Runtime>(
-    runtime: &R,
-    peers: &Peers<R>,
-    reach: &Reach<R>,
-    life: BrokerEpoch,
-    config: &Config,
-) -> Links {
-    let (runtime, reach, node) = (runtime.clone(), reach.clone(), peers.me());
-    Links {
-        life,
-        transport: Arc::new(peers.clone()),
-        controller: Arc::new(InSyncErrand { runtime, reach, node, life }),
-        lag: config.healing.replica_lag,
-        max_wait: FOLLOWER_WAIT,
-    }
-}
-
-/// Takes proposals of in-sync sets to the controller.
-struct InSyncErrand<R: Runtime> {
-    runtime: R,
-    reach: Reach<R>,
-    node: BrokerId,
-    life: BrokerEpoch,
-}
-
-impl<R: Runtime> AskController for InSyncErrand<R> {
-    fn propose(&self, proposals: Vec<(Place, replica::isr::Proposal)>) -> Later<Vec<Answer>> {
-        let count = proposals.len();
-        let proposal = |(place, proposal): (Place, replica::isr::Proposal)| Proposal {
-            topic_id: place.topic,
-            partition: place.partition,
-            leader_epoch: proposal.leader_epoch,
-            partition_epoch: proposal.partition_epoch,
-            isr: proposal.isr,
-        };
-        let proposals = proposals.into_iter().map(proposal).collect();
-        let call = AlterPartition { broker: self.node, broker_epoch: self.life, proposals };
-        let (reach, deadline) = (self.reach.clone(), self.runtime.now().plus(IN_SYNC_PATIENCE));
-        Box::pin(async move {
-            let answer = |one: Result<_, Refusal>| match one {
-                Ok(_) => Answer::Taken,
-                Err(refusal) => Answer::Refused(refusal.code),
-            };
-            match reach.ask(call, deadline).await.result {
-                Ok(answers) => answers.into_iter().map(answer).collect(),
-                Err(Refusal { code: ErrorCode::REQUEST_TIMED_OUT, .. }) => vec![Answer::Unsure; count],
-                Err(refusal) => vec![Answer::Refused(refusal.code); count],
-            }
-        })
-    }
-}
-
 /// Brings the partitions in line with every new image until told to stop.
-async fn follow<R: Runtime>(
+struct Follower<R: Runtime> {
     published: Published,
     directory: Arc<Directory<R>>,
+    shards: Arc<Shards<R>>,
     peers: Peers<R>,
-    mut image: Arc<Image>,
+    member: Arc<Member>,
     following: Arc<Following>,
-) {
-    loop {
-        image = tokio::select! {
-            biased; // a stop first: what is decided meanwhile is applied at the next start
-            () = following.stop.notified() => break,
-            next = published.after(image.end()) => next,
-        };
-        acquaint(&peers, &image);
-        directory.apply(&image).await;
-        published.applied(&image);
+}
+
+impl<R: Runtime> Follower<R> {
+    async fn run(self, mut image: Arc<Image>) {
+        loop {
+            acquaint(&self.peers, &image);
+            image = tokio::select! {
+                biased; // a stop first: what is decided meanwhile is applied at the next start
+                () = self.following.stop.notified() => break,
+                next = self.published.after(image.end()) => next,
+            };
+            self.directory.apply(&image).await;
+            self.shards.apply(&image);
+            self.published.applied(&image);
+            self.member.follow(&image);
+        }
+        let following = self.following.clone();
+        drop(self);
+        following.stopped.notify_one();
     }
-    drop(directory);
-    following.stopped.notify_one();
 }
 
 /// Says that a stop was not clean, where nobody can act on it any more.

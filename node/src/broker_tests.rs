@@ -14,6 +14,7 @@ use dejaq_wire::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProd
 use dejaq_wire::kafka::{Records, Request, Response};
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
+use super::cluster::cluster_id;
 use super::*;
 use crate::runtime::net::{FrameReader, FrameWriter, Net};
 use crate::runtime::tokio::TokioRuntime;

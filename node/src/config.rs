@@ -41,12 +41,17 @@ pub struct Config {
     pub peer_listen: String,
     /// `host:port`, or empty for the address that it listens on.
     pub peer_advertise: String,
+    /// Who votes first; empty for this node alone.
+    pub quorum: Vec<QuorumNode>,
+    pub election_timeout: Duration,
+    pub snapshot_bytes: u64,
     pub rack: Option<String>,
     /// `host:port`, or empty for no admin port.
     pub admin_listen: String,
     pub topics: TopicSettings,
     pub limits: Limits,
     pub healing: HealingSettings,
+    pub groups: GroupSettings,
     /// A kernel name, or empty for the system's.
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
@@ -56,12 +61,23 @@ pub struct Config {
     pub given: BTreeMap<&'static str, String>,
 }
 
+/// A node that first votes on the metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumNode {
+    /// Its node-id.
+    pub id: u32,
+    /// Where its peers reach it, as `host:port`.
+    pub address: String,
+}
+
 /// What a topic gets that nobody described.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
 pub struct TopicSettings {
     pub auto_create: bool,
     pub default_partitions: u32,
+    /// `None` is three, or as many as there are brokers.
+    pub default_replication_factor: Option<u32>,
     pub max_partitions: u32,
     /// Topic configs by their Kafka names, under which every topic starts that does not say otherwise.
     pub defaults: BTreeMap<String, String>,
@@ -72,13 +88,26 @@ pub struct TopicSettings {
 #[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
 pub struct HealingSettings {
     pub session_timeout: Duration,
-    pub replica_lag: Duration,
+    pub shutdown_timeout: Duration,
     /// `None` is never.
     pub recreate_after: Option<Duration>,
     pub max_moves: usize,
     /// `None` is never.
     pub leader_interval: Option<Duration>,
     pub auto_rebalance: bool,
+}
+
+/// What consumer groups are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
+pub struct GroupSettings {
+    pub partitions: u32,
+    pub retention: Duration,
+    pub initial_delay: Duration,
+    pub min_session: Duration,
+    pub max_session: Duration,
+    pub max_members: usize,
+    pub max_metadata_bytes: usize,
 }
 
 /// What keeps memory and descriptors bounded.

@@ -223,6 +223,9 @@ metrics! {
     syncs: Counter = "dejaq_syncs_total", "Syncs of the data directory that ended well; each covers all that was asked for meanwhile.";
     sync_microseconds: Counter = "dejaq_sync_microseconds_total", "Time that those syncs took.";
     synced_partitions: Counter = "dejaq_synced_partitions_total", "Partitions that those syncs covered.";
+    groups: Gauge = "dejaq_groups", "Consumer groups that this broker coordinates.";
+    group_members: Gauge = "dejaq_group_members", "Members of those groups.";
+    rebalances: Counter = "dejaq_group_rebalances_total", "Rebalances of those groups that began.";
     offline: Gauge = "dejaq_data_directory_offline", "1 after a failed sync: everything is refused until the broker is restarted.";
 }
 

@@ -12,13 +12,15 @@ use dejaq_wire::api::ApiKey;
 
 use super::control_plane::ControlPlane;
 use super::data_plane::DataPlane;
+use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use super::{
     alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics,
-    delete_records, delete_topics, describe_cluster, describe_configs, describe_log_dirs, describe_producers,
-    describe_topic_partitions, elect_leaders, fetch, find_coordinator, incremental_alter_configs,
-    init_producer_id, list_offsets, list_partition_reassignments, metadata, offset_for_leader_epoch, produce,
-    reply, unregister_broker,
+    delete_groups, delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
+    describe_log_dirs, describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator,
+    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups,
+    list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, reply, sync_group, unregister_broker,
 };
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Request, Service, Session, Started};
@@ -29,7 +31,15 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::Fetch,
     ApiKey::ListOffsets,
     ApiKey::Metadata,
+    ApiKey::OffsetCommit,
+    ApiKey::OffsetFetch,
     ApiKey::FindCoordinator,
+    ApiKey::JoinGroup,
+    ApiKey::Heartbeat,
+    ApiKey::LeaveGroup,
+    ApiKey::SyncGroup,
+    ApiKey::DescribeGroups,
+    ApiKey::ListGroups,
     ApiKey::ApiVersions,
     ApiKey::CreateTopics,
     ApiKey::DeleteTopics,
@@ -40,10 +50,12 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::AlterConfigs,
     ApiKey::DescribeLogDirs,
     ApiKey::CreatePartitions,
+    ApiKey::DeleteGroups,
     ApiKey::ElectLeaders,
     ApiKey::IncrementalAlterConfigs,
     ApiKey::AlterPartitionReassignments,
     ApiKey::ListPartitionReassignments,
+    ApiKey::OffsetDelete,
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
     ApiKey::UnregisterBroker,
@@ -56,6 +68,8 @@ pub struct Parts<R: Runtime> {
     pub data: Arc<DataPlane<R>>,
     /// Metadata and who changes it.
     pub control: ControlPlane<R>,
+    /// Consumer groups.
+    pub groups: GroupPlane<R>,
     /// Ids for producers.
     pub producer_ids: ProducerIds,
 }
@@ -132,7 +146,17 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::DeleteRecords => later!(request, |body| delete_records::answer(&data, at, body)),
         ApiKey::DescribeProducers => now!(request, |body| describe_producers::answer(&data, body)),
         ApiKey::DescribeLogDirs => now!(request, |body| describe_log_dirs::answer(&data, body)),
-        ApiKey::FindCoordinator => now!(request, |body| find_coordinator::answer(body)),
+        ApiKey::FindCoordinator
+        | ApiKey::JoinGroup
+        | ApiKey::SyncGroup
+        | ApiKey::Heartbeat
+        | ApiKey::LeaveGroup
+        | ApiKey::OffsetCommit
+        | ApiKey::OffsetFetch
+        | ApiKey::OffsetDelete
+        | ApiKey::ListGroups
+        | ApiKey::DescribeGroups
+        | ApiKey::DeleteGroups => start_group(parts, session, request),
         ApiKey::InitProducerId => {
             later!(request, |body| init_producer_id::answer(&parts.producer_ids, &control, body))
         }
@@ -169,6 +193,31 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         }
         ApiKey::ElectLeaders => later!(request, |body| elect_leaders::answer(&control, body)),
         ApiKey::UnregisterBroker => later!(request, |body| unregister_broker::answer(&control, body)),
+        api => Started::Done(not_served(api)),
+    }
+}
+
+/// Starts a request about groups.
+fn start_group<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Request) -> Started {
+    let v = request.version;
+    let (groups, control) = (parts.groups.clone(), parts.control.clone());
+    match request.api {
+        ApiKey::FindCoordinator => {
+            later!(request, |body| find_coordinator::answer(&control, &session, v, body))
+        }
+        ApiKey::JoinGroup => {
+            let client = request.client_id.clone();
+            later!(request, |body| join_group::answer(&groups, &session, client.as_deref(), v, body))
+        }
+        ApiKey::SyncGroup => later!(request, |body| sync_group::answer(&groups, v, body)),
+        ApiKey::Heartbeat => later!(request, |body| heartbeat::answer(&groups, body)),
+        ApiKey::LeaveGroup => later!(request, |body| leave_group::answer(&groups, v, body)),
+        ApiKey::OffsetCommit => later!(request, |body| offset_commit::answer(&groups, v, body)),
+        ApiKey::OffsetFetch => later!(request, |body| offset_fetch::answer(&groups, v, body)),
+        ApiKey::OffsetDelete => later!(request, |body| offset_delete::answer(&groups, body)),
+        ApiKey::ListGroups => later!(request, |body| list_groups::answer(&groups, body)),
+        ApiKey::DescribeGroups => later!(request, |body| describe_groups::answer(&groups, v, body)),
+        ApiKey::DeleteGroups => later!(request, |body| delete_groups::answer(&groups, body)),
         api => Started::Done(not_served(api)),
     }
 }

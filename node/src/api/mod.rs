@@ -5,6 +5,9 @@
 //!   [`describe_producers`], [`describe_log_dirs`]
 //! - control plane, over [`control_plane`] (the controller and the image): topics, partitions, configs, the cluster,
 //!   [`init_producer_id`], [`api_versions`]
+//! - groups, over [`group_plane`] (the coordinators): [`find_coordinator`], [`join_group`], [`sync_group`],
+//!   [`heartbeat`], [`leave_group`], [`offset_commit`], [`offset_fetch`], [`offset_delete`], [`list_groups`],
+//!   [`describe_groups`], [`delete_groups`]
 //!
 //! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them.
 
@@ -15,10 +18,12 @@ pub mod control_plane;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod data_plane;
+pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
@@ -28,15 +33,24 @@ pub mod fetch;
 mod fetch_read;
 pub mod fetch_session;
 pub mod find_coordinator;
+pub mod group_plane;
+pub mod heartbeat;
 pub mod incremental_alter_configs;
 pub mod init_producer_id;
+pub mod join_group;
+pub mod leave_group;
+pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
 pub mod metadata;
+pub mod offset_commit;
+pub mod offset_delete;
+pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod produce_check;
 mod reply;
+pub mod sync_group;
 pub mod unregister_broker;
 
 #[cfg(test)]
@@ -45,6 +59,8 @@ mod control_tests;
 mod data_tests;
 #[cfg(test)]
 mod fetch_tests;
+#[cfg(test)]
+mod group_tests;
 #[cfg(test)]
 pub(crate) mod test_kit;
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use dejaq_storage::{AppendError, mark};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{CorrelationId, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::kafka::Request as _;
 use dejaq_wire::kafka::produce::{
     BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
@@ -246,7 +246,7 @@ fn place<R: Runtime>(
         (bad, told)
     })?;
     let (sender, outcome) = oneshot::channel();
-    let write = Write { batch: admitted.batch, required, outcome: sender };
+    let write = Write { batch: admitted.batch, required, only_in: LeaderEpoch::NONE, outcome: sender };
     let seen = Seen { append_time_ms: admitted.append_time_ms, log_start };
     Ok(Placed { partition, write, outcome, seen })
 }

@@ -28,11 +28,14 @@ use tokio::task::JoinSet;
 use super::control_plane::ControlPlane;
 use super::data_plane::{DataPlane, FetchLimits};
 use super::dispatch::{Api, Parts};
+use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use crate::config::Config;
-use crate::controller::{self, Boot, Controller, Reach, Settings as ControllerSettings};
+use crate::controller::driver::tests::{alone, start_alone};
+use crate::controller::{Controller, Reach, Settings as ControllerSettings};
+use crate::coordinator::Shards;
+use crate::coordinator::group::Settings as GroupSettings;
 use crate::metadata::Published;
-use crate::metadata::record::Endpoint;
 use crate::replica::{Directory, NotClean, NotStarted, Partition, Settings};
 use crate::runtime::tokio::TokioRuntime;
 use crate::runtime::tokio_net::{SocketOptions, TokioNet};
@@ -45,23 +48,9 @@ const ME: BrokerId = BrokerId(1);
 #[derive(Clone)]
 pub(crate) struct Node {
     real: TokioRuntime,
-    pub disk: ModelDisk,
+    disk: ModelDisk,
     tasks: Arc<Mutex<JoinSet<()>>>,
     unix_ms: Arc<AtomicI64>,
-}
-
-impl Node {
-    /// A node on this disk; `dir` is for what it never uses of the real one.
-    pub fn on(disk: ModelDisk, dir: &std::path::Path, unix_ms: Arc<AtomicI64>) -> Node {
-        let real = FileDisk::open(dir).expect("the directory is there");
-        Node { real: TokioRuntime::new(real, SocketOptions::default()), disk, tasks: Arc::default(), unix_ms }
-    }
-
-    /// Ends every task where it stands.
-    pub async fn drop_tasks(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
-    }
 }
 
 impl Runtime for Node {
@@ -122,6 +111,8 @@ pub(crate) struct World {
     dir: tempfile::TempDir,
     pub settings: Settings,
     pub limits: FetchLimits,
+    pub groups: GroupSettings,
+    pub config: Config,
 }
 
 /// One life of a broker.
@@ -133,6 +124,7 @@ pub(crate) struct Life {
     data_dir: Arc<DataDir<ModelDisk>>,
     controller: Controller,
     session: Arc<Session>,
+    pub shards: Arc<Shards<Node>>,
 }
 
 impl World {
@@ -147,6 +139,8 @@ impl World {
             dir: tempfile::tempdir().expect("a temporary directory"),
             settings: Settings::of(ME),
             limits: FetchLimits::default(),
+            groups: GroupSettings { initial_delay: Duration::ZERO, ..GroupSettings::default() },
+            config: few_homes(),
         }
     }
 
@@ -167,7 +161,13 @@ impl World {
     }
 
     pub async fn try_start(&self) -> Result<Life, NotStarted> {
-        let node = Node::on(self.platter.mount(), self.dir.path(), self.unix_ms.clone());
+        let real = FileDisk::open(self.dir.path()).expect("the directory is there");
+        let node = Node {
+            real: TokioRuntime::new(real, SocketOptions::default()),
+            disk: self.platter.mount(),
+            tasks: Arc::default(),
+            unix_ms: self.unix_ms.clone(),
+        };
         let expect = Expect {
             cluster_id: String::new(),
             node_id: ME,
@@ -176,9 +176,8 @@ impl World {
         };
         let data_dir = DataDir::open(node.disk.clone(), expect).await.expect("the directory is ours");
         let was_clean = data_dir.was_clean();
-        let endpoints = vec![Endpoint { listener: "CLIENT".into(), host: "h".into(), port: 1 }];
-        let boot = Boot { settings: ControllerSettings::default(), endpoints, rack: None };
-        let started = controller::start(&node, &data_dir, boot).await.expect("the metadata reads back");
+        let boot = alone(ControllerSettings::default());
+        let started = start_alone(&node, &data_dir, boot).await.expect("the metadata reads back");
         let data_dir = Arc::new(data_dir);
         let published = started.published.clone();
         let image = published.current();
@@ -186,7 +185,12 @@ impl World {
         let directory =
             Directory::start(node.clone(), settings, data_dir.clone(), image.clone(), was_clean).await?;
         published.applied(&image);
-        node.spawn("apply", follow(published.clone(), directory.clone(), image.end()));
+        let shards =
+            Arc::new(Shards::new(node.clone(), directory.clone(), published.clone(), self.groups.clone()));
+        shards.apply(&image);
+        node.spawn("apply", follow(published.clone(), directory.clone(), shards.clone(), image.end()));
+        let groups =
+            GroupPlane { runtime: node.clone(), shards: shards.clone(), published: published.clone() };
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {
             runtime: node.clone(),
@@ -194,20 +198,33 @@ impl World {
             published,
             cluster_id: "c".into(),
             settings: Arc::new(ControllerSettings::default()),
-            config: Arc::new(Config::default()),
+            config: Arc::new(self.config.clone()),
         };
         let producer_ids = ProducerIds::new(ME, started.broker_epoch);
-        let api = Api::new(Parts { data: data.clone(), control, producer_ids });
+        let api = Api::new(Parts { data: data.clone(), control, groups, producer_ids });
         let session = Arc::new(Session::new(1, "peer:1".into(), "front:9092".into()));
         let controller = started.controller;
-        Ok(Life { node, directory, api, data, data_dir, controller, session })
+        Ok(Life { node, directory, api, data, data_dir, controller, session, shards })
     }
 }
 
-pub(crate) async fn follow(published: Published, directory: Arc<Directory<Node>>, mut seen: Offset) {
+/// Tests are about one group; few partitions of the offsets topic make them faster.
+fn few_homes() -> Config {
+    let mut config = Config::default();
+    config.groups.partitions = 2;
+    config
+}
+
+async fn follow(
+    published: Published,
+    directory: Arc<Directory<Node>>,
+    shards: Arc<Shards<Node>>,
+    mut seen: Offset,
+) {
     loop {
         let image = published.after(seen).await;
         directory.apply(&image).await;
+        shards.apply(&image);
         published.applied(&image);
         seen = image.end();
     }
@@ -216,11 +233,12 @@ pub(crate) async fn follow(published: Published, directory: Arc<Directory<Node>>
 impl Life {
     /// As SIGTERM: everything is closed, the data directory is marked clean.
     pub async fn stop(self) -> Result<(), NotClean> {
-        let Life { node, directory, api, data, data_dir, controller, .. } = self;
+        let Life { node, directory, api, data, data_dir, controller, shards, .. } = self;
+        shards.stop();
         directory.shutdown().await?;
         controller.close().await.expect("the metadata log closes");
         node.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        drop((directory, api, data));
+        drop((directory, api, data, shards));
         let data_dir = Arc::into_inner(data_dir).expect("nobody else has it after the shutdown");
         data_dir.mark_clean().await.expect("the marker is written");
         node.disk.platter().kill();
@@ -231,14 +249,19 @@ impl Life {
     pub async fn kill(self) {
         let platter = self.node.disk.platter();
         platter.kill();
-        self.node.drop_tasks().await;
+        self.drop_tasks().await;
     }
 
     /// As a power cut that takes all that may be taken.
     pub async fn cut_power(self, mode: CrashMode) {
         let platter = self.node.disk.platter();
         platter.crash(&mut stream(7, "crash", 0), mode);
-        self.node.drop_tasks().await;
+        self.drop_tasks().await;
+    }
+
+    async fn drop_tasks(self) {
+        let mut tasks = std::mem::take(&mut *self.node.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 
     /// Starts several requests in one turn.

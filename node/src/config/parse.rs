@@ -1,5 +1,8 @@
 //! Text to values and back: numbers with units, switches, addresses.
 
+use dejaq_wire::peer::raft::MAX_VOTERS;
+
+use super::QuorumNode;
 use super::table::{Kind, Setting};
 
 /// Why a value is not one.
@@ -30,6 +33,12 @@ pub enum ParseError {
     /// Not `host:port`.
     #[error("{0:?} is not an address of the form HOST:PORT")]
     NotAnAddress(String),
+    /// Not `id@host:port`.
+    #[error("{0:?} is not of the form ID@HOST:PORT,ID@HOST:PORT,…")]
+    NotAQuorum(String),
+    /// A node votes twice, or there are too many.
+    #[error("{0}")]
+    NoQuorum(String),
     /// Not `key=value`.
     #[error("{0:?} is not of the form KEY=VALUE")]
     NotAPair(String),
@@ -101,6 +110,25 @@ pub(super) fn switch(text: &str) -> Result<bool, ParseError> {
         "false" => Ok(false),
         other => Err(ParseError::NotASwitch(other.to_owned())),
     }
+}
+
+/// Reads `1@host:port,2@host:port`; empty is nobody.
+pub(super) fn quorum(text: &str) -> Result<Vec<QuorumNode>, ParseError> {
+    let mut nodes: Vec<QuorumNode> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let bad = || ParseError::NotAQuorum(part.to_owned());
+        let (id, at) = part.split_once('@').ok_or_else(bad)?;
+        let id = id.parse().ok().filter(|id| *id <= i32::MAX as u32).ok_or_else(bad)?;
+        let address = address(at).map_err(|_| bad())?;
+        if nodes.iter().any(|node| node.id == id) {
+            return Err(ParseError::NoQuorum(format!("node {id} is named twice")));
+        }
+        nodes.push(QuorumNode { id, address });
+    }
+    if nodes.len() > MAX_VOTERS {
+        return Err(ParseError::NoQuorum(format!("{} nodes are more than {MAX_VOTERS}", nodes.len())));
+    }
+    Ok(nodes)
 }
 
 /// Checks `host:port`; a host may be a name, IPv4, or IPv6 in brackets.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::parse::{self, ParseError};
 use super::table::{Kind, TABLE, setting};
-use super::{Config, HealingSettings, Limits, LogFormat, TopicSettings};
+use super::{Config, GroupSettings, HealingSettings, Limits, LogFormat, QuorumNode, TopicSettings};
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,17 +165,28 @@ impl Values {
         let topics = TopicSettings {
             auto_create: read.switch("auto-create-topics"),
             default_partitions: read.small("default-partitions"),
+            default_replication_factor: Some(read.small("default-replication-factor"))
+                .filter(|count| *count > 0),
             max_partitions: read.small("max-partitions"),
             defaults: read.topic_defaults(),
         };
         let healing = HealingSettings {
             session_timeout: read.millis("broker-session-timeout-ms"),
-            replica_lag: read.millis("replica-lag-ms"),
+            shutdown_timeout: read.millis("controlled-shutdown-timeout-ms"),
             recreate_after: Some(read.millis("replica-recreate-after-ms")).filter(|after| !after.is_zero()),
             max_moves: read.size("max-concurrent-moves"),
             leader_interval: Some(read.millis("leader-rebalance-interval-ms"))
                 .filter(|every| !every.is_zero()),
             auto_rebalance: read.switch("auto-rebalance"),
+        };
+        let groups = GroupSettings {
+            partitions: read.small("offsets-topic-partitions"),
+            retention: read.millis("offsets-retention-ms"),
+            initial_delay: read.millis("group-initial-rebalance-delay-ms"),
+            min_session: read.millis("group-min-session-timeout-ms"),
+            max_session: read.millis("group-max-session-timeout-ms"),
+            max_members: read.size("group-max-members"),
+            max_metadata_bytes: read.size("offset-metadata-max-bytes"),
         };
         let config = Config {
             data_dir: read.text("data-dir"),
@@ -184,11 +195,15 @@ impl Values {
             node_id: read.small("node-id"),
             peer_listen: read.address("peer-listen"),
             peer_advertise: read.address("peer-advertise"),
+            quorum: read.quorum("quorum"),
+            election_timeout: read.millis("quorum-election-timeout-ms"),
+            snapshot_bytes: read.number("metadata-snapshot-bytes"),
             rack: Some(read.text("rack")).filter(|rack| !rack.is_empty()),
             admin_listen: read.address("admin-listen"),
             topics,
             limits,
             healing,
+            groups,
             tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },
@@ -224,6 +239,14 @@ fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
             config.topics.default_partitions, config.topics.max_partitions
         ),
     );
+    must(
+        config.groups.min_session <= config.groups.max_session,
+        format!(
+            "group-min-session-timeout-ms ({} ms) is above group-max-session-timeout-ms ({} ms)",
+            config.groups.min_session.as_millis(),
+            config.groups.max_session.as_millis()
+        ),
+    );
     must(!config.listen.is_empty(), "listen is empty: give HOST:PORT".to_owned());
     must(!config.data_dir.is_empty(), "data-dir is empty".to_owned());
     let anywhere = |address: &str| ["0.0.0.0:", "[::]:"].iter().any(|any| address.starts_with(any));
@@ -248,6 +271,10 @@ fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
     must(
         !config.peer_advertise.ends_with(":0"),
         format!("peer-advertise is {}: port 0 is no port to connect to", config.peer_advertise),
+    );
+    must(
+        config.quorum.is_empty() || !config.peer_listen.is_empty(),
+        "quorum is given, but not peer-listen: the nodes of a quorum have to reach each other".to_owned(),
     );
     must(
         config.peer_advertise.is_empty() || !config.peer_listen.is_empty(),
@@ -316,6 +343,10 @@ impl Reader<'_> {
     /// An address, or nothing.
     fn address(&mut self, name: &str) -> String {
         self.take(name, |text| if text.is_empty() { Ok(String::new()) } else { parse::address(text) })
+    }
+
+    fn quorum(&mut self, name: &str) -> Vec<QuorumNode> {
+        self.take(name, parse::quorum)
     }
 
     fn topic_defaults(&mut self) -> BTreeMap<String, String> {

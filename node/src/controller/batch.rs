@@ -12,7 +12,7 @@ use crate::metadata::Record;
 use crate::metadata::record::Unreadable;
 
 /// Most bytes of one batch: far above what a turn can decide (its limit of records is in `driver`).
-const MAX_BATCH_BYTES: usize = 1 << 30;
+pub(super) const MAX_BATCH_BYTES: usize = 1 << 30;
 
 /// Why bytes of the metadata log are not what a controller wrote: the node must not start.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,8 @@
 //! ask for (`errands`).
 //!
 //! ```text
-//!  0x0301 register   0x0302 heartbeat   0x0303 alter partition   0x0304 producer ids      answers: 0x0381 …
+//!  0x0301 register   0x0302 heartbeat   0x0303 alter partition   0x0304 producer ids
+//!  0x0305 internal topic      answers: 0x0381 …
 //! ```
 
 use dejaq_wire::ErrorCode;
@@ -16,10 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::decide::alter_partition::{AlterPartition, Current};
 use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
+use super::decide::create_internal::{CreateInternal, Made};
 use super::decide::producer_ids::{AllocateProducerIds, Block};
 use super::decide::register_broker::RegisterBroker;
 use super::draft::{Decide, Refusal};
-use super::driver::{Committed, Unavailable};
+use super::handle::{Committed, Unavailable};
 
 /// A request to the controller that any node may make: `Reach::ask` takes it there.
 pub trait ControlCall: Ask + Decide + Clone {
@@ -128,6 +130,8 @@ plain!(0x0303, AlterPartition);
 answered!(0x0303 AlterPartition, true, |decided| decided, Vec<Result<Current, Refusal>>);
 plain!(0x0304, AllocateProducerIds);
 answered!(0x0304 AllocateProducerIds, true, |decided| decided, Block);
+plain!(0x0305, CreateInternal);
+answered!(0x0305 CreateInternal, true, |decided| decided, Made);
 
 #[cfg(test)]
 mod tests {
@@ -173,6 +177,12 @@ mod tests {
         let refusal = Refusal { code: ErrorCode::INELIGIBLE_REPLICA, message: None };
         let beat = HeartbeatAnswer { caught_up: true, fenced: false, should_shut_down: false };
         let end = Offset(301);
+        let internal = CreateInternal {
+            name: "i".into(),
+            partitions: 16,
+            max_replicas: 3,
+            configs: vec![("a".into(), "b".into())],
+        };
         let lines = [
             line(&register),
             line(&Answered { result: Ok(broker_epoch), end }),
@@ -183,6 +193,8 @@ mod tests {
             line(&AllocateProducerIds { broker, broker_epoch }),
             line(&Answered { result: Ok(Block { start: ProducerId(0), end: ProducerId(1000) }), end }),
             line(&Answered::<Block> { result: Err(refusal), end: Offset::NONE }),
+            line(&internal),
+            line(&Answered { result: Ok(Made { partitions: 16 }), end }),
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
         0301/0 04070104504545520168e847010172090909090909090909090909090909090100
@@ -194,6 +206,8 @@ mod tests {
         0304/0 0406
         0384/0 0000d00fda04
         0384/0 01d6010001
+        0305/0 016920030101610162
+        0385/0 0020da04
         ");
     }
 }

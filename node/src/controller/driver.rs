@@ -1,162 +1,90 @@
-//! The shell of the controller: one task, one bounded mailbox, one journal.
+//! The shell of the controller: one task, one inbox, on every node; it carries Raft and, while it leads, decides.
 //!
-//! Owns: the order in which requests are decided, and the image that the next decision starts from.
-//! Promises: an answer, and the image that it speaks of, leave only after their records are durable (MQ-12); a
-//! request whose asker has gone is decided all the same. A failed sync stops the controller for good: what is durable
-//! is known again only after a restart. Everything that waits in the mailbox shares the next sync.
-//! Leaves out: what to decide (`decide`), bytes (`journal`).
-//! Called by the broker at start, and by API handlers through [`Controller::submit`].
+//! Owns: the order in which requests are decided, the image of what is committed, who is the active controller here.
+//! Promises: an answer, and the image that it speaks of, leave only after their records are committed and applied
+//! (MQ-12); decisions are made by the leader of the quorum alone, once everything of the leaders before is applied; one
+//! proposal is under way at a time, each made on the committed image, so that who is deposed has nothing to take back; a
+//! request whose asker has gone is decided all the same. A failed write, and a committed record that does not apply
+//! (MQ-18), stop this node's part for good. Everything that waits shares the next entry.
+//! Leaves out: what to decide (`decide`), the quorum's rules (`raft`), bytes and syncs (`quorum::writer`).
+//! Called by the broker at start, by everyone else through its [`Controller`] handle, by peers through the rooms.
 //!
 //! ```text
-//!  mailbox ─► take all that is there ─► decide each on one draft ─► append one batch ─► sync ─► publish ─► answer all
+//!  inbox ─► raft.step ─► writes ─► writer      messages ─► peers      committed ─► image ─► publish ─► answer
+//!     └─ requests ─► (leader) decide all that is there on one draft ─► propose
 //! ```
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dejaq_storage::{DataDir, mark, mutant};
-use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, info, warn};
+use dejaq_wire::ids::{LeaderEpoch, Offset};
+use dejaq_wire::peer::raft::{
+    Batch, Content, DirectoryId, Envelope, Position, ReplicaKey, SnapshotId, Voter,
+};
+use tokio::sync::oneshot;
+use tracing::{debug, error, info};
 
-use super::decide::register_broker::{Entry, RegisterBroker};
+use super::batch;
 use super::decide::tick::{TICK, Tick};
 use super::draft::{Context, Decide, Draft};
-use super::journal::{Journal, JournalError, WriteError};
+use super::handle::{Controller, Quorum, Reached, Release, Unavailable};
+use super::journal::{Found, Journal, JournalError};
 use super::leader::Leader;
 use super::liveness::Liveness;
+use super::probe;
+use super::quorum::inbox::{Errand, Inbox, Mail, Waiting};
+use super::quorum::writer::{self, Orders};
+use super::raft::{
+    Apply, Input, Limits, Lost, Raft, Restored, Settings as RaftSettings, Snapshot, Standing, Timing, Token,
+    Turn, View,
+};
 use super::settings::Settings;
-use crate::metadata::record::Endpoint;
-use crate::metadata::{Image, Published, Record};
+use super::tell::tell;
+use crate::metadata::record::ClusterNamed;
+use crate::metadata::{Image, Published, snapshot};
+use crate::peer::{ClusterId, Peers};
 use crate::runtime::{Mono, Runtime};
 
-/// Requests that may wait; more wait at the door until their deadline.
-const MAILBOX: usize = 256;
-/// Requests that share one sync at most.
+/// Requests that share one entry at most.
 const TURN_REQUESTS: usize = 64;
-/// Records after which a turn takes no further request.
+/// Records after which an entry takes no further request.
 const TURN_RECORDS: usize = 10_000;
-/// Time without a request after which the durable point is written down.
-const IDLE: Duration = Duration::from_secs(1);
-/// How long a sync that found no room is tried again before the controller gives up.
-const FULL_PATIENCE: Duration = Duration::from_secs(30);
-const FULL_PAUSE: Duration = Duration::from_millis(200);
-
-/// An answer whose records are durable and published.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Committed<A> {
-    /// What was decided.
-    pub answer: A,
-    /// The metadata offset after it: wait for [`Published::wait_applied`] to see it in effect on this broker.
-    pub end: Offset,
-}
-
-/// Why there is no answer. Whether the request takes effect is known only for `Full` and `Stopped`: it does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    /// Answer REQUEST_TIMED_OUT.
-    #[error("the controller did not answer within the request's timeout")]
-    Late,
-    /// Answer KAFKA_STORAGE_ERROR: nothing was changed.
-    #[error("the disk is full: metadata cannot be changed now")]
-    Full,
-    /// Answer NOT_CONTROLLER: this node's controller had stopped before it looked at the request.
-    #[error("the controller of this node has stopped")]
-    Stopped,
-    /// Answer NOT_CONTROLLER, or ask the one that is: this node's controller is not the active one.
-    #[error("the controller of this node is not the active one")]
-    Elsewhere,
-    /// Answer REQUEST_TIMED_OUT, never NOT_CONTROLLER, which would prove that nothing was done: the records are written, and
-    /// only a restart will tell whether they are there.
-    #[error("the disk failed while the change was written: whether it is in effect is known after a restart")]
-    Unsure,
-}
-
-type Reply<A> = Result<Committed<A>, Unavailable>;
-
-/// The controller as everyone else sees it. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Controller {
-    mailbox: mpsc::Sender<Mail>,
-    stopped: Arc<OnceLock<String>>,
-    leader: Leader,
-}
-
-impl Controller {
-    /// The node whose controller is active, as far as this one knows; this one only once it may decide.
-    #[must_use]
-    pub fn leader(&self) -> Option<BrokerId> {
-        self.leader.get()
-    }
-
-    /// Waits until it is not `seen` any more. Has no deadline of its own. Cancel safe.
-    pub async fn leader_other_than(&self, seen: Option<BrokerId>) -> Option<BrokerId> {
-        self.leader.other_than(seen).await
-    }
-
-    /// Has `request` decided, and waits until its records are durable and published, or until `deadline`.
-    ///
-    /// Dropping the future does not take the request back.
-    ///
-    /// # Errors
-    /// [`Unavailable`].
-    pub async fn submit<R: Runtime, D: Decide>(
-        &self,
-        runtime: &R,
-        request: D,
-        deadline: Mono,
-    ) -> Reply<D::Answer> {
-        let (reply, answer) = oneshot::channel();
-        let mail = Mail::Request(Box::new(Asked { request, reply }));
-        let asked = async {
-            self.mailbox.send(mail).await.map_err(|_| Unavailable::Stopped)?;
-            answer.await.unwrap_or(Err(Unavailable::Stopped))
-        };
-        runtime.before(deadline, asked).await.unwrap_or(Err(Unavailable::Late))
-    }
-
-    /// Stops the controller after what is in its mailbox, and closes its log.
-    ///
-    /// # Errors
-    /// Why the log could not be closed cleanly; then the data directory must not be marked clean.
-    pub async fn close(&self) -> Result<(), String> {
-        let (done, closed) = oneshot::channel();
-        let stopped = || self.stopped.get().cloned().unwrap_or_else(|| "the controller is gone".into());
-        self.mailbox.send(Mail::Close(done)).await.map_err(|_| stopped())?;
-        closed.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
-    /// Why the controller stopped by itself, if it did: the node is not healthy any more.
-    #[must_use]
-    pub fn stopped(&self) -> Option<&str> {
-        self.stopped.get().map(String::as_str)
-    }
-}
+/// A message of the quorum that was not sent by then is of no use any more.
+const MESSAGE_LIFE: Duration = Duration::from_secs(1);
+/// How long a leader that stops waits for another one.
+const HANDOVER: Duration = Duration::from_millis(500);
+/// Without anything that is due, the driver looks up this often.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// What the controller of a node begins with.
 #[derive(Debug, Clone)]
 pub struct Boot {
     /// The node's settings.
     pub settings: Settings,
-    /// Where clients reach this broker.
-    pub endpoints: Vec<Endpoint>,
-    /// Where it stands.
-    pub rack: Option<String>,
+    /// Who votes, if neither log nor snapshot says it; this node alone, if nobody is named.
+    pub voters: Vec<Voter>,
+    /// A follower of the quorum that hears nothing stands after one to two times this.
+    pub election: Duration,
+    /// Bytes of records after which a snapshot takes their place.
+    pub snapshot_bytes: u64,
+    /// The cluster, as far as this node knows it; learned from the quorum.
+    pub cluster: ClusterId,
+    /// Its id, if this node is the one that gives it.
+    pub new_cluster_id: String,
 }
 
-/// A controller that runs, and this broker's registration in it.
+/// A controller that runs.
 #[derive(Debug)]
 pub struct Started {
     /// To submit requests to.
     pub controller: Controller,
-    /// What is decided and durable.
+    /// What is committed, durable here, and applied.
     pub published: Published,
-    /// This life of this broker.
-    pub broker_epoch: BrokerEpoch,
 }
 
-/// Reads the metadata back, registers this life of this broker, raises the leader epochs of all it leads, makes that
-/// durable, publishes the image and starts the task.
+/// Reads the metadata back and starts the task, which takes its part in the quorum.
 ///
 /// # Errors
 /// [`JournalError`]: the node does not start, and deletes nothing.
@@ -164,155 +92,413 @@ pub async fn start<R: Runtime>(
     runtime: &R,
     data: &DataDir<R::Disk>,
     boot: Boot,
+    peers: Peers<R>,
 ) -> Result<Started, JournalError> {
-    let (mut journal, image) = Journal::open(runtime.disk().clone(), data, runtime.unix_ms()).await?;
-    let node = boot.settings.node;
-    let incarnation = (u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64());
-    let register = RegisterBroker {
-        broker: node,
-        incarnation,
-        endpoints: boot.endpoints,
-        rack: boot.rack,
-        directory_id: data.meta().directory_id,
-        clean: data.was_clean(),
-        entry: Entry::Live,
+    let (journal, found) = Journal::open(runtime.disk().clone(), data, runtime.unix_ms()).await?;
+    let Found { hard, snapshot, image, batches } = found;
+    let me = ReplicaKey { id: boot.settings.node, directory: DirectoryId(data.meta().directory_id) };
+    let bootstrap = match boot.voters.as_slice() {
+        [] => vec![Voter { key: me, address: String::new() }],
+        named => named.to_vec(),
     };
-    let mut draft = Draft::on(&image);
-    let mut entropy = || runtime.random_u64();
-    let now = runtime.now();
-    let mut liveness = Liveness::take_over(now, &image);
-    let mut context =
-        Context { settings: &boot.settings, entropy: &mut entropy, now, liveness: &mut liveness };
-    let broker_epoch = register.decide(&mut draft, &mut context);
-    let broker_epoch = broker_epoch.expect("a controller that has just begun heard no other process");
-    assert!(!draft.records().is_empty(), "a new incarnation always registers");
-    let end = journal.append(draft.records(), runtime.unix_ms())?;
-    journal.sync().await?;
-    let image = Arc::new(draft.into_image(end));
-    info!(
-        broker = node.0,
-        broker_epoch = broker_epoch.0,
-        controller_epoch = journal.epoch().0,
-        topics = image.topic_count(),
-        partitions = image.partition_count(),
-        "metadata is read back and this broker is registered"
-    );
+    let settings = RaftSettings {
+        me,
+        timing: Timing::of(boot.election),
+        limits: Limits::default(),
+        contacts: bootstrap.iter().map(|voter| voter.key.id).collect(),
+        bootstrap,
+        snapshot_reads: snapshot::reads,
+    };
+    let applied_epoch = snapshot.as_ref().map_or(LeaderEpoch::NONE, |snapshot| snapshot.id.position.epoch);
+    let mut turn = Turn::default();
+    let restored = Restored { hard, snapshot, batches };
+    let raft = Raft::open(settings, restored, runtime.random_u64(), runtime.now(), &mut turn)?;
+    let image = Arc::new(image);
     let published = Published::new(image.clone());
-    let (mailbox, inbox) = mpsc::channel(MAILBOX);
-    let stopped = Arc::new(OnceLock::new());
-    let leader = Leader::default();
-    leader.set(Some(node));
+    let (inbox, leader, stopped) = (Inbox::new(), Leader::default(), Arc::new(OnceLock::new()));
     let driver = Driver {
         runtime: runtime.clone(),
-        journal,
+        me,
+        raft,
+        orders: writer::start(runtime, journal, inbox.clone()),
+        peers,
+        inbox: inbox.clone(),
         image,
-        published: published.clone(),
-        settings: boot.settings,
-        liveness,
-        stopped: stopped.clone(),
+        compaction: Compaction {
+            every: boot.snapshot_bytes,
+            since: 0,
+            epoch: applied_epoch,
+            under_way: false,
+        },
+        shown: Shown { published: published.clone(), leader: leader.clone(), stopped: stopped.clone() },
+        named: Named { settings: boot.settings, cluster: boot.cluster, new_cluster_id: boot.new_cluster_id },
+        active: None,
+        waits: Waits::default(),
     };
-    runtime.spawn("controller", driver.run(inbox));
-    Ok(Started { controller: Controller { mailbox, stopped, leader }, published, broker_epoch })
+    runtime.spawn("controller", driver.run(turn));
+    Ok(Started { controller: Controller::new(inbox, stopped, leader), published })
 }
 
-enum Mail {
-    Request(Box<dyn Request>),
-    Close(oneshot::Sender<Result<(), String>>),
+/// When the next snapshot is due.
+struct Compaction {
+    /// Bytes of records after which one is made.
+    every: u64,
+    since: u64,
+    /// Epoch of the last entry that is in the image.
+    epoch: LeaderEpoch,
+    under_way: bool,
 }
 
-impl std::fmt::Debug for Mail {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Mail::Request(_) => "Request",
-            Mail::Close(_) => "Close",
-        })
-    }
+/// What others see of the driver.
+struct Shown {
+    published: Published,
+    leader: Leader,
+    stopped: Arc<OnceLock<String>>,
 }
 
-/// Gives an answer to who waits for it; a promise that carries its condition.
-type Release = Box<dyn FnOnce(Result<Offset, Unavailable>) + Send>;
-
-trait Request: Send {
-    fn decide(self: Box<Self>, draft: &mut Draft, context: &mut Context<'_>) -> Release;
+/// What does not change.
+struct Named {
+    settings: Settings,
+    cluster: ClusterId,
+    new_cluster_id: String,
 }
 
-struct Asked<D: Decide> {
-    request: D,
-    reply: oneshot::Sender<Reply<D::Answer>>,
+/// What only the active controller has: it dies with the leadership.
+struct Active {
+    liveness: Liveness,
+    next_tick: Mono,
+    /// What is proposed and not committed, with those who wait for it.
+    proposal: Option<(Token, Vec<Release>)>,
 }
 
-impl<D: Decide> Request for Asked<D> {
-    fn decide(self: Box<Self>, draft: &mut Draft, context: &mut Context<'_>) -> Release {
-        let Asked { request, reply } = *self;
-        let answer = request.decide(draft, context);
-        Box::new(move |durable| {
-            // Who asked may have gone: the deadline passed, or the connection ended.
-            let _ = reply.send(durable.map(|end| Committed { answer, end }));
-        })
-    }
+/// Who waits for what.
+#[derive(Default)]
+struct Waits {
+    next_token: u64,
+    requests: VecDeque<Waiting>,
+    changes: BTreeMap<Token, oneshot::Sender<Result<Offset, Lost>>>,
+    /// No room on the disk: nothing new is begun.
+    full: bool,
+    closing: Option<Closing>,
+}
+
+struct Closing {
+    done: oneshot::Sender<Result<(), String>>,
+    /// When it is not waited for another leader any more; `None` before this node has resigned.
+    handover: Option<Mono>,
 }
 
 struct Driver<R: Runtime> {
     runtime: R,
-    journal: Journal<R::Disk>,
-    /// Everything in it is durable and published.
+    me: ReplicaKey,
+    raft: Raft,
+    orders: Orders,
+    peers: Peers<R>,
+    inbox: Inbox,
+    /// Everything in it is committed, durable here, and published.
     image: Arc<Image>,
-    published: Published,
-    settings: Settings,
-    liveness: Liveness,
-    stopped: Arc<OnceLock<String>>,
+    compaction: Compaction,
+    shown: Shown,
+    named: Named,
+    active: Option<Active>,
+    waits: Waits,
+}
+
+/// Why this node's part in the quorum ends.
+enum End {
+    /// The broker is gone, or it was closed.
+    Gone,
+    Failed(String),
 }
 
 impl<R: Runtime> Driver<R> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Mail>) {
-        let mut idle_sync_due = true;
-        let mut next_tick = self.runtime.now().plus(TICK);
-        loop {
-            if self.needs_ticks() && self.runtime.now() >= next_tick {
-                next_tick = self.runtime.now().plus(TICK);
-                if let Err(why) = self.tick().await {
-                    return self.stop(&why);
-                }
+    async fn run(mut self, turn: Turn) {
+        self.acquaint(self.raft.entries().voters().as_slice());
+        let mut result = self.carry_out(turn);
+        while result.is_ok() {
+            let wake = self.wake();
+            let _ = self.runtime.before(wake, self.inbox.wait()).await;
+            let mail = self.inbox.take();
+            result = self.turn(mail);
+        }
+        if let Err(End::Failed(why)) = result {
+            self.stop(why);
+        }
+        self.inbox.end();
+    }
+
+    /// When there is something to do without anything happening.
+    fn wake(&self) -> Mono {
+        let mut wake = self.runtime.now().plus(LONG);
+        // A leader that nobody follows has nothing to look around for.
+        let alone = self.raft.leading().is_some_and(|leading| leading.replicas.is_empty());
+        if !alone {
+            wake = wake.min(self.raft.deadline());
+        }
+        if let Some(active) = self.active.as_ref().filter(|active| active.proposal.is_none())
+            && self.needs_ticks()
+        {
+            wake = wake.min(active.next_tick);
+        }
+        match self.waits.closing.as_ref().and_then(|closing| closing.handover) {
+            Some(handover) => wake.min(handover),
+            None => wake,
+        }
+    }
+
+    /// Everything that happened, in an order in which news of the disk comes first.
+    fn turn(&mut self, mail: Mail) -> Result<(), End> {
+        let Mail { durable, failed, full, compacted, messages, requests, errands, gone, close, abandoned } =
+            mail;
+        if abandoned {
+            return Err(End::Gone);
+        }
+        if let Some(why) = failed {
+            return Err(End::Failed(why));
+        }
+        if let Some(full) = full {
+            self.disk_is_full(full)?;
+        }
+        if let Some(ticket) = durable {
+            self.step(Input::Durable(ticket))?;
+        }
+        if let Some(snapshot) = compacted {
+            self.compaction.under_way = false;
+            self.step(Input::Compacted(snapshot))?;
+        }
+        for envelope in messages {
+            self.step(Input::Received(envelope))?;
+        }
+        if self.runtime.now() >= self.raft.deadline() {
+            self.step(Input::Tick)?;
+        }
+        for errand in errands {
+            self.errand(errand)?;
+        }
+        if let Some(active) = &mut self.active
+            && !gone.is_empty()
+        {
+            active.liveness.suspect(&gone);
+            active.next_tick = self.runtime.now();
+        }
+        self.waits.requests.extend(requests);
+        self.decide()?;
+        match close {
+            Some(done) => self.waits.closing = Some(Closing { done, handover: None }),
+            None if self.waits.closing.is_none() => return Ok(()),
+            None => {}
+        }
+        self.go_on_closing()
+    }
+
+    fn step(&mut self, input: Input) -> Result<(), End> {
+        let mut turn = Turn::default();
+        self.raft.step(self.runtime.now(), input, &mut turn);
+        self.carry_out(turn)
+    }
+
+    fn carry_out(&mut self, turn: Turn) -> Result<(), End> {
+        let Turn { writes, ticket, sends, applies, done, reads, view } = turn;
+        assert!(reads.is_empty(), "nobody asked to read: {reads:?}");
+        self.orders.write(writes, ticket);
+        for envelope in sends {
+            self.send(envelope);
+        }
+        if !applies.is_empty() {
+            for apply in applies {
+                self.apply(apply)?;
             }
-            let mail = if self.needs_ticks() {
-                match self.runtime.before(next_tick, inbox.recv()).await {
-                    Some(mail) => mail,
-                    None => continue,
-                }
-            } else if idle_sync_due {
-                let deadline = self.runtime.now().plus(IDLE);
-                match self.runtime.before(deadline, inbox.recv()).await {
-                    Some(mail) => mail,
-                    None => {
-                        idle_sync_due = false;
-                        match self.journal.sync_idle().await {
-                            Ok(()) | Err(WriteError::Full) => continue,
-                            Err(why @ WriteError::Sealed(_)) => return self.stop(&why),
-                        }
+            self.shown.published.publish(self.image.clone());
+            self.compact();
+        }
+        for (token, result) in done {
+            self.answered(token, result);
+        }
+        if let Some(view) = view {
+            self.viewed(view);
+        }
+        Ok(())
+    }
+
+    fn send(&self, envelope: Envelope) {
+        let deadline = self.runtime.now().plus(MESSAGE_LIFE);
+        if let Err(why) = self.peers.tell(envelope.to, envelope, deadline) {
+            debug!(%why, "a message of the quorum is not sent");
+        }
+    }
+
+    /// Takes what is committed into the image. What does not fit ends this node's part: it means that nodes disagree.
+    fn apply(&mut self, apply: Apply) -> Result<(), End> {
+        let fatal = |why: String| End::Failed(format!("what the quorum committed cannot be applied: {why}"));
+        match apply {
+            Apply::Snapshot(snapshot) => {
+                mark!("a snapshot of the leader takes the place of the metadata");
+                let image = snapshot::decode(&snapshot.bytes).map_err(|why| fatal(why.to_string()))?;
+                self.compaction.since = 0;
+                self.compaction.epoch = snapshot.id.position.epoch;
+                self.image = Arc::new(image);
+                self.acquaint(&snapshot.id.voters);
+            }
+            Apply::Batch(Batch { end, epoch, content, .. }) => {
+                let records = match &content {
+                    Content::LeaderChange => Vec::new(),
+                    Content::Voters(voters) => {
+                        info!(?voters, "the voters of the quorum are agreed");
+                        self.acquaint(voters);
+                        Vec::new()
                     }
-                }
-            } else {
-                inbox.recv().await
-            };
-            let mut requests = Vec::new();
-            let mut close = None;
-            match mail {
-                None => return, // every handle is gone: the broker was dropped
-                Some(Mail::Request(request)) => requests.push(request),
-                Some(Mail::Close(done)) => close = Some(done),
-            }
-            if !requests.is_empty() {
-                if let Err(why) = self.turn(requests, &mut inbox, &mut close).await {
-                    return self.stop(&why);
-                }
-                idle_sync_due = true;
-            }
-            if let Some(done) = close {
-                let closed = self.journal.close().await.map_err(|why| format!("the metadata log: {why}"));
-                let _ = done.send(closed); // the broker waits for it; if it does not, nobody needs it
-                return;
+                    Content::Records(bytes) => {
+                        self.compaction.since += bytes.len() as u64;
+                        batch::decode(bytes.clone()).map_err(|why| fatal(why.to_string()))?
+                    }
+                };
+                tell(&self.image, &records);
+                let image = self.image.after(&records, end).map_err(|why| fatal(why.to_string()))?;
+                self.compaction.epoch = epoch;
+                self.image = Arc::new(image);
             }
         }
+        match self.image.cluster_id() {
+            Some(id) if !self.named.cluster.learn(id) => Err(End::Failed(format!(
+                "this node belongs to cluster {}, and the quorum is that of cluster {id}: give it the data directory \
+                 of this cluster, or an empty one",
+                self.named.cluster.get()
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Tells the peers where voters listen; what a broker said of itself counts more.
+    fn acquaint(&self, voters: &[Voter]) {
+        for voter in voters {
+            if !voter.address.is_empty() && self.peers.address(voter.key.id).is_none() {
+                self.peers.know(voter.key.id, &voter.address);
+            }
+        }
+    }
+
+    /// Begins a snapshot, if it is time.
+    fn compact(&mut self) {
+        if self.compaction.since < self.compaction.every || self.compaction.under_way {
+            return;
+        }
+        let end = self.image.end();
+        let bytes = snapshot::encode(&self.image);
+        let voters = self.raft.entries().voters_at(end).as_slice().to_vec();
+        let position = Position { epoch: self.compaction.epoch, end };
+        let id = SnapshotId { position, bytes: bytes.len() as u64, voters };
+        info!(end = end.0, bytes = bytes.len(), "a snapshot of the metadata is written");
+        self.compaction.since = 0;
+        self.compaction.under_way = true;
+        self.orders.keep(Arc::new(Snapshot { id, bytes }));
+    }
+
+    fn viewed(&mut self, view: View) {
+        let ready = view.standing == Standing::Leader { ready: true };
+        match (&self.active, ready) {
+            (None, true) => {
+                let now = self.runtime.now();
+                let liveness = Liveness::take_over(now, &self.image);
+                info!(epoch = view.epoch.0, "this node is the active controller");
+                self.active = Some(Active { liveness, next_tick: now, proposal: None });
+                for broker in self.image.brokers().filter(|broker| !broker.fenced && broker.id != self.me.id)
+                {
+                    probe::start(&self.runtime, &self.peers, &self.inbox, broker.id);
+                }
+            }
+            (Some(_), false) => {
+                mark!("the active controller renounces");
+                info!(epoch = view.epoch.0, leader = ?view.leader, "this node is not the active controller any more");
+                if let Some((_, releases)) = self.active.take().and_then(|active| active.proposal) {
+                    release(releases, Err(Unavailable::Unsure));
+                }
+            }
+            (Some(_), true) | (None, false) => {}
+        }
+        let leader = match view.standing {
+            Standing::Leader { ready: true } => Some(self.me.id),
+            Standing::Leader { ready: false } => None,
+            Standing::Unattached | Standing::Follower | Standing::Prospective | Standing::Candidate => {
+                view.leader
+            }
+        };
+        self.shown.leader.set(leader);
+    }
+
+    fn answered(&mut self, token: Token, result: Result<Offset, Lost>) {
+        if let Some(reply) = self.waits.changes.remove(&token) {
+            let _ = reply.send(result); // whoever asked may have gone
+            return;
+        }
+        let Some(active) = &mut self.active else { return };
+        let Some((_, releases)) = active.proposal.take_if(|(proposed, _)| *proposed == token) else { return };
+        release(
+            releases,
+            match result {
+                Ok(end) => Ok(end),
+                Err(Lost::NotLeader | Lost::NotReady) => Err(Unavailable::Elsewhere),
+                Err(Lost::Unknown) => {
+                    mark!("a change of the metadata ends in doubt");
+                    Err(Unavailable::Unsure)
+                }
+                Err(Lost::Refused(why)) => unreachable!("records are not refused: {why}"),
+            },
+        );
+    }
+
+    fn errand(&mut self, errand: Errand) -> Result<(), End> {
+        match errand {
+            Errand::Look(reply) => {
+                let _ = reply.send(self.look()); // whoever asked may have gone
+                Ok(())
+            }
+            Errand::Change(change, reply) => {
+                let token = self.token();
+                self.waits.changes.insert(token, reply);
+                self.step(Input::Change { token, change })
+            }
+        }
+    }
+
+    fn look(&self) -> Quorum {
+        let (view, now) = (self.raft.view(), self.runtime.now());
+        let (committed, ..) = self.raft.marks();
+        let leading = self.raft.leading();
+        let end = self.raft.entries().end().end;
+        let reached = |key: ReplicaKey| {
+            if key == self.me {
+                return Reached { end, silent: Some(Duration::ZERO) };
+            }
+            let progress = leading.and_then(|leading| leading.replicas.get(&key));
+            let heard = progress.filter(|progress| progress.end > Offset::ZERO);
+            let silent = heard.map(|progress| now.since(progress.heard));
+            Reached { end: heard.map_or(Offset::NONE, |progress| progress.end), silent }
+        };
+        let voters = self.raft.entries().voters();
+        let fetch = leading.map(|leading| leading.replicas.keys().copied()).into_iter().flatten();
+        let observers = fetch.filter(|key| !voters.has(*key)).map(|key| (key, reached(key))).collect();
+        Quorum {
+            epoch: view.epoch,
+            leader: view.leader,
+            is_leader: leading.is_some(),
+            committed,
+            voters: voters.as_slice().iter().map(|voter| (voter.clone(), reached(voter.key))).collect(),
+            observers,
+        }
+    }
+
+    fn token(&mut self) -> Token {
+        self.waits.next_token += 1;
+        Token(self.waits.next_token)
+    }
+
+    /// Nothing new is begun without room, and another node should lead.
+    fn disk_is_full(&mut self, full: bool) -> Result<(), End> {
+        self.waits.full = full;
+        if full && self.raft.entries().voters().count() > 1 {
+            return self.step(Input::Resign);
+        }
+        Ok(())
     }
 
     /// Whether anything can happen by the passing of time: a broker that stands alone watches nobody.
@@ -320,172 +506,116 @@ impl<R: Runtime> Driver<R> {
         self.image.brokers().nth(1).is_some()
     }
 
-    /// Lets time pass: fences, elects, heals.
-    async fn tick(&mut self) -> Result<(), WriteError> {
-        let draft = self.decide_tick();
-        self.commit(draft, Vec::new()).await
-    }
-
-    fn decide_tick(&mut self) -> Draft {
-        let mut draft = Draft::on(&self.image);
-        let mut entropy = || self.runtime.random_u64();
-        let mut context = Context {
-            settings: &self.settings,
-            entropy: &mut entropy,
-            now: self.runtime.now(),
-            liveness: &mut self.liveness,
+    /// Answers those who wait: decides, if this node is the active controller and nothing is under way.
+    fn decide(&mut self) -> Result<(), End> {
+        let Some(active) = &self.active else {
+            self.refuse_all(Unavailable::Elsewhere);
+            return Ok(());
         };
-        Tick.decide(&mut draft, &mut context);
-        draft
-    }
-
-    /// Decides what is in `requests` and in the mailbox, makes it durable, publishes it, answers it.
-    async fn turn(
-        &mut self,
-        requests: Vec<Box<dyn Request>>,
-        inbox: &mut mpsc::Receiver<Mail>,
-        close: &mut Option<oneshot::Sender<Result<(), String>>>,
-    ) -> Result<(), WriteError> {
-        let mut draft = Draft::on(&self.image);
-        let mut releases = Vec::new();
-        let mut waiting = requests.into_iter();
-        while releases.len() < TURN_REQUESTS && draft.records().len() < TURN_RECORDS && close.is_none() {
-            let request = match waiting.next() {
-                Some(request) => request,
-                None => match inbox.try_recv() {
-                    Ok(Mail::Request(request)) => request,
-                    Ok(Mail::Close(done)) => {
-                        *close = Some(done);
-                        break;
-                    }
-                    Err(_) => break,
-                },
-            };
-            let mut entropy = || self.runtime.random_u64();
-            let mut context = Context {
-                settings: &self.settings,
-                entropy: &mut entropy,
-                now: self.runtime.now(),
-                liveness: &mut self.liveness,
-            };
-            releases.push(request.decide(&mut draft, &mut context));
-        }
-        assert!(waiting.next().is_none(), "a turn takes at least the request that it was begun for");
-        self.commit(draft, releases).await
-    }
-
-    async fn commit(&mut self, draft: Draft, releases: Vec<Release>) -> Result<(), WriteError> {
-        if draft.records().is_empty() {
-            release(releases, Ok(self.image.end()));
+        if self.waits.full {
+            self.refuse_all(Unavailable::Full);
             return Ok(());
         }
-        let end = match self.journal.append(draft.records(), self.runtime.unix_ms()) {
-            Ok(end) => end,
-            Err(WriteError::Full) => {
-                warn!("the disk is full: a change of the metadata is refused");
-                release(releases, Err(Unavailable::Full));
-                return Ok(());
-            }
-            Err(why @ WriteError::Sealed(_)) => {
-                release(releases, Err(Unavailable::Unsure));
-                return Err(why);
-            }
-        };
-        let mut releases = Some(releases);
+        let now = self.runtime.now();
+        let tick = self.needs_ticks() && now >= active.next_tick;
+        if active.proposal.is_some() || (self.waits.requests.is_empty() && !tick) {
+            return Ok(());
+        }
+        let (draft, releases) = self.draft(now, tick);
+        if draft.records().is_empty() {
+            release(releases, Ok(self.image.end()));
+            // There may be more than fits one turn.
+            return if self.waits.requests.is_empty() { Ok(()) } else { self.decide() };
+        }
+        self.propose(draft, releases)
+    }
+
+    fn refuse_all(&mut self, why: Unavailable) {
+        for waiting in self.waits.requests.drain(..) {
+            waiting.request.refuse(why);
+        }
+    }
+
+    fn draft(&mut self, now: Mono, tick: bool) -> (Draft, Vec<Release>) {
+        let active = self.active.as_mut().expect("only the active controller decides");
+        let mut draft = Draft::on(&self.image);
+        let mut entropy = || self.runtime.random_u64();
+        let settings = &self.named.settings;
+        let mut context = Context { settings, entropy: &mut entropy, now, liveness: &mut active.liveness };
+        if draft.image().cluster_id().is_none() {
+            let known = self.named.cluster.get();
+            let id = if known.is_empty() { &self.named.new_cluster_id } else { known };
+            draft.push(ClusterNamed { id: id.to_owned() });
+        }
+        if tick {
+            active.next_tick = now.plus(TICK);
+            Tick.decide(&mut draft, &mut context);
+        }
+        let mut releases = Vec::new();
+        while releases.len() < TURN_REQUESTS && draft.records().len() < TURN_RECORDS {
+            let Some(waiting) = self.waits.requests.pop_front() else { break };
+            releases.push(waiting.request.decide(&mut draft, &mut context));
+        }
+        (draft, releases)
+    }
+
+    fn propose(&mut self, draft: Draft, mut releases: Vec<Release>) -> Result<(), End> {
+        let records = batch::encode(draft.records(), self.runtime.unix_ms()).bytes().clone();
+        let count = u32::try_from(draft.records().len()).expect("a draft is small");
         if mutant!(36) {
-            // The planted bug: the change is published and answered before its records are durable.
-            self.published.publish(Arc::new(draft.clone().into_image(end)));
-            release(releases.take().unwrap_or_default(), Ok(end));
+            // The planted bug: the change is published and answered before its records are committed.
+            let end = self.raft.entries().end().end.plus(i64::from(count));
+            self.shown.published.publish(Arc::new(draft.into_image(end)));
+            release(std::mem::take(&mut releases), Ok(end));
         }
-        if let Err(why) = self.sync().await {
-            mark!("a change of the metadata ends in doubt");
-            release(releases.unwrap_or_default(), Err(Unavailable::Unsure));
-            return Err(why);
-        }
-        tell(&self.image, draft.records());
-        self.image = Arc::new(draft.into_image(end));
-        self.published.publish(self.image.clone());
-        release(releases.unwrap_or_default(), Ok(end));
-        Ok(())
+        let token = self.token();
+        let active = self.active.as_mut().expect("only the active controller proposes");
+        assert!(active.proposal.is_none(), "one proposal at a time");
+        active.proposal = Some((token, releases));
+        self.step(Input::Propose { token, count, records })
     }
 
-    /// Syncs what was appended; a full disk is waited for, because the records are in the log already.
-    async fn sync(&mut self) -> Result<(), WriteError> {
-        let give_up = self.runtime.now().plus(FULL_PATIENCE);
-        loop {
-            match self.journal.sync().await {
-                Err(WriteError::Full) if self.runtime.now() < give_up => {
-                    warn!("the disk is full: a change of the metadata waits for room");
-                    self.runtime.sleep(FULL_PAUSE).await;
-                }
-                result => return result,
+    /// What was asked is answered, then another node leads, then the journal is closed.
+    fn go_on_closing(&mut self) -> Result<(), End> {
+        let is_busy = self.active.as_ref().is_some_and(|active| active.proposal.is_some());
+        if is_busy || !self.waits.requests.is_empty() {
+            return Ok(());
+        }
+        let now = self.runtime.now();
+        let leads = self.raft.leading().is_some_and(|leading| !leading.replicas.is_empty());
+        let closing = self.waits.closing.as_mut().expect("it was asked to close");
+        let over = match closing.handover {
+            None if leads => {
+                closing.handover = Some(now.plus(HANDOVER));
+                self.step(Input::Resign)?;
+                false
             }
+            None => true,
+            Some(handover) => now >= handover || self.shown.leader.get().is_some(),
+        };
+        if !over {
+            return Ok(());
         }
+        let closing = self.waits.closing.take().expect("it was asked to close");
+        self.orders.close(closing.done);
+        Err(End::Gone)
     }
 
-    /// Gives up for good. Everyone who waits, and everyone who comes, is told by the closed mailbox.
-    fn stop(self, why: &WriteError) {
-        error!(%why, "the controller stops: metadata cannot be changed until this node is restarted");
-        self.stopped.set(why.to_string()).expect("the driver stops once");
+    /// Gives up for good. Everyone who waits, and everyone who comes, is told.
+    fn stop(&mut self, why: String) {
+        error!(why, "the controller of this node stops until the node is restarted");
+        if let Some((_, releases)) = self.active.take().and_then(|active| active.proposal) {
+            mark!("a change of the metadata ends in doubt");
+            release(releases, Err(Unavailable::Unsure));
+        }
+        self.shown.stopped.set(why).expect("the driver stops once");
+        self.shown.leader.set(None);
     }
 }
 
 fn release(releases: Vec<Release>, durable: Result<Offset, Unavailable>) {
     for release in releases {
         release(durable);
-    }
-}
-
-/// A line in the log for what an operator wants to find there again.
-fn tell(before: &Image, records: &[Record]) {
-    for record in records {
-        match record {
-            Record::TopicCreated(created) => info!(
-                topic = created.name,
-                topic_id = %created.topic_id,
-                partitions = created.partitions.len(),
-                "topic created"
-            ),
-            Record::TopicDeleted(deleted) => {
-                let name = before.topic(deleted.topic_id).map_or("?", |topic| &*topic.name);
-                info!(topic = name, topic_id = %deleted.topic_id, "topic deleted");
-            }
-            Record::PartitionsAdded(added) => {
-                let name = before.topic(added.topic_id).map_or("?", |topic| &*topic.name);
-                info!(topic = name, first = added.first.0, more = added.partitions.len(), "partitions added");
-            }
-            Record::ConfigChanged(changed) => {
-                info!(resource = ?changed.resource, name = changed.name, value = ?changed.value, "config changed");
-            }
-            Record::BrokerStateChanged(changed) => info!(
-                broker = changed.broker.0,
-                broker_epoch = changed.broker_epoch.0,
-                fenced = changed.fenced,
-                shutting_down = changed.shutting_down,
-                "broker changed its state"
-            ),
-            Record::BrokerUnregistered(gone) => info!(broker = gone.broker.0, "broker left the cluster"),
-            Record::DrainChanged(changed) => {
-                info!(broker = changed.broker.0, draining = changed.draining, "draining of a broker changed");
-            }
-            Record::RebalanceChanged(changed) => info!(active = changed.active, "rebalancing changed"),
-            Record::UncleanElected(elected) => {
-                let name = before.topic(elected.topic_id).map_or("?", |topic| &*topic.name);
-                warn!(
-                    topic = name,
-                    partition = elected.partition.0,
-                    leader = elected.leader.0,
-                    leader_epoch = elected.leader_epoch.0,
-                    reason = ?elected.reason,
-                    "UNCLEAN ELECTION: acknowledged records may be lost"
-                );
-            }
-            Record::PartitionChanged(_)
-            | Record::LeadershipsRestarted(_)
-            | Record::ProducerIdsAllocated(_)
-            | Record::BrokerRegistered(_)
-            | Record::FeatureLevelSet(_) => debug!(?record, "metadata changed"),
-        }
     }
 }
 

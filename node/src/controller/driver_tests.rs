@@ -1,6 +1,13 @@
-//! A controller without a disk, for the tests of API handlers.
+//! A controller without a disk, for the tests of API handlers; the driver on a disk of which the power is cut.
 
+use dejaq_wire::ids::{BrokerEpoch, BrokerId};
+
+use super::super::decide::register_broker::{Entry, RegisterBroker};
+use super::super::member::enroll;
+use super::super::reach::Reach;
 use super::*;
+use crate::metadata::record::Endpoint;
+use crate::peer::{Identity, PeerLimits};
 
 /// Decides at once and forgets at the end; everything else is as in the driver.
 pub(crate) fn imaginary<R: Runtime>(
@@ -9,41 +16,93 @@ pub(crate) fn imaginary<R: Runtime>(
     settings: Settings,
     published: Published,
 ) -> Controller {
-    let leader = Leader::default();
+    let (inbox, leader) = (Inbox::new(), Leader::default());
     leader.set(Some(settings.node));
-    let (mailbox, mut inbox) = mpsc::channel(MAILBOX);
+    let waiting = inbox.clone();
     runtime.spawn("imaginary controller", async move {
         let mut entropy_state = 1_u64;
         let mut liveness = Liveness::default();
-        while let Some(Mail::Request(request)) = inbox.recv().await {
-            let mut draft = Draft::on(&image);
-            let mut entropy = || {
-                entropy_state = entropy_state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                entropy_state
-            };
-            let mut context = Context {
-                settings: &settings,
-                entropy: &mut entropy,
-                now: Mono::default(),
-                liveness: &mut liveness,
-            };
-            let release = request.decide(&mut draft, &mut context);
-            let end = image.end().plus(i64::try_from(draft.records().len()).expect("few"));
-            image = draft.into_image(end);
-            let current = Arc::new(image.clone());
-            published.publish(current.clone());
-            published.applied(&current);
-            release(Ok(end));
+        loop {
+            waiting.wait().await;
+            let mail = waiting.take();
+            if mail.abandoned {
+                return;
+            }
+            for Waiting { request, .. } in mail.requests {
+                let mut draft = Draft::on(&image);
+                let mut entropy = || {
+                    entropy_state = entropy_state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    entropy_state
+                };
+                let mut context = Context {
+                    settings: &settings,
+                    entropy: &mut entropy,
+                    now: Mono::default(),
+                    liveness: &mut liveness,
+                };
+                let release = request.decide(&mut draft, &mut context);
+                let end = image.end().plus(i64::try_from(draft.records().len()).expect("few"));
+                image = draft.into_image(end);
+                let current = Arc::new(image.clone());
+                published.publish(current.clone());
+                published.applied(&current);
+                release(Ok(end));
+            }
         }
     });
-    Controller { mailbox, stopped: Arc::default(), leader }
+    Controller::new(inbox, Arc::default(), leader)
+}
+
+/// What a node that stands alone begins with.
+pub(crate) fn alone(settings: Settings) -> Boot {
+    Boot {
+        settings,
+        voters: Vec::new(),
+        election: Duration::from_millis(300),
+        snapshot_bytes: 8 << 20,
+        cluster: ClusterId::known("c"),
+        new_cluster_id: "c".into(),
+    }
+}
+
+/// The controller of a node that stands alone, with its broker registered.
+pub(crate) struct Enrolled {
+    pub controller: Controller,
+    pub published: Published,
+    pub broker_epoch: BrokerEpoch,
+}
+
+/// Starts one, as `broker` does.
+pub(crate) async fn start_alone<R: Runtime>(
+    runtime: &R,
+    data: &DataDir<R::Disk>,
+    boot: Boot,
+) -> Result<Enrolled, JournalError> {
+    let me = Identity { node: boot.settings.node, cluster: boot.cluster.clone() };
+    let (node, session) = (me.node, boot.settings.healing.session_timeout);
+    let peers = Peers::new(runtime.clone(), me, PeerLimits::default());
+    let Started { controller, published } = start(runtime, data, boot, peers.clone()).await?;
+    let reach = Reach::new(runtime.clone(), controller.clone(), peers);
+    let register = RegisterBroker {
+        broker: node,
+        incarnation: (u128::from(runtime.random_u64()) << 64) | u128::from(runtime.random_u64()),
+        endpoints: vec![Endpoint { listener: "CLIENT".into(), host: "h".into(), port: 1 }],
+        rack: None,
+        directory_id: data.meta().directory_id,
+        clean: data.was_clean(),
+        entry: Entry::Live,
+    };
+    let enrolled = enroll(runtime, &reach, &published, register, session).await;
+    let broker_epoch = enrolled.expect("nobody else has its number");
+    Ok(Enrolled { controller, published, broker_epoch })
 }
 
 /// A controller that is not active; what it knows of who is, a test tells it.
 pub(crate) fn idle() -> (Controller, Leader) {
     let leader = Leader::default();
-    let (mailbox, _) = mpsc::channel(1);
-    (Controller { mailbox, stopped: Arc::default(), leader: leader.clone() }, leader)
+    let inbox = Inbox::new();
+    inbox.end();
+    (Controller::new(inbox, Arc::default(), leader.clone()), leader)
 }
 
 mod on_a_disk {
@@ -107,7 +166,7 @@ mod on_a_disk {
     struct Life {
         node: Node,
         data: DataDir<ModelDisk>,
-        started: Started,
+        started: Enrolled,
     }
 
     impl World {
@@ -130,9 +189,7 @@ mod on_a_disk {
                 new_directory_id: [1; 16],
             };
             let data = DataDir::open(node.disk.clone(), expect).await.expect("the directory is ours");
-            let endpoints = vec![Endpoint { listener: "CLIENT".into(), host: "h".into(), port: 1 }];
-            let boot = Boot { settings: Settings::default(), endpoints, rack: None };
-            let started = start(&node, &data, boot).await?;
+            let started = start_alone(&node, &data, alone(Settings::default())).await?;
             Ok(Life { node, data, started })
         }
     }
@@ -206,10 +263,16 @@ mod on_a_disk {
         let world = World::new();
         let life = world.start().await.expect("empty directory");
         world.platter.set_capacity(Some(1));
-        assert_eq!(life.create("a").await, Err(Unavailable::Full));
-        assert_eq!(life.image().topic_count(), 0);
-        world.platter.set_capacity(None);
-        assert_eq!(life.create("a").await, Ok(Ok(())));
+        let (first, second) = tokio::join!(life.create("a"), async {
+            // The first is on its way to the log, and waits for room; who comes now is told.
+            life.node.sleep(Duration::from_millis(100)).await;
+            let refused = life.create("b").await;
+            assert_eq!(life.image().topic_count(), 0, "what is not durable is not published");
+            world.platter.set_capacity(None);
+            refused
+        });
+        assert_eq!((first, second), (Ok(Ok(())), Err(Unavailable::Full)));
+        assert_eq!(life.create("b").await, Ok(Ok(())));
     }
 
     #[tokio::test]

@@ -1,28 +1,40 @@
-//! The metadata log: records in order, on an ordinary partition log.
+//! What the metadata quorum keeps on this node's disk: its log, on an ordinary partition log, its vote and its snapshot.
 //!
-//! Owns: opening and reading it back, and appending one batch durably.
+//! Owns: opening and reading it back, carrying out the quorum's writes.
 //! Promises: what cannot be read is never taken for "nothing was there" (MQ-10): damage, a missing log beside
-//! partitions that exist, a log that does not begin at 0, an unknown record are all reasons not to start.
-//! An append that returned is durable; one that failed says whether the log is as before or must be given up.
-//! Leaves out: what records mean (`metadata::replay`), who decides them (`decide`).
-//! Called by `driver`.
+//! partitions or beside a vote, a log that does not reach its snapshot, an unknown record, a lost vote are all reasons
+//! not to start. A vote and a snapshot are durable when their write returned, appends after [`Journal::sync`]. An
+//! install of a snapshot that a crash interrupted is finished at the next start.
+//! Leaves out: what records mean (`metadata::replay`), who decides them (`decide`), the order of writes (`raft`).
+//! Called by the driver at start, and by `quorum::writer`.
 //!
 //! ```text
-//!  partitions/<metadata topic id>-0:  [batch: register, bump] [batch: topic, configs] [batch: …]
-//!                                      one turn of the driver = one batch: in the log whole, or not at all
+//!  partitions/<metadata topic id>-0:  [voters] [leader change] [register, bump] [topic, configs] […]
+//!                                      one entry of the quorum = one batch: in the log whole, or not at all
+//!  quorum/vote       epoch and vote              quorum/install    a snapshot is taking the place of the log
+//!  quorum/snapshot   the newest snapshot: position, voters, image
 //! ```
 
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use bytes::Bytes;
+use dejaq_storage::whole_file::{self, WholeFileError, WholeFileKind};
 use dejaq_storage::{
     AppendError, DataDir, Disk, FlushError, Log, LogConfig, LogIdentity, OpenError, OpenOptions, ReadAsk,
     ReadError, RecoveryReport, mark, mutant, sync_flushes,
 };
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
+use dejaq_wire::peer::raft::{Batch, Content, MAX_SNAPSHOT_BYTES, Position, ReplicaKey, SnapshotId};
+use serde::{Deserialize, Serialize};
 
 use super::batch::{self, NotOurs};
+use super::quorum::entry::{self, NoEntry};
+use super::raft::restore::{Fit, fit};
+use super::raft::{BadVoters, HardState, Snapshot, Write};
 use crate::metadata::replay::Inapplicable;
-use crate::metadata::{Image, Record};
+use crate::metadata::{Image, snapshot};
 
 /// Name of the topic that stands for the metadata log in messages.
 pub const TOPIC: &str = "__cluster_metadata";
@@ -54,12 +66,17 @@ pub enum JournalError {
         /// First offset after the damage.
         to: Offset,
     },
-    /// The first records are missing.
-    #[error("the metadata log begins at offset {start} instead of 0")]
+    /// The first records are missing, and no snapshot has what was in them.
+    #[error("the metadata log begins at offset {start}, and what is before is only there up to {snapshot}")]
     Beheaded {
         /// Where it begins.
         start: Offset,
+        /// Where the snapshot ends; 0 if there is none.
+        snapshot: Offset,
     },
+    /// The voters make no quorum.
+    #[error("the voters of the quorum: {0}")]
+    Voters(#[from] BadVoters),
     /// Reading fails.
     #[error("reading the metadata log at offset {at}: {why}")]
     Read {
@@ -67,6 +84,34 @@ pub enum JournalError {
         at: Offset,
         /// Why.
         why: ReadError,
+    },
+    /// A batch that is no entry of the quorum.
+    #[error("the metadata log at offset {at}: {why}")]
+    Entry {
+        /// Where.
+        at: Offset,
+        /// Why.
+        why: NoEntry,
+    },
+    /// The vote or the snapshot cannot be read.
+    #[error(
+        "{path}: {why}; nothing is deleted: restore it from a backup, or give this node an empty data directory \
+             and a new node-id"
+    )]
+    Damage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The log says that there was a quorum, but nothing says how this node voted in it.
+    #[error(
+        "{path} is missing beside a metadata log that a quorum wrote; nothing is deleted: restore it from a \
+             backup, or give this node an empty data directory and a new node-id"
+    )]
+    VoteLost {
+        /// The file.
+        path: PathBuf,
     },
     /// A batch that no controller of ours wrote.
     #[error("the metadata log at offset {at}: {why}")]
@@ -103,86 +148,150 @@ pub enum WriteError {
     Sealed(&'static str),
 }
 
-/// The metadata log of this node.
+const QUORUM: &str = "quorum";
+const VOTE: &str = "quorum/vote";
+const SNAPSHOT: &str = "quorum/snapshot";
+const INSTALL: &str = "quorum/install";
+const VOTE_KIND: WholeFileKind = WholeFileKind { magic: *b"DJqv", version: 1, max_bytes: 4096 };
+const INSTALL_KIND: WholeFileKind = WholeFileKind { magic: *b"DJqi", version: 1, max_bytes: 4096 };
+/// The image, and before it the id of the snapshot.
+const SNAPSHOT_KIND: WholeFileKind =
+    WholeFileKind { magic: *b"DJqs", version: 1, max_bytes: MAX_SNAPSHOT_BYTES + (1 << 20) };
+
+/// The vote as it lies on disk, with the directory that it was given in: a copied file is no vote of another's.
+#[derive(Serialize, Deserialize)]
+struct Vote {
+    directory: [u8; 16],
+    epoch: LeaderEpoch,
+    voted: Option<ReplicaKey>,
+}
+
+/// What was found on the disk, made fit.
+#[derive(Debug)]
+pub struct Found {
+    /// The vote, if there ever was one.
+    pub hard: Option<HardState>,
+    /// The newest snapshot.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// What the snapshot holds; empty if there is none.
+    pub image: Image,
+    /// The log behind it.
+    pub batches: Vec<Batch>,
+}
+
+/// The metadata of this node on its disk.
 pub struct Journal<D: Disk> {
     log: Log<D>,
     disk: D,
-    epoch: LeaderEpoch,
+    directory: [u8; 16],
 }
 
 impl<D: Disk> std::fmt::Debug for Journal<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("epoch", &self.epoch).field("end", &self.log.end()).finish()
+        f.debug_struct("Journal").field("end", &self.log.end()).finish_non_exhaustive()
     }
 }
 
 impl<D: Disk> Journal<D> {
-    /// Opens the log, or makes it in an empty data directory, and reads it back.
-    ///
-    /// The image may hold records that were written but not synced in the last life; the first append of this life
-    /// makes them durable, and until then nobody may be told of them.
+    /// Opens what is there, or makes it in an empty data directory, and reads it back.
     ///
     /// # Errors
     /// [`JournalError`]: the node does not start, and deletes nothing.
-    pub async fn open(disk: D, data: &DataDir<D>, now_ms: i64) -> Result<(Journal<D>, Image), JournalError> {
-        let identity =
-            LogIdentity { topic: TOPIC.into(), topic_id: TopicId::METADATA, partition: PartitionId(0) };
+    pub async fn open(disk: D, data: &DataDir<D>, now_ms: i64) -> Result<(Journal<D>, Found), JournalError> {
+        let directory = data.meta().directory_id;
+        if !disk.exists(Path::new(QUORUM)) {
+            disk.create_dir_all(Path::new(QUORUM))?;
+            disk.sync_dir(Path::new("")).await?;
+        }
+        let vote = read_vote(&disk, directory).await?;
+        let snapshot = read_snapshot(&disk).await?;
+        finish_install(&disk, snapshot.as_ref().map(|(snapshot, _)| &**snapshot), now_ms).await?;
         let dirs = data.partitions()?;
         let others = dirs.iter().filter(|dir| dir.topic_id != TopicId::METADATA).count();
-        let options = OpenOptions {
-            clean: data.was_clean(),
-            same_boot: data.is_same_boot(),
-            now_ms,
-            space: Default::default(),
-            verify_all: true,
-        };
-        let path = DataDir::<D>::partition_path(identity.topic_id, identity.partition);
+        let options = options(data.was_clean(), data.is_same_boot(), now_ms);
         let (log, report) = if others < dirs.len() {
-            Log::open(disk.clone(), path, identity, config(), options).await?
-        } else if others > 0 && !mutant!(40) {
+            Log::open(disk.clone(), log_path::<D>(), identity(), config(), options).await?
+        } else if (others > 0 || vote.is_some() || snapshot.is_some()) && !mutant!(40) {
             return Err(JournalError::Lost { partitions: others });
         } else {
-            Log::create(disk.clone(), path, identity, config(), options).await?
+            Log::create(disk.clone(), log_path::<D>(), identity(), config(), options).await?
         };
-        check_report(&report, others)?;
-        let image = read_back(&log).await?;
-        let epoch = log.latest_epoch().map_or(LeaderEpoch(0), LeaderEpoch::next);
-        let mut journal = Journal { log, disk, epoch };
-        journal.log.begin_epoch(epoch).map_err(|_| WriteError::Sealed("a new epoch was refused"))?;
-        Ok((journal, image))
+        check_report(&report, others, snapshot.is_some())?;
+        let mut journal = Journal { log, disk, directory };
+        let found = journal.read_all(vote, snapshot, now_ms).await?;
+        Ok((journal, found))
     }
 
-    /// Where the next record goes.
-    pub fn end(&self) -> Offset {
-        self.log.end()
+    async fn read_all(
+        &mut self,
+        vote: Option<HardState>,
+        snapshot: Option<(Arc<Snapshot>, Image)>,
+        now_ms: i64,
+    ) -> Result<Found, JournalError> {
+        let start = self.log.start();
+        let position = snapshot.as_ref().map_or(Position::EMPTY, |(snapshot, _)| snapshot.id.position);
+        let (snapshot, image) =
+            snapshot.map_or((None, Image::default()), |(snapshot, image)| (Some(snapshot), image));
+        let batches = match read_entries(&self.log).await {
+            Err(_) if mutant!(40) => Vec::new(),
+            other => other?,
+        };
+        let known = |batch: &Batch| !matches!(batch.content, Content::Records(_));
+        if vote.is_none() && batches.iter().any(known) {
+            return Err(JournalError::VoteLost { path: self.disk.display(Path::new(VOTE)) });
+        }
+        let fitted = fit(position, start, batches)
+            .map_err(|gap| JournalError::Beheaded { start: gap.log, snapshot: gap.snapshot })?;
+        let batches = match fitted {
+            Fit::Follows(batches) => batches,
+            Fit::Reset => {
+                mark!("the install of a snapshot is finished after a crash");
+                self.reset_log(position, now_ms).await?;
+                Vec::new()
+            }
+        };
+        try_out(&image, &batches)?;
+        // A log from before there was a quorum: its epochs count, nobody voted in them.
+        let begun = self.log.latest_epoch().map(|epoch| HardState { epoch, voted: None });
+        Ok(Found { hard: vote.or(begun), snapshot, image, batches })
     }
 
-    /// The controller's epoch: one more than that of every life before.
-    pub fn epoch(&self) -> LeaderEpoch {
-        self.epoch
+    /// Carries out one write. Appends are durable only after [`Journal::sync`], everything else on return.
+    ///
+    /// # Errors
+    /// [`WriteError::Full`]: nothing was done; try the same again when there is room. [`WriteError::Sealed`]: never
+    /// again in this process.
+    pub async fn carry_out(&mut self, write: &Write, now_ms: i64) -> Result<(), WriteError> {
+        match write {
+            Write::HardState(hard) => self.write_vote(*hard).await,
+            Write::Append(batches) => batches.iter().try_for_each(|batch| self.append(batch, now_ms)),
+            Write::Truncate(to) => self.truncate(*to).await,
+            Write::Install(snapshot) => {
+                self.write_snapshot(snapshot).await?;
+                let reset = self.reset_log(snapshot.id.position, now_ms).await;
+                reset.map_err(|_| WriteError::Sealed("the log was not begun behind a snapshot"))
+            }
+            Write::Trim(before) => {
+                if let Err(why) = self.log.advance_start(*before).await {
+                    tracing::warn!(%why, "what a snapshot covers stays in the metadata log");
+                }
+                Ok(())
+            }
+            // Opening the log has synced what it accepted.
+            Write::Resync => Ok(()),
+        }
     }
 
-    /// Writes `records` as one batch, and returns where the log ends then. Not durable yet: see [`Journal::sync`].
+    /// Writes a snapshot durably, in the place of the one before.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn append(&mut self, records: &[Record], now_ms: i64) -> Result<Offset, WriteError> {
-        let before = self.log.end();
-        let batch = batch::encode(records, now_ms);
-        match self.log.append_leader(&[batch], self.epoch, now_ms).as_slice() {
-            [Ok(appended)] => {
-                assert_eq!(appended.base, before, "nobody else appends to the metadata log");
-                assert!(!appended.duplicate, "metadata has no producer that could repeat itself");
-                Ok(appended.last.next())
-            }
-            [Err(AppendError::DiskFull)] => {
-                mark!("metadata refused because the disk is full");
-                assert_eq!(self.log.end(), before, "a refused append leaves the log as it was");
-                Err(WriteError::Full)
-            }
-            [Err(AppendError::Sealed | AppendError::Io(_))] => Err(WriteError::Sealed("a write failed")),
-            other => panic!("one metadata batch, unfenced, as leader, cannot end with {other:?}"),
-        }
+    pub async fn write_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), WriteError> {
+        let id = postcard::to_allocvec(&snapshot.id).expect("a vector takes everything");
+        let length = u32::try_from(id.len()).expect("voters are few").to_be_bytes();
+        let parts = [Bytes::copy_from_slice(&length), Bytes::from(id), snapshot.bytes.clone()];
+        let written = whole_file::replace(&self.disk, Path::new(SNAPSHOT), SNAPSHOT_KIND, &parts).await;
+        written.map_err(|why| failed(&why, "a snapshot was not written"))
     }
 
     /// Makes everything that was appended durable.
@@ -228,9 +337,150 @@ impl<D: Disk> Journal<D> {
     pub async fn close(self) -> Result<(), dejaq_storage::CloseError> {
         self.log.close().await
     }
+
+    async fn write_vote(&mut self, hard: HardState) -> Result<(), WriteError> {
+        let vote = Vote { directory: self.directory, epoch: hard.epoch, voted: hard.voted };
+        let bytes = postcard::to_allocvec(&vote).expect("a vector takes everything").into();
+        let written = whole_file::replace(&self.disk, Path::new(VOTE), VOTE_KIND, &[bytes]).await;
+        written.map_err(|why| failed(&why, "the vote was not written"))
+    }
+
+    fn append(&mut self, entry: &Batch, now_ms: i64) -> Result<(), WriteError> {
+        if entry.base < self.log.end() {
+            mark!("an entry of the metadata is in the log already when it is tried again");
+            return Ok(()); // the disk was full behind it
+        }
+        let batch = entry::encode(entry);
+        match self.log.append_leader(&[batch], entry.epoch, now_ms).as_slice() {
+            [Ok(appended)] => {
+                assert_eq!((appended.base, appended.last.next()), (entry.base, entry.end), "another place");
+                assert!(!appended.duplicate, "metadata has no producer that could repeat itself");
+                Ok(())
+            }
+            [Err(AppendError::DiskFull)] => {
+                mark!("metadata waits because the disk is full");
+                Err(WriteError::Full)
+            }
+            [Err(AppendError::Sealed | AppendError::Io(_))] => Err(WriteError::Sealed("a write failed")),
+            other => panic!("one entry at the end of the metadata log cannot end with {other:?}"),
+        }
+    }
+
+    async fn truncate(&mut self, to: Offset) -> Result<(), WriteError> {
+        match self.log.truncate_to(to).await {
+            Ok(end) => {
+                assert_eq!(end, to, "the quorum cuts between entries");
+                Ok(())
+            }
+            Err(dejaq_storage::TruncateError::Full) => Err(WriteError::Full),
+            Err(_) => Err(WriteError::Sealed("the log was not cut")),
+        }
+    }
+
+    /// Lets the log begin, empty, at the end of a snapshot that is durable.
+    async fn reset_log(&mut self, position: Position, now_ms: i64) -> Result<(), JournalError> {
+        let intent = postcard::to_allocvec(&position).expect("a vector takes everything").into();
+        whole_file::replace(&self.disk, Path::new(INSTALL), INSTALL_KIND, &[intent]).await?;
+        self.log = begin_anew(&self.disk, position, now_ms).await?;
+        Ok(())
+    }
 }
 
-/// Metadata is never deleted and its segments are small.
+fn failed(why: &io::Error, what: &'static str) -> WriteError {
+    if why.kind() == io::ErrorKind::StorageFull {
+        return WriteError::Full;
+    }
+    tracing::error!(%why, what, "the disk fails under the metadata");
+    WriteError::Sealed(what)
+}
+
+/// The intent is durable, and so is the snapshot: the old log goes, the new one comes, then the intent goes.
+async fn begin_anew<D: Disk>(disk: &D, position: Position, now_ms: i64) -> Result<Log<D>, JournalError> {
+    let path = log_path::<D>();
+    if disk.exists(&path) {
+        disk.remove_dir_all(&path).await?;
+        disk.sync_dir(path.parent().unwrap_or(Path::new(""))).await?;
+    }
+    let options = options(false, true, now_ms);
+    let made = Log::create_at(disk.clone(), path, identity(), config(), options, position.end).await?;
+    let (log, _) = made;
+    assert_eq!((log.start(), log.end()), (position.end, position.end), "a log that begins behind a snapshot");
+    disk.remove(Path::new(INSTALL)).await?;
+    disk.sync_dir(Path::new(QUORUM)).await?;
+    Ok(log)
+}
+
+async fn finish_install<D: Disk>(
+    disk: &D,
+    snapshot: Option<&Snapshot>,
+    now_ms: i64,
+) -> Result<(), JournalError> {
+    let path = Path::new(INSTALL);
+    let intent = match whole_file::read(disk, path, INSTALL_KIND).await {
+        Err(WholeFileError::Missing) => return Ok(()),
+        other => other.map_err(|why| damage(disk, path, why.to_string()))?,
+    };
+    let position: Position =
+        postcard::from_bytes(&intent).map_err(|why| damage(disk, path, why.to_string()))?;
+    if snapshot.is_none_or(|snapshot| snapshot.id.position != position) {
+        return Err(damage(disk, path, format!("it names a snapshot at {position:?}, which is not there")));
+    }
+    mark!("a log is begun behind its snapshot after a crash");
+    drop(begin_anew(disk, position, now_ms).await?);
+    Ok(())
+}
+
+async fn read_vote<D: Disk>(disk: &D, directory: [u8; 16]) -> Result<Option<HardState>, JournalError> {
+    let path = Path::new(VOTE);
+    let bytes = match whole_file::read(disk, path, VOTE_KIND).await {
+        Err(WholeFileError::Missing) => return Ok(None),
+        Err(_) if mutant!(40) => return Ok(None),
+        other => other.map_err(|why| damage(disk, path, why.to_string()))?,
+    };
+    let vote: Vote = postcard::from_bytes(&bytes).map_err(|why| damage(disk, path, why.to_string()))?;
+    if vote.directory != directory {
+        return Err(damage(disk, path, "it is of another data directory".to_owned()));
+    }
+    Ok(Some(HardState { epoch: vote.epoch, voted: vote.voted }))
+}
+
+async fn read_snapshot<D: Disk>(disk: &D) -> Result<Option<(Arc<Snapshot>, Image)>, JournalError> {
+    let path = Path::new(SNAPSHOT);
+    let mut bytes = match whole_file::read(disk, path, SNAPSHOT_KIND).await {
+        Err(WholeFileError::Missing) => return Ok(None),
+        Err(_) if mutant!(40) => return Ok(None),
+        other => other.map_err(|why| damage(disk, path, why.to_string()))?,
+    };
+    let bad = |why: String| damage(disk, path, why);
+    let length = bytes.first_chunk().map(|length| u32::from_be_bytes(*length) as usize);
+    let length = length.filter(|length| *length <= bytes.len() - 4);
+    let length = length.ok_or_else(|| bad("it is cut".to_owned()))?;
+    let _ = bytes.split_to(4);
+    let id: SnapshotId = postcard::from_bytes(&bytes.split_to(length)).map_err(|why| bad(why.to_string()))?;
+    let image = snapshot::decode(&bytes).map_err(|why| bad(why.to_string()))?;
+    if id.bytes != bytes.len() as u64 || image.end() != id.position.end {
+        return Err(bad("it is not what its name says".to_owned()));
+    }
+    Ok(Some((Arc::new(Snapshot { id, bytes }), image)))
+}
+
+fn damage<D: Disk>(disk: &D, path: &Path, why: String) -> JournalError {
+    JournalError::Damage { path: disk.display(path), why }
+}
+
+fn log_path<D: Disk>() -> PathBuf {
+    DataDir::<D>::partition_path(TopicId::METADATA, PartitionId(0))
+}
+
+fn identity() -> LogIdentity {
+    LogIdentity { topic: TOPIC.into(), topic_id: TopicId::METADATA, partition: PartitionId(0) }
+}
+
+fn options(clean: bool, same_boot: bool, now_ms: i64) -> OpenOptions {
+    OpenOptions { clean, same_boot, now_ms, space: Default::default(), verify_all: true }
+}
+
+/// What snapshots cover is cut off the front of the log; nothing else ends it.
 fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 64 << 20,
@@ -241,18 +491,15 @@ fn config() -> LogConfig {
     }
 }
 
-fn check_report(report: &RecoveryReport, partitions: usize) -> Result<(), JournalError> {
+fn check_report(report: &RecoveryReport, partitions: usize, snapshot: bool) -> Result<(), JournalError> {
     if mutant!(40) {
         return Ok(());
     }
     if let Some(range) = report.damaged.first() {
         return Err(JournalError::Damaged { from: range.from, to: range.to });
     }
-    if report.start != Offset::ZERO {
-        return Err(JournalError::Beheaded { start: report.start });
-    }
     // A partition is made only after the metadata that names it was durable.
-    if report.end == Offset::ZERO && partitions > 0 {
+    if report.end == Offset::ZERO && partitions > 0 && !snapshot {
         return Err(JournalError::Lost { partitions });
     }
     if report.cut.is_some() {
@@ -261,29 +508,37 @@ fn check_report(report: &RecoveryReport, partitions: usize) -> Result<(), Journa
     Ok(())
 }
 
-async fn read_back<D: Disk>(log: &Log<D>) -> Result<Image, JournalError> {
-    let reader = log.reader();
-    let end = log.end();
-    let mut image = Image::default();
-    while image.end() < end {
-        let at = image.end();
+async fn read_entries<D: Disk>(log: &Log<D>) -> Result<Vec<Batch>, JournalError> {
+    let (reader, end) = (log.reader(), log.end());
+    let mut at = log.start();
+    let mut entries: Vec<Batch> = Vec::new();
+    while at < end {
         let ask = ReadAsk { offset: at, max_bytes: READ_BYTES, at_least_one: true, end_bound: end };
         let read = match reader.read(ask).await {
             Ok(read) => read,
-            Err(_) if mutant!(40) => return Ok(Image::default()),
             Err(ReadError::Damaged { from, to }) => return Err(JournalError::Damaged { from, to }),
             Err(why) => return Err(JournalError::Read { at, why }),
         };
-        let records = match batch::decode(read.batches) {
-            Ok(records) => records,
-            Err(_) if mutant!(40) => return Ok(Image::default()),
-            Err(why) => return Err(JournalError::Record { at, why }),
-        };
         assert!(read.next > at, "the log ends at {end:?} but gives nothing at {at:?}");
-        for record in &records {
-            image.apply(record).map_err(|why| JournalError::Replay { before: read.next, why })?;
-        }
-        image = image.after(&[], read.next).expect("no record is left to apply");
+        entries.extend(entry::decode(read.batches).map_err(|why| JournalError::Entry { at, why })?);
+        at = read.next;
     }
-    Ok(image)
+    Ok(entries)
+}
+
+/// Whether every record in the log reads and applies: said at the start, where a person looks.
+fn try_out(image: &Image, batches: &[Batch]) -> Result<(), JournalError> {
+    let mut image = image.clone();
+    for batch in batches {
+        let Content::Records(bytes) = &batch.content else { continue };
+        let records = match batch::decode(bytes.clone()) {
+            Ok(records) => records,
+            Err(_) if mutant!(40) => return Ok(()),
+            Err(why) => return Err(JournalError::Record { at: batch.base, why }),
+        };
+        for record in &records {
+            image.apply(record).map_err(|why| JournalError::Replay { before: batch.end, why })?;
+        }
+    }
+    Ok(())
 }

@@ -29,6 +29,8 @@ struct Session {
     metadata_end: Offset,
     /// It may be unfenced once `metadata_end` is here: its own registration is before it.
     must_reach: Offset,
+    /// Nobody listens where its process listened: it counts as silent until it is heard again.
+    suspected: bool,
     /// It wants to stop.
     leaving: bool,
     /// When this controller first saw it fenced.
@@ -97,6 +99,7 @@ impl Liveness {
             heard: now,
             metadata_end: Offset::ZERO,
             must_reach,
+            suspected: false,
             leaving: false,
             fenced_since,
             stopping_at: None,
@@ -110,7 +113,18 @@ impl Liveness {
             return;
         };
         session.heard = session.heard.max(now);
+        session.suspected = false;
         session.metadata_end = session.metadata_end.max(metadata_end);
+    }
+
+    /// The processes of these brokers are gone, as far as can be seen. Too early a word is healed by a heartbeat: a fenced
+    /// broker that lives is let in again, and what it did under its old leader epochs is refused meanwhile.
+    pub fn suspect(&mut self, brokers: &BTreeSet<BrokerId>) {
+        for broker in brokers {
+            if let Some(session) = self.sessions.get_mut(broker) {
+                session.suspected = true;
+            }
+        }
     }
 
     /// A broker says whether it wants to stop.
@@ -162,7 +176,8 @@ impl Liveness {
     /// Whether a broker was heard within the timeout.
     #[must_use]
     pub fn is_heard(&self, now: Mono, broker: BrokerId, session_timeout: Duration) -> bool {
-        self.sessions.get(&broker).is_some_and(|session| now.since(session.heard) < session_timeout)
+        let heard = |session: &Session| !session.suspected && now.since(session.heard) < session_timeout;
+        self.sessions.get(&broker).is_some_and(heard)
     }
 
     /// Whether a broker has followed the metadata as far as its own registration.
@@ -238,6 +253,16 @@ mod tests {
         assert!(silent(&liveness, at(8999), &image).is_empty());
         assert_eq!(silent(&liveness, at(9000), &image), [3]);
         assert_eq!(silent(&liveness, at(17_000), &image), [2, 3]);
+    }
+
+    #[test]
+    fn whose_process_is_gone_is_silent_at_once_and_until_it_is_heard() {
+        let image = Desk::with_brokers(3).image;
+        let mut liveness = Liveness::take_over(at(0), &image);
+        liveness.suspect(&BTreeSet::from([BrokerId(3), BrokerId(7)]));
+        assert_eq!(silent(&liveness, at(1), &image), [3]);
+        liveness.heard(at(2), BrokerId(3), BrokerEpoch(3), image.end());
+        assert!(silent(&liveness, at(3), &image).is_empty());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! Owns: [`Loads`], how much each broker holds, and the rule.
 //! Promises: replicas of a partition are on different brokers, and on different racks as long as there are enough;
-//! from an even start, and without racks, replicas and leaders stay even to within one.
+//! from an even start, and without racks, replicas and leaders stay even to within one; a broker that is away gets a
+//! replica only where there are too few others, as in Kafka, and leads nothing.
 //! Leaves out: moving what is placed already.
 //! Called by `decide::create_topics` and `decide::create_partitions`.
 //!
@@ -22,6 +23,8 @@ use crate::metadata::Image;
 struct Load {
     broker: BrokerId,
     rack: Option<String>,
+    /// Fenced, or about to stop.
+    away: bool,
     replicas: usize,
     leaders: usize,
 }
@@ -43,7 +46,7 @@ pub struct TooFewBrokers {
 }
 
 impl Loads {
-    /// What the brokers of this image hold, or will hold, that may get more: live, and not to be emptied.
+    /// What the brokers of this image hold, or will hold, that may get more: those that are not to be emptied.
     #[must_use]
     pub fn of(image: &Image) -> Loads {
         let mut held: BTreeMap<BrokerId, (usize, usize)> = BTreeMap::new();
@@ -53,10 +56,10 @@ impl Loads {
             }
             held.entry(partition.replicas[0]).or_default().1 += 1;
         }
-        let usable = image.brokers().filter(|broker| broker.is_live() && !broker.draining);
+        let usable = image.brokers().filter(|broker| !broker.draining);
         let loads = usable.map(|broker| {
             let (replicas, leaders) = held.get(&broker.id).copied().unwrap_or_default();
-            Load { broker: broker.id, rack: broker.rack.clone(), replicas, leaders }
+            Load { broker: broker.id, rack: broker.rack.clone(), away: !broker.is_live(), replicas, leaders }
         });
         Loads(loads.collect())
     }
@@ -67,6 +70,9 @@ impl Loads {
     /// [`TooFewBrokers`].
     pub fn place(&mut self, replicas: usize) -> Result<Vec<BrokerId>, TooFewBrokers> {
         let brokers = self.0.len();
+        if self.0.iter().all(|load| load.away) {
+            return Err(TooFewBrokers { replicas, brokers: 0 });
+        }
         if replicas > brokers {
             return Err(TooFewBrokers { replicas, brokers });
         }
@@ -80,14 +86,14 @@ impl Loads {
                 // The first of equals has the fewest leaders, so as to lead; those that only follow have the most, so
                 // that who must still lead stays free for the next partitions.
                 let leaders = if chosen.is_empty() { load.leaders } else { usize::MAX - load.leaders };
-                (same_rack, load.replicas, leaders, load.broker)
+                (load.away, same_rack, load.replicas, leaders, load.broker)
             });
             chosen.push(best.expect("there are more brokers than were chosen"));
         }
         // Among equals the one with more replicas leads: it is further from being chosen again.
         let leader = (0..replicas).min_by_key(|slot| {
             let load = &self.0[chosen[*slot]];
-            (load.leaders, Reverse(load.replicas), load.broker)
+            (load.away, load.leaders, Reverse(load.replicas), load.broker)
         });
         chosen.swap(0, leader.expect("at least one replica was chosen"));
         self.0[chosen[0]].leaders += 1;
@@ -105,7 +111,7 @@ mod tests {
 
     fn loads(brokers: i32, racks: i32) -> Loads {
         let rack = |id: i32| (racks > 0).then(|| format!("r{}", id % racks));
-        let load = |id| Load { broker: BrokerId(id), rack: rack(id), replicas: 0, leaders: 0 };
+        let load = |id| Load { broker: BrokerId(id), rack: rack(id), away: false, replicas: 0, leaders: 0 };
         Loads((1..=brokers).map(load).collect())
     }
 

@@ -23,7 +23,7 @@ use dejaq_wire::peer::Ask;
 
 use super::calls::{Answered, ControlCall};
 use super::draft::Refusal;
-use super::driver::{Controller, Unavailable};
+use super::handle::{Controller, Unavailable};
 use crate::peer::{AskError, ClusterId, Identity, PeerLimits, Peers};
 use crate::runtime::{Mono, Runtime};
 
@@ -96,6 +96,10 @@ impl<R: Runtime> Reach<R> {
                 Attempt::Over(answered) => return answered,
                 Attempt::Again(why) => why,
             };
+            if let Some(why) = self.controller.stopped() {
+                let why = format!("the controller of this node has stopped: {why}");
+                return Answered::refused(Refusal::new(ErrorCode::NOT_CONTROLLER, why));
+            }
             let now = self.runtime.now();
             if now >= deadline {
                 let why = format!("the active controller was not reached within the timeout: {why}");
@@ -179,7 +183,8 @@ mod tests {
 
     /// A node that answers for its controller to others.
     async fn serving(runtime: &TokioRuntime, node: i32, controller: Controller) -> PeerServer<TokioRuntime> {
-        let room = ControlRoom::new(runtime.clone(), controller);
+        let peers = Peers::new(runtime.clone(), identity(node), PeerLimits::default());
+        let room = ControlRoom::new(runtime.clone(), controller, peers);
         let routes = Routes { control: Some(Arc::new(room)), ..Routes::default() };
         let bound = PeerBound::bind(runtime, "127.0.0.1:0").await.expect("a free port");
         bound.serve(identity(node), PeerLimits::default(), routes)

@@ -14,6 +14,7 @@ use super::calls::{Answered, ControlCall};
 use super::decide::alter_configs::AlterConfigs;
 use super::decide::alter_partition::AlterPartition;
 use super::decide::broker_heartbeat::BrokerHeartbeat;
+use super::decide::create_internal::CreateInternal;
 use super::decide::create_partitions::CreatePartitions;
 use super::decide::create_topics::CreateTopics;
 use super::decide::delete_topics::DeleteTopics;
@@ -22,8 +23,9 @@ use super::decide::members::UnregisterBroker;
 use super::decide::producer_ids::AllocateProducerIds;
 use super::decide::reassign::Reassign;
 use super::decide::register_broker::RegisterBroker;
-use super::driver::Controller;
-use crate::peer::{Answering, PeerService, PeerSession, answer, read};
+use super::handle::Controller;
+use super::probe;
+use crate::peer::{Answering, PeerService, PeerSession, Peers, answer, read};
 use crate::runtime::Runtime;
 
 /// How long a call may wait for the controller: a broker asks again well within its session.
@@ -32,16 +34,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const ERRAND_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The controller of this node, for other nodes.
-#[derive(Debug)]
 pub struct ControlRoom<R: Runtime> {
     runtime: R,
     controller: Controller,
+    peers: Peers<R>,
 }
 
 impl<R: Runtime> ControlRoom<R> {
     /// Answers with this controller.
-    pub fn new(runtime: R, controller: Controller) -> ControlRoom<R> {
-        ControlRoom { runtime, controller }
+    pub fn new(runtime: R, controller: Controller, peers: Peers<R>) -> ControlRoom<R> {
+        ControlRoom { runtime, controller, peers }
     }
 
     fn submit<Q: ControlCall>(&self, parts: Parts) -> Answering {
@@ -65,6 +67,7 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
             BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat>(parts),
             AlterPartition::TAG => self.submit::<AlterPartition>(parts),
             AllocateProducerIds::TAG => self.submit::<AllocateProducerIds>(parts),
+            CreateInternal::TAG => self.submit::<CreateInternal>(parts),
             CreateTopics::TAG => self.submit::<CreateTopics>(parts),
             DeleteTopics::TAG => self.submit::<DeleteTopics>(parts),
             CreatePartitions::TAG => self.submit::<CreatePartitions>(parts),
@@ -73,6 +76,12 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
             Reassign::TAG => self.submit::<Reassign>(parts),
             UnregisterBroker::TAG => self.submit::<UnregisterBroker>(parts),
             _ => Answering::Now(Err(PeerRefusal::Unknown)),
+        }
+    }
+
+    fn ended(&self, session: &PeerSession) {
+        if self.controller.leader() == Some(self.peers.me()) {
+            probe::start(&self.runtime, &self.peers, self.controller.inbox(), session.node);
         }
     }
 }

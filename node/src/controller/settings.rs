@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dejaq_wire::ids::BrokerId;
 
+use crate::metadata::Image;
 use crate::metadata::topic_config::Overrides;
 
 /// The settings that decisions depend on. The same on every node of a cluster, but for `node`.
@@ -13,8 +14,10 @@ pub struct Settings {
     pub node: BrokerId,
     /// Partitions of a topic that does not say how many; at least 1.
     pub default_partitions: i32,
-    /// Replicas of a topic that does not say how many; at least 1.
-    pub default_replication_factor: i16,
+    /// Replicas of a topic that does not say how many; `None` is three, or as many as there are brokers.
+    pub default_replication_factor: Option<i16>,
+    /// Nodes that the cluster begins with: brokers that have not registered yet count, too.
+    pub first_nodes: usize,
     /// Most partitions of all topics together.
     pub max_partitions: usize,
     /// Topic configs by their Kafka names that topics get unless they say otherwise; checked at start.
@@ -50,12 +53,23 @@ impl Default for Healing {
     }
 }
 
+impl Settings {
+    /// Replicas of a topic that does not say how many. A broker that is down counts: a topic should not stay with fewer
+    /// replicas for ever because it was made at the wrong moment.
+    #[must_use]
+    pub fn replication_factor(&self, image: &Image) -> i16 {
+        let brokers = image.brokers().count().max(self.first_nodes).min(3);
+        self.default_replication_factor.unwrap_or(i16::try_from(brokers).expect("three at most"))
+    }
+}
+
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             node: BrokerId(1),
             default_partitions: 1,
-            default_replication_factor: 1,
+            default_replication_factor: Some(1),
+            first_nodes: 1,
             max_partitions: 100_000,
             topic_defaults: Overrides::new(),
             healing: Healing::default(),

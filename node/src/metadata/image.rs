@@ -150,6 +150,7 @@ pub struct Loss {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     pub(super) end: Offset,
+    pub(super) cluster_id: Option<Arc<str>>,
     pub(super) topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
     pub(super) names: Arc<BTreeMap<Arc<str>, TopicId>>,
     /// Names with a `.` or `_` by their collision key; two names never share one.
@@ -169,6 +170,7 @@ impl Default for Image {
     fn default() -> Image {
         Image {
             end: Offset::ZERO,
+            cluster_id: None,
             topics: Arc::default(),
             names: Arc::default(),
             collisions: Arc::default(),
@@ -189,6 +191,12 @@ impl Image {
     #[must_use]
     pub fn end(&self) -> Offset {
         self.end
+    }
+
+    /// The cluster's id, once its first active controller has given it one.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
     }
 
     /// Every topic, by id.

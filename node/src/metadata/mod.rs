@@ -2,7 +2,7 @@
 //!
 //! The tour, in the order in which a change travels: `controller` decides [`record`]s and makes them durable;
 //! [`replay`] applies them to an [`image`]; [`published`] hands the new image to everyone; [`delta`] tells what
-//! changed between two images. [`config_table`] and [`topic_config`] say what a topic config is and means.
+//! changed between two images; [`snapshot`] is an image as bytes. [`config_table`] and [`topic_config`] say what a topic config is and means.
 //!
 //! Everything here is pure but for `published`, which is a lock and a notice.
 
@@ -13,6 +13,7 @@ pub mod published;
 pub mod record;
 mod record_v1;
 pub mod replay;
+pub mod snapshot;
 pub mod topic_config;
 
 pub use delta::Delta;

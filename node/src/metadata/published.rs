@@ -80,6 +80,12 @@ impl Published {
         self.0.applied.notify_waiters();
     }
 
+    /// Everything before this metadata offset is in effect on this broker.
+    #[must_use]
+    pub fn applied_end(&self) -> Offset {
+        self.0.now.read().unwrap_or_else(PoisonError::into_inner).applied
+    }
+
     /// Waits until everything before `end` is in effect on this broker. Has no deadline of its own. Cancel safe.
     pub async fn wait_applied(&self, end: Offset) {
         loop {

@@ -267,6 +267,13 @@ pub struct UncleanElected {
     pub reason: UncleanReason,
 }
 
+/// The cluster got its id: the first record of its first active controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterNamed {
+    /// The id.
+    pub id: String,
+}
+
 /// A feature of the cluster is now at this level.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureLevelSet {
@@ -385,6 +392,7 @@ records! {
     12 DrainChanged: "A broker is to be emptied, or is not any more.",
     13 RebalanceChanged: "Replicas begin to flow to where fewer are, or have come to rest.",
     14 UncleanElected: "A leader was elected that may lack what was committed.",
+    15 ClusterNamed: "The cluster got its id.",
 }
 
 fn written<T: Serialize>(tag: u8, version: u8, body: &T) -> Vec<u8> {
@@ -502,6 +510,7 @@ pub(crate) mod tests {
             RebalanceChanged { active: true }.into(),
             unclean(UncleanReason::LastKnown).into(),
             unclean(UncleanReason::OutOfSync).into(),
+            ClusterNamed { id: "c".into() }.into(),
         ]
     }
 
@@ -524,6 +533,7 @@ pub(crate) mod tests {
         0d0101
         0e01010101010101010101010101010101010a060e00
         0e01010101010101010101010101010101010a060e01
+        0f010163
         ");
     }
 

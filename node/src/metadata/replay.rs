@@ -15,7 +15,7 @@ use dejaq_wire::topic_name::collision_key;
 
 use super::image::{Broker, Image, Loss, Partition, Topic, may_collide};
 use super::record::{
-    BrokerRegistered, BrokerStateChanged, BrokerUnregistered, ConfigChanged, FeatureLevelSet,
+    BrokerRegistered, BrokerStateChanged, BrokerUnregistered, ClusterNamed, ConfigChanged, FeatureLevelSet,
     LeadershipsRestarted, PartitionChanged, PartitionState, PartitionsAdded, ProducerIdsAllocated, Record,
     Resource, TopicCreated, TopicDeleted, UncleanElected,
 };
@@ -73,6 +73,14 @@ pub enum Inapplicable {
         /// What it would be.
         new: i64,
     },
+    /// The cluster has another id.
+    #[error("the cluster is {old}, and is named {new}")]
+    Renamed {
+        /// Its id.
+        old: String,
+        /// What it would be.
+        new: String,
+    },
     /// Names a life of a broker that is not its current one.
     #[error("{broker:?} with epoch {epoch} is not the registered life of that broker")]
     NoBroker {
@@ -128,6 +136,7 @@ impl Image {
                 Ok(())
             }
             Record::UncleanElected(elected) => self.unclean_elected(elected),
+            Record::ClusterNamed(named) => self.cluster_named(named),
         }
     }
 
@@ -307,6 +316,19 @@ impl Image {
         let loss = Loss { leader, leader_epoch, reason };
         Arc::make_mut(&mut self.losses).insert((topic_id, partition), loss);
         Ok(())
+    }
+
+    fn cluster_named(&mut self, named: &ClusterNamed) -> Result<(), Inapplicable> {
+        match &self.cluster_id {
+            Some(old) if **old != named.id => {
+                let (old, new) = (old.to_string(), named.id.clone());
+                Err(Inapplicable::Renamed { old, new })
+            }
+            Some(_) | None => {
+                self.cluster_id = Some(named.id.as_str().into());
+                Ok(())
+            }
+        }
     }
 
     fn feature_level_set(&mut self, set: &FeatureLevelSet) {

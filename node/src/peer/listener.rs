@@ -16,7 +16,7 @@ use dejaq_wire::ids::BrokerId;
 use tokio::sync::{Notify, Semaphore};
 use tracing::{debug, info, warn};
 
-use super::greeting::{Identity, welcome};
+use super::greeting::{GreetingError, Identity, welcome};
 use super::served::Served;
 use super::service::{PeerSession, Routes};
 use super::{PeerLimits, outbox};
@@ -236,6 +236,8 @@ async fn serve<R: Runtime>(running: Running<R>, accepted: AcceptedOf<R>, connect
     shared.greeting.fetch_sub(1, Ordering::AcqRel);
     let met = match greeted {
         Some(Ok(met)) => met,
+        // Whoever only looks whether somebody listens says nothing.
+        Some(Err(error @ GreetingError::Recv(_))) => return debug!(peer, %error, "a peer did not greet"),
         Some(Err(error)) => return warn!(peer, %error, "a peer was not taken"),
         None => return debug!(peer, "a peer did not greet in time"),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dejaq_storage::VerifiedBatch;
 use dejaq_storage::model_disk::{CrashMode, Fault, Op, Plan};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, Offset, TopicId};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, TopicId};
 use tokio::sync::oneshot;
 
 use super::leader::{Required, Resigned};
@@ -19,7 +19,7 @@ use crate::runtime::Runtime;
 fn write(values: &[&str]) -> (Write, oneshot::Receiver<Outcome>) {
     let batch = VerifiedBatch::verify(batch(1_800_000_000_000, values)).expect("we built it");
     let (outcome, receiver) = oneshot::channel();
-    (Write { batch, required: Required::All, outcome }, receiver)
+    (Write { batch, required: Required::All, only_in: LeaderEpoch::NONE, outcome }, receiver)
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! Made by `api::produce`; answered by `partition`.
 
 use dejaq_storage::{AppendError, VerifiedBatch};
-use dejaq_wire::ids::Offset;
+use dejaq_wire::ids::{LeaderEpoch, Offset};
 use tokio::sync::oneshot;
 
 use super::leader::{Refused, Required, Resigned};
@@ -17,6 +17,9 @@ pub struct Write {
     pub batch: VerifiedBatch,
     /// When its producer takes it for written.
     pub required: Required,
+    /// The one leader epoch in which it may be appended; [`LeaderEpoch::NONE`] for any. A coordinator writes by what
+    /// it knows of its epoch, and must not write into another.
+    pub only_in: LeaderEpoch,
     /// Where the outcome goes; a dropped receiver means that nobody waits.
     pub outcome: oneshot::Sender<Outcome>,
 }

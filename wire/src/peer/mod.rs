@@ -17,7 +17,6 @@
 
 pub mod call;
 pub mod raft;
-pub mod replica;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -111,7 +111,7 @@ fn new_partitions(
     let Some(given) = &request.assignments else {
         let mut loads = Loads::of(draft.image());
         let place = |_| {
-            loads.place(replicas).map(PartitionState::born).map_err(|few| {
+            loads.place(replicas).map(|chosen| born(draft.image(), chosen)).map_err(|few| {
                 let why = format!("Unable to replicate the partition {replicas} time(s): {few}");
                 Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, why)
             })

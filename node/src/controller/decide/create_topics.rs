@@ -168,7 +168,7 @@ fn partitions(
         return assigned(topic, draft);
     }
     let replicas = match topic.replication_factor {
-        -1 => context.settings.default_replication_factor,
+        -1 => context.settings.replication_factor(draft.image()),
         count => count,
     };
     let Some(replicas) = usize::try_from(replicas).ok().filter(|count| *count > 0) else {
@@ -184,7 +184,7 @@ fn partitions(
         return Err(Refusal::new(ErrorCode::INVALID_PARTITIONS, why));
     }
     let place = |_| {
-        loads.place(replicas).map(PartitionState::born).map_err(|few| {
+        loads.place(replicas).map(|chosen| born(draft.image(), chosen)).map_err(|few| {
             let why = format!("Unable to replicate the partition {replicas} time(s): {few}");
             Refusal::new(ErrorCode::INVALID_REPLICATION_FACTOR, why)
         })
@@ -219,7 +219,7 @@ fn assigned(topic: &CreatableTopic, draft: &Draft) -> Result<Vec<PartitionState>
     Ok(by_index.into_values().map(|replicas| born(draft.image(), replicas.to_vec())).collect())
 }
 
-fn fresh_id(draft: &Draft, context: &mut Context<'_>) -> TopicId {
+pub(super) fn fresh_id(draft: &Draft, context: &mut Context<'_>) -> TopicId {
     /// Each draw fails with a chance of 1 in 64 (an id that begins with `-`), if the randomness is any good.
     const DRAWS: usize = 1000;
     for _ in 0..DRAWS {

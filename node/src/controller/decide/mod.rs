@@ -1,7 +1,7 @@
 //! Every change of the metadata that somebody may ask for: one file each, all pure.
 //!
-//! The tour: topics come ([`create_topics`]), grow ([`create_partitions`]) and go ([`delete_topics`]); configs are
-//! set and removed ([`alter_configs`]); producers get ids ([`producer_ids`]); brokers begin a new life
+//! The tour: topics come ([`create_topics`], [`create_internal`]), grow ([`create_partitions`]) and go
+//! ([`delete_topics`]); configs are set and removed ([`alter_configs`]); producers get ids ([`producer_ids`]); brokers begin a new life
 //! ([`register_broker`]), say that they live ([`broker_heartbeat`]) and go for good ([`members`]); leaders change
 //! their in-sync sets ([`alter_partition`]); leaderships ([`elect_leaders`]) and replicas ([`reassign`]) move; time
 //! passes ([`tick`]). [`replicas`] is what creating and growing share.
@@ -9,6 +9,7 @@
 pub mod alter_configs;
 pub mod alter_partition;
 pub mod broker_heartbeat;
+pub mod create_internal;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;

@@ -167,7 +167,7 @@ fn a_topic_begins_with_every_replica_in_sync_and_the_first_leading() {
 fn minus_one_takes_the_brokers_defaults() {
     let mut desk = Desk::with_brokers(3);
     desk.settings.default_partitions = 4;
-    desk.settings.default_replication_factor = 3;
+    desk.settings.default_replication_factor = Some(3);
     let created = desk.create(topic("a", -1, -1)).expect("valid");
     assert_eq!((created.partitions, created.replicas), (4, 3));
 }

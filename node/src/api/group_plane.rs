@@ -1,0 +1,93 @@
+//! What the APIs of groups share: the way to a group's coordinator, how long an answer may take, and topics by id.
+//!
+//! Owns: [`GroupPlane`]. Promises: every wait ends; a group that another node coordinates is answered with the code
+//! that makes clients look for it. Leaves out: what each API answers (one file each), what a group decides
+//! (`coordinator::group`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{PartitionId, TopicId};
+
+use crate::coordinator::Shards;
+use crate::coordinator::group::{Ask, Reply};
+use crate::metadata::{Image, Published, Topic};
+use crate::runtime::Runtime;
+
+/// How long a coordinator may take for anything that waits for nobody but the disk and the replicas. Kafka's
+/// `offsets.commit.timeout.ms` and a bit: a client that is told to try again does so at once.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a member may wait for the others, whatever they ask for; it is told to come again then.
+const LONGEST_REBALANCE: Duration = Duration::from_secs(3600);
+
+/// Bits of the operations that Kafka has for a group: read, delete and describe.
+pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
+
+/// Groups as an API handler sees them. Cheap to clone.
+pub struct GroupPlane<R: Runtime> {
+    /// For deadlines.
+    pub runtime: R,
+    /// The coordinators of this node.
+    pub shards: Arc<Shards<R>>,
+    /// The metadata.
+    pub published: Published,
+}
+
+impl<R: Runtime> Clone for GroupPlane<R> {
+    fn clone(&self) -> GroupPlane<R> {
+        let (runtime, shards) = (self.runtime.clone(), self.shards.clone());
+        GroupPlane { runtime, shards, published: self.published.clone() }
+    }
+}
+
+impl<R: Runtime> GroupPlane<R> {
+    /// Asks the coordinator of a group.
+    ///
+    /// # Errors
+    /// The code to answer.
+    pub async fn ask(&self, group: &str, ask: Ask) -> Result<Reply, ErrorCode> {
+        self.shards.ask(group, ask, self.runtime.now().plus(PATIENCE)).await
+    }
+
+    /// Asks for what waits for other members.
+    ///
+    /// # Errors
+    /// The code to answer.
+    pub async fn ask_patiently(&self, group: &str, ask: Ask) -> Result<Reply, ErrorCode> {
+        self.shards.ask(group, ask, self.runtime.now().plus(LONGEST_REBALANCE)).await
+    }
+
+    /// Every group of this node.
+    ///
+    /// # Errors
+    /// The code to answer.
+    pub async fn list(&self) -> Result<Vec<dejaq_wire::kafka::list_groups::ListedGroup>, ErrorCode> {
+        self.shards.list(self.runtime.now().plus(PATIENCE)).await
+    }
+}
+
+/// The topic that a request of some version names: by id in the newest, by name before.
+///
+/// # Errors
+/// The code to answer for each of its partitions.
+pub fn named<'a>(
+    image: &'a Image,
+    by_id: bool,
+    name: &str,
+    id: TopicId,
+) -> Result<&'a Arc<Topic>, ErrorCode> {
+    if by_id {
+        image.topic(id).ok_or(ErrorCode::UNKNOWN_TOPIC_ID)
+    } else {
+        image.topic_named(name).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+    }
+}
+
+/// Whether the topic has this partition.
+///
+/// # Errors
+/// The code to answer.
+pub fn check_partition(topic: &Topic, partition: PartitionId) -> Result<(), ErrorCode> {
+    topic.partition(partition).map(|_| ()).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)
+}

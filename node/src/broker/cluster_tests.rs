@@ -1,0 +1,330 @@
+//! Three brokers in one process, on loopback, each on a disk in memory of which the power can be cut.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use dejaq_storage::file_disk::FileDisk;
+use dejaq_storage::model_disk::random::stream;
+use dejaq_storage::model_disk::{CrashMode, ModelDisk, Platter, Setup};
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{BrokerEpoch, Offset, PartitionId, ProducerId};
+use dejaq_wire::kafka::create_topics::CreatableTopic;
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::config::QuorumNode;
+use crate::controller::decide::create_topics::CreateTopics;
+use crate::controller::decide::producer_ids::AllocateProducerIds;
+use crate::runtime::Mono;
+use crate::runtime::net::{Listener, Net};
+use crate::runtime::tokio::TokioRuntime;
+use crate::runtime::tokio_net::{SocketOptions, TokioNet};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One life of a node: the real clock and network, a disk in memory, tasks that a kill drops.
+#[derive(Clone)]
+struct Node {
+    real: TokioRuntime,
+    disk: ModelDisk,
+    tasks: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl Runtime for Node {
+    type Disk = ModelDisk;
+    type Net = TokioNet;
+    fn now(&self) -> Mono {
+        self.real.now()
+    }
+    fn unix_ms(&self) -> i64 {
+        self.real.unix_ms()
+    }
+    async fn sleep_until(&self, at: Mono) {
+        self.real.sleep_until(at).await;
+    }
+    fn spawn(&self, _name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+    }
+    fn random_u64(&self) -> u64 {
+        self.real.random_u64()
+    }
+    fn disk(&self) -> &ModelDisk {
+        &self.disk
+    }
+    fn net(&self) -> &TokioNet {
+        self.real.net()
+    }
+}
+
+impl Node {
+    /// Every task ends where it is.
+    async fn end(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+}
+
+/// What outlives the lives of three nodes.
+struct Trio {
+    platters: Vec<Platter>,
+    configs: Vec<Config>,
+    lives: Vec<Option<(Node, Broker<Node>)>>,
+    clock: TokioRuntime,
+    dir: tempfile::TempDir,
+    cuts: u64,
+}
+
+async fn free_ports(clock: &TokioRuntime, count: usize) -> Vec<String> {
+    let mut bound = Vec::new();
+    for _ in 0..count {
+        bound.push(clock.net().listen("127.0.0.1:0").await.expect("a free port"));
+    }
+    bound.iter().map(Listener::local_address).collect()
+}
+
+impl Trio {
+    async fn new(snapshot_bytes: u64) -> Trio {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let real = FileDisk::open(dir.path()).expect("the directory is there");
+        let clock = TokioRuntime::new(real, SocketOptions::default());
+        let addresses = free_ports(&clock, 6).await;
+        let address = |at: usize| addresses[at].clone();
+        let quorum: Vec<QuorumNode> =
+            (0..3).map(|at| QuorumNode { id: at as u32 + 1, address: address(at) }).collect();
+        let config = |at: usize| Config {
+            node_id: at as u32 + 1,
+            listen: address(at + 3),
+            peer_listen: address(at),
+            quorum: quorum.clone(),
+            snapshot_bytes,
+            min_free_bytes: 0,
+            ..Config::default()
+        };
+        let mut trio = Trio {
+            clock,
+            platters: (0..3).map(|_| Platter::new(Setup::default())).collect(),
+            configs: (0..3).map(config).collect(),
+            lives: (0..3).map(|_| None).collect(),
+            dir,
+            cuts: 0,
+        };
+        trio.start(&[0, 1, 2]).await;
+        trio
+    }
+
+    async fn start(&mut self, which: &[usize]) {
+        let mut starting = JoinSet::new();
+        for at in which.iter().copied() {
+            let real = FileDisk::open(self.dir.path()).expect("the directory is there");
+            let node = Node {
+                real: TokioRuntime::new(real, SocketOptions::default()),
+                disk: self.platters[at].mount(),
+                tasks: Arc::default(),
+            };
+            let config = self.configs[at].clone();
+            starting.spawn(async move { (at, node.clone(), Broker::start(node, config).await) });
+        }
+        while let Some(started) = starting.join_next().await {
+            let (at, node, broker) = started.expect("no panic");
+            self.lives[at] = Some((node, broker.unwrap_or_else(|why| panic!("node {}: {why}", at + 1))));
+        }
+    }
+
+    /// `kill -9`: every task ends where it is, every connection breaks; the page cache stays.
+    async fn kill(&mut self, at: usize) {
+        let (node, broker) = self.lives[at].take().expect("it runs");
+        drop(broker);
+        node.end().await;
+        drop(node);
+        self.platters[at].kill();
+    }
+
+    async fn cut_power(&mut self, at: usize) {
+        self.kill(at).await;
+        self.cuts += 1;
+        self.platters[at].crash(&mut stream(self.cuts, "cut", at as u64), CrashMode::Lose);
+    }
+
+    fn broker(&self, at: usize) -> &Broker<Node> {
+        &self.lives[at].as_ref().expect("it runs").1
+    }
+
+    fn node(&self, at: usize) -> &Node {
+        &self.lives[at].as_ref().expect("it runs").0
+    }
+
+    fn running(&self) -> Vec<usize> {
+        (0..3).filter(|at| self.lives[*at].is_some()).collect()
+    }
+
+    /// The node that leads, once all that run agree.
+    async fn leader(&self) -> usize {
+        let agreed = || {
+            let mut seen = self.running().into_iter().map(|at| self.broker(at).cluster.controller.leader());
+            let first = seen.next()??;
+            seen.all(|leader| leader == Some(first)).then_some((first.0 - 1) as usize)
+        };
+        self.until("a leader that all agree on", || agreed().filter(|at| self.lives[*at].is_some())).await
+    }
+
+    async fn until<T>(&self, what: &str, look: impl Fn() -> Option<T>) -> T {
+        let give_up = self.clock.now().plus(PATIENCE);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(self.clock.now() < give_up, "no {what} within {PATIENCE:?}");
+            self.clock.sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn create(&self, from: usize, name: &str) -> Result<(), ErrorCode> {
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: 3,
+            replication_factor: -1,
+            ..Default::default()
+        };
+        let request = CreateTopics { topics: vec![topic], validate_only: false };
+        let deadline = self.node(from).now().plus(Duration::from_secs(10));
+        let answered = self.broker(from).cluster.reach.ask(request, deadline).await;
+        answered.result.map_err(|why| why.code)?.remove(0).1.map(drop).map_err(|why| why.code)
+    }
+
+    async fn see(&self, name: &str) {
+        for at in self.running() {
+            let seen = || self.broker(at).image().topic_named(name).map(drop);
+            self.until(&format!("topic {name} on node {}", at + 1), seen).await;
+        }
+    }
+
+    async fn all_live(&self) {
+        for at in self.running() {
+            let live = || {
+                let image = self.broker(at).image();
+                let all = self.running().into_iter().all(|other| image.is_live(BrokerId(other as i32 + 1)));
+                all.then_some(())
+            };
+            self.until("life in all brokers", live).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_elect_survive_the_death_of_each_leader_and_the_loss_of_all_power() {
+    let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    let leader = trio.leader().await;
+    let other = (leader + 1) % 3;
+    assert_eq!(trio.create(other, "first").await, Ok(()), "asked from a node that does not lead");
+    trio.see("first").await;
+    let first = trio.broker(other).image().topic_named("first").cloned().expect("seen");
+    assert!(first.partitions.iter().all(|partition| partition.replicas.len() == 3), "{first:?}");
+    let id = trio.broker(0).image().cluster_id().map(str::to_owned).expect("named");
+    assert!(trio.running().iter().all(|at| trio.broker(*at).image().cluster_id() == Some(&id)));
+
+    let died = trio.clock.now();
+    trio.kill(leader).await;
+    let next = trio.leader().await;
+    assert_ne!(next, leader);
+    println!("another leader after {:?}", trio.clock.now().since(died));
+    let gone = BrokerId(leader as i32 + 1);
+    let fenced = || {
+        let image = trio.broker(next).image();
+        let first = image.topic_named("first").expect("seen");
+        let led = first.partitions.iter().all(|one| one.leader != gone && one.leader.is_valid());
+        (!image.is_live(gone) && led).then_some(())
+    };
+    trio.until("leaders elsewhere", fenced).await;
+    println!("all partitions are led elsewhere after {:?}", trio.clock.now().since(died));
+    assert!(trio.clock.now().since(died) < Duration::from_secs(6), "the session alone takes nine seconds");
+    assert_eq!(trio.create(next, "second").await, Ok(()), "two of three are enough");
+    trio.see("second").await;
+
+    trio.start(&[leader]).await;
+    trio.all_live().await;
+    trio.see("second").await;
+    for at in 0..3 {
+        trio.cut_power(at).await;
+    }
+    trio.start(&[0, 1, 2]).await;
+    trio.all_live().await;
+    for name in ["first", "second"] {
+        trio.see(name).await;
+    }
+    for at in 0..3 {
+        let broker = trio.broker(at);
+        broker.image().check_deep();
+        assert_eq!(broker.image().cluster_id(), Some(&*id));
+        assert_eq!(broker.data_dir.meta().cluster_id, id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_follows_by_a_snapshot_and_nothing_is_handed_out_twice() {
+    let mut trio = Trio::new(4096).await;
+    trio.all_live().await;
+    let leader = trio.leader().await;
+    let away = (leader + 1) % 3;
+    trio.kill(away).await;
+    let leader = trio.leader().await;
+    let asker = trio.running().into_iter().find(|at| *at != leader).expect("two run");
+    let broker = BrokerId(asker as i32 + 1);
+    let mut starts = Vec::new();
+    for number in 0..60 {
+        if number % 3 == 0 {
+            assert_eq!(trio.create(asker, &format!("t{number}")).await, Ok(()));
+        }
+        let broker_epoch: BrokerEpoch = trio.broker(asker).image().broker(broker).expect("registered").epoch;
+        let ask = AllocateProducerIds { broker, broker_epoch };
+        let deadline = trio.node(asker).now().plus(Duration::from_secs(10));
+        let block = trio.broker(asker).cluster.reach.ask(ask, deadline).await.result.expect("registered");
+        starts.push(block.start);
+    }
+    let sorted: std::collections::BTreeSet<ProducerId> = starts.iter().copied().collect();
+    assert_eq!(sorted.len(), starts.len(), "blocks are disjoint");
+    trio.start(&[away]).await;
+    trio.all_live().await;
+    trio.see("t57").await;
+    let quorum = trio.broker(leader).cluster.controller.look_at_quorum().await.expect("it runs");
+    assert!(
+        quorum.is_leader && quorum.voters.iter().all(|(_, reached)| reached.end > Offset::ZERO),
+        "{quorum:?}"
+    );
+    for at in 0..3 {
+        trio.cut_power(at).await;
+    }
+    trio.start(&[0, 1, 2]).await;
+    trio.all_live().await;
+    trio.see("t57").await;
+    assert_eq!(trio.broker(0).image().topic_count(), 20);
+    assert!(trio.broker(0).image().topic_named("t0").expect("there").partition(PartitionId(2)).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_stops_gives_everything_away_first_and_hands_the_quorum_over() {
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    assert_eq!(trio.create(0, "t").await, Ok(()));
+    trio.see("t").await;
+    let leader = trio.leader().await;
+    let (node, broker) = trio.lives[leader].take().expect("it runs");
+    let begun = trio.clock.now();
+    broker.shutdown().await.expect("a clean stop");
+    assert!(
+        trio.clock.now().since(begun) < Duration::from_secs(6),
+        "it took {:?}",
+        trio.clock.now().since(begun)
+    );
+    let gone = BrokerId(leader as i32 + 1);
+    let next = trio.leader().await;
+    let image = trio.broker(next).image();
+    let topic = image.topic_named("t").expect("seen");
+    assert!(topic.partitions.iter().all(|one| one.leader != gone && one.leader.is_valid()), "{topic:?}");
+    node.end().await;
+    drop(node);
+    trio.platters[leader].kill();
+    trio.start(&[leader]).await;
+    trio.all_live().await;
+}

@@ -1,0 +1,48 @@
+//! What groups are allowed, from the broker's settings.
+
+use std::time::Duration;
+
+/// Bounds of groups. The same on every broker of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// How long the first rebalance of an empty group waits for more members.
+    pub initial_delay: Duration,
+    /// Shortest session timeout that a member may ask for.
+    pub min_session: Duration,
+    /// Longest.
+    pub max_session: Duration,
+    /// Most members of one group.
+    pub max_members: usize,
+    /// Longest text beside an offset, in bytes.
+    pub max_metadata_bytes: usize,
+    /// How long offsets of a group that is empty, or not subscribed any more, are kept.
+    pub retention: Duration,
+    /// How often that is looked at.
+    pub sweep_every: Duration,
+    /// Most groups of one shard.
+    pub max_groups: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            initial_delay: Duration::from_secs(3),
+            min_session: Duration::from_secs(6),
+            max_session: Duration::from_secs(30 * 60),
+            max_members: 10_000,
+            max_metadata_bytes: 4096,
+            retention: Duration::from_secs(7 * 86_400),
+            sweep_every: Duration::from_secs(600),
+            max_groups: 100_000,
+        }
+    }
+}
+
+/// Longest wait of a member's first JoinGroup, as in Kafka: after that its client is taken for gone.
+pub const NEW_MEMBER_WAIT: Duration = Duration::from_secs(300);
+/// Most bytes that one member may tell of itself: the leader is sent all of them at once.
+pub const MAX_MEMBER_BYTES: usize = 1 << 20;
+/// Most protocols that one member may offer.
+pub const MAX_PROTOCOLS: usize = 100;
+/// Longest group id, member id or instance id in bytes: records have room for 32767.
+pub const MAX_ID_BYTES: usize = 8192;

@@ -1,0 +1,86 @@
+//! What one step of a group may use: the time, the settings, and where its effects go.
+//!
+//! Owns: [`Turn`], and [`After`], which says what a group does when a write of its ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::Generation;
+
+use super::ask::{Effect, Now, Reply, Ticket, Token};
+use super::settings::Settings;
+use crate::coordinator::record::{At, Committed, Record};
+
+/// What follows a write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum After {
+    /// Nothing: nobody waits.
+    Nothing,
+    /// The plan takes effect.
+    Plan {
+        /// For which generation.
+        generation: Generation,
+    },
+    /// A static member that came back is told so.
+    Returned {
+        /// Its new id.
+        member: Arc<str>,
+        /// Its request.
+        token: Token,
+        /// The client knows that a leader may have nothing to do.
+        knows_skipping: bool,
+        /// Who led before.
+        old_leader: Option<Arc<str>>,
+    },
+    /// Offsets take effect.
+    Commit {
+        /// Who is told.
+        token: Token,
+        /// What.
+        results: Vec<(At, ErrorCode)>,
+        /// The offsets.
+        offsets: Vec<(At, Committed)>,
+    },
+    /// Offsets are gone.
+    Forgotten {
+        /// Which.
+        offsets: Vec<At>,
+        /// Who is told, and what.
+        told: Option<(Token, Reply)>,
+    },
+    /// The group is gone.
+    Deleted {
+        /// Who is told, if somebody asked.
+        token: Option<Token>,
+    },
+}
+
+/// One step.
+pub struct Turn<'a> {
+    /// The time.
+    pub now: Now,
+    /// What is allowed.
+    pub settings: &'a Settings,
+    pub(super) effects: &'a mut Vec<Effect>,
+    pub(super) waiting: &'a mut BTreeMap<Ticket, (Arc<str>, After)>,
+    pub(super) next_ticket: &'a mut u64,
+    pub(super) rebalances: &'a mut u64,
+}
+
+impl Turn<'_> {
+    /// Answers a request.
+    pub fn reply(&mut self, token: Token, reply: Reply) {
+        self.effects.push(Effect::Reply { token, reply });
+    }
+
+    /// Asks for a write of `group`.
+    pub fn write(&mut self, group: &Arc<str>, records: Vec<Record>, after: After) -> Ticket {
+        assert!(!records.is_empty(), "{group} writes nothing");
+        let ticket = Ticket(*self.next_ticket);
+        *self.next_ticket += 1;
+        self.waiting.insert(ticket, (group.clone(), after));
+        self.effects.push(Effect::Write { ticket, records });
+        ticket
+    }
+}
