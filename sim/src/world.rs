@@ -55,6 +55,8 @@ impl World {
         runtime.set_time_limit(Duration::from_secs(24 * 3600));
         let handle = runtime.handle().clone();
         let trace = Trace::new(trace);
+        let told = trace.clone();
+        let _logs = trace.wants_notes().then(|| crate::logs::listen(&trace));
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
             runtime.block_on(async move {
                 let time = TimeHandle::current();
@@ -70,6 +72,8 @@ impl World {
         }));
         // The tasks of this world hold one another; the process ends with the seed, so nothing is gained by undoing it.
         std::mem::forget(runtime);
+        // Of a run that panicked the lines are all that is left.
+        let _flushed = told.digest();
         outcome.map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text =
@@ -104,6 +108,7 @@ impl World {
     }
 
     /// Notes an event of `who` at this moment.
+    #[track_caller]
     pub fn event(&self, who: Who, kind: &'static str, words: &[u64], text: impl FnOnce() -> String) {
         self.0.trace.event(self.now_ns(), who, kind, words, text);
     }

@@ -40,6 +40,12 @@ pub fn marks_reached() -> Vec<&'static str> {
     marks
 }
 
+/// The marks reached after the first `known` ones, in the order in which they were reached.
+#[must_use]
+pub fn marks_since(known: usize) -> Vec<&'static str> {
+    MARKS.lock().map(|marks| marks.get(known..).unwrap_or_default().to_vec()).unwrap_or_default()
+}
+
 /// True when the planted bug `Mnn` (its number, as in CORRECTNESS.md 4) is active. Constant `false` in products.
 #[macro_export]
 macro_rules! mutant {

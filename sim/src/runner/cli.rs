@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 
 use super::batch::{self, Job, REPORT_PREFIX};
 use super::verdict::{self, Replay, RunReport, Status};
-use super::{Regression, RunParams, Tables, hunt, mutants, shrink, twice};
+use super::{Regression, RunParams, Tables, hunt, mutants, shrink, timeline, twice};
 
 /// Runs a DejaQ cluster in one thread, from a seed: the same broker code as in production, on a simulated disk,
 /// network and clock, with faults, while checkers watch.
@@ -50,7 +50,7 @@ enum Verb {
         /// The line, quoted or not.
         #[arg(required = true, trailing_var_arg = true)]
         line: Vec<String>,
-        /// Writes one line per event here.
+        /// Writes one line per event here; JSON, if the name ends in `.jsonl`.
         #[arg(long)]
         trace: Option<PathBuf>,
         /// Writes the client history here.
@@ -71,6 +71,18 @@ enum Verb {
         /// How many processes at a time.
         #[arg(long, short)]
         jobs: Option<usize>,
+    },
+    /// Draws the run that a verdict line names as one page for a browser: a lane for each node and client.
+    Trace {
+        /// The line, quoted or not.
+        #[arg(required = true, num_args = 1..)]
+        line: Vec<String>,
+        /// The page to write.
+        #[arg(long, default_value = "trace.html")]
+        html: PathBuf,
+        /// Above this many events, chatter (disk, frames, draws) is thinned.
+        #[arg(long, default_value_t = 100_000)]
+        events: usize,
     },
     /// Proves that a run is a function of its seed: two processes and environments, one digest.
     Twice {
@@ -214,6 +226,11 @@ fn act(tables: Tables, verb: Verb) -> anyhow::Result<bool> {
             let (replay, report) = shrink::shrink(&how, line.join(" ").parse()?)?;
             println!("{}", sentence(&replay, &report));
             out.map_or(Ok(true), |file| append(&file, &replay, &report).map(|()| true))
+        }
+        Verb::Trace { line, html, events } => {
+            let replay: Replay = line.join(" ").parse()?;
+            println!("{}", sentence(&replay, &timeline::write(&replay, &html, events)?));
+            Ok(true)
         }
         Verb::Twice { scenario, seeds, jobs } => {
             let replays = in_turn(&tables, &scenario, &seeds.range()?)?;

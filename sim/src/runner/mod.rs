@@ -10,6 +10,7 @@ mod cli;
 mod hunt;
 mod mutants;
 mod shrink;
+mod timeline;
 mod twice;
 mod verdict;
 
@@ -23,7 +24,7 @@ pub use verdict::{Replay, RunReport, Status};
 pub struct RunParams {
     /// Fixes everything.
     pub seed: u64,
-    /// Writes one line per event here.
+    /// Writes one line per event here; in JSON if its name ends in `.jsonl`.
     pub trace: Option<PathBuf>,
     /// Writes the client history here, in the oracle's JSON lines.
     pub history: Option<PathBuf>,
