@@ -14,6 +14,7 @@
 mod cluster;
 #[cfg(test)]
 mod cluster_tests;
+mod links;
 
 use std::io;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
-use crate::replica::{self, Directory, NotClean, NotStarted};
+use crate::replica::{self, Directory, NotClean, NotStarted, Serve};
 use crate::runtime::Runtime;
 use crate::server::listener::{Bound, Parts, Server};
 
@@ -132,6 +133,8 @@ impl<R: Runtime> Broker<R> {
         let directory =
             Directory::start(runtime.clone(), settings_here, data_dir.clone(), seen, was_clean).await?;
         note_boot(&data_dir);
+        cluster.replica_room.open(Arc::new(Serve::new(directory.clone())));
+        directory.connect(links::links(&runtime, &cluster.peers, &cluster.reach, broker_epoch, &config));
         let groups = group_plane(&runtime, &directory, &cluster.published, &config);
         let shards = groups.shards.clone();
         shards.apply(&image);

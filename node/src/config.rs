@@ -89,6 +89,7 @@ pub struct TopicSettings {
 pub struct HealingSettings {
     pub session_timeout: Duration,
     pub shutdown_timeout: Duration,
+    pub replica_lag: Duration,
     /// `None` is never.
     pub recreate_after: Option<Duration>,
     pub max_moves: usize,

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::frame::{encode_request, encode_response};
 use dejaq_wire::ids::{
-    BrokerId, CoordinatorEpoch, CorrelationId, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId,
-    Sequence, TopicId,
+    BrokerEpoch, BrokerId, CoordinatorEpoch, CorrelationId, LeaderEpoch, Offset, PartitionId, ProducerEpoch,
+    ProducerId, Sequence, TopicId,
 };
 use dejaq_wire::kafka::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
 use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic};
@@ -17,6 +17,7 @@ use dejaq_wire::kafka::produce::{
 use dejaq_wire::peer::raft::{
     Batch, Came, Content, DirectoryId, Envelope, Fetched, Message, Position, ReplicaKey, SnapshotId, Voter,
 };
+use dejaq_wire::peer::replica::{Found, News, Place, ReplicaFetch, ReplicaFetched, Standing, Talk, Why};
 use dejaq_wire::peer::{Body, Call, Hello, HelloReply, HelloVerdict, Parts, PeerMessage, Refusal};
 use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
@@ -164,4 +165,41 @@ fn messages_of_the_metadata_quorum_keep_their_bytes() {
     check(include_str!("golden/peer_raft_1.hex"), &all);
     let came = Came.into_parts().expect("nothing");
     assert_eq!((came.tag, came.version, came.head.len()), (0x0181, 1, 0));
+}
+
+#[test]
+fn messages_of_followers_keep_their_bytes() {
+    let place = Place { topic: TopicId([0xab; 16]), partition: PartitionId(3) };
+    let (epoch, broker_epoch) = (LeaderEpoch(4), BrokerEpoch(9));
+    let (end, durable) = (Offset(300), Offset(298));
+    let standing = Standing { place, epoch, end, last_epoch: LeaderEpoch(2), durable };
+    let fetch = ReplicaFetch {
+        broker_epoch,
+        session: 0x0102,
+        round: 7,
+        max_wait_ms: 500,
+        max_bytes: 1 << 20,
+        changed: vec![standing],
+        gone: vec![place],
+    };
+    let news = |found| News { place, epoch, at: end, watermark: Offset(299), start: Offset(1), found };
+    let fetched = ReplicaFetched {
+        talk: Talk::On,
+        news: vec![
+            news(Found::Batches(Bytes::from_static(b"batch"))),
+            news(Found::Diverged { epoch: LeaderEpoch(1), end: Offset(200) }),
+            news(Found::Below { base: Offset(1) }),
+            news(Found::Refused(Why::FencedEpoch)),
+        ],
+    };
+    let all = [fetch.into_parts(), fetched.into_parts()];
+    let mut bytes = Vec::new();
+    for parts in all {
+        let parts = parts.expect("short");
+        bytes.extend_from_slice(&parts.tag.to_be_bytes());
+        bytes.extend_from_slice(&parts.version.to_be_bytes());
+        bytes.extend_from_slice(&parts.head);
+        parts.tail.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    }
+    check(include_str!("golden/peer_replica_1.hex"), &bytes);
 }

@@ -48,9 +48,23 @@ const ME: BrokerId = BrokerId(1);
 #[derive(Clone)]
 pub(crate) struct Node {
     real: TokioRuntime,
-    disk: ModelDisk,
+    pub disk: ModelDisk,
     tasks: Arc<Mutex<JoinSet<()>>>,
     unix_ms: Arc<AtomicI64>,
+}
+
+impl Node {
+    /// A node on this disk; `dir` is for what it never uses of the real one.
+    pub fn on(disk: ModelDisk, dir: &std::path::Path, unix_ms: Arc<AtomicI64>) -> Node {
+        let real = FileDisk::open(dir).expect("the directory is there");
+        Node { real: TokioRuntime::new(real, SocketOptions::default()), disk, tasks: Arc::default(), unix_ms }
+    }
+
+    /// Ends every task where it stands.
+    pub async fn drop_tasks(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
 }
 
 impl Runtime for Node {
@@ -161,13 +175,7 @@ impl World {
     }
 
     pub async fn try_start(&self) -> Result<Life, NotStarted> {
-        let real = FileDisk::open(self.dir.path()).expect("the directory is there");
-        let node = Node {
-            real: TokioRuntime::new(real, SocketOptions::default()),
-            disk: self.platter.mount(),
-            tasks: Arc::default(),
-            unix_ms: self.unix_ms.clone(),
-        };
+        let node = Node::on(self.platter.mount(), self.dir.path(), self.unix_ms.clone());
         let expect = Expect {
             cluster_id: String::new(),
             node_id: ME,
@@ -215,6 +223,20 @@ fn few_homes() -> Config {
     config
 }
 
+/// Brings the partitions in line with every new image.
+pub(crate) async fn follow_partitions(
+    published: Published,
+    directory: Arc<Directory<Node>>,
+    mut seen: Offset,
+) {
+    loop {
+        let image = published.after(seen).await;
+        directory.apply(&image).await;
+        published.applied(&image);
+        seen = image.end();
+    }
+}
+
 async fn follow(
     published: Published,
     directory: Arc<Directory<Node>>,
@@ -249,19 +271,14 @@ impl Life {
     pub async fn kill(self) {
         let platter = self.node.disk.platter();
         platter.kill();
-        self.drop_tasks().await;
+        self.node.drop_tasks().await;
     }
 
     /// As a power cut that takes all that may be taken.
     pub async fn cut_power(self, mode: CrashMode) {
         let platter = self.node.disk.platter();
         platter.crash(&mut stream(7, "crash", 0), mode);
-        self.drop_tasks().await;
-    }
-
-    async fn drop_tasks(self) {
-        let mut tasks = std::mem::take(&mut *self.node.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
+        self.node.drop_tasks().await;
     }
 
     /// Starts several requests in one turn.

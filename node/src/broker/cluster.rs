@@ -44,6 +44,8 @@ pub(super) struct Cluster<R: Runtime> {
     pub controller: Controller,
     pub published: Published,
     pub reach: Reach<R>,
+    /// What followers of partitions ask is answered once the partitions are open.
+    pub replica_room: LateRoom,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -75,17 +77,16 @@ impl<R: Runtime> Cluster<R> {
             new_cluster_id: new_cluster_id(runtime),
         };
         let Started { controller, published } = controller::start(runtime, data, boot, peers.clone()).await?;
-        // What followers of partitions ask is answered once the partitions are open.
         let replica_room = LateRoom::default();
         let control_room = ControlRoom::new(runtime.clone(), controller.clone(), peers.clone());
         let routes = Routes {
             raft: Some(Arc::new(RaftRoom::new(controller.clone()))),
-            replica: Some(Arc::new(replica_room)),
+            replica: Some(Arc::new(replica_room.clone())),
             control: Some(Arc::new(control_room)),
         };
         let peer_server = peer_bound.map(|bound| bound.serve(me, PeerLimits::default(), routes));
         let reach = Reach::new(runtime.clone(), controller.clone(), peers.clone());
-        Ok(Cluster { node, peer_server, peer_address, peers, controller, published, reach })
+        Ok(Cluster { node, peer_server, peer_address, peers, controller, published, reach, replica_room })
     }
 
     /// Registers this life of the broker; returns when that is in effect here.

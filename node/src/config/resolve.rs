@@ -173,6 +173,7 @@ impl Values {
         let healing = HealingSettings {
             session_timeout: read.millis("broker-session-timeout-ms"),
             shutdown_timeout: read.millis("controlled-shutdown-timeout-ms"),
+            replica_lag: read.millis("replica-lag-ms"),
             recreate_after: Some(read.millis("replica-recreate-after-ms")).filter(|after| !after.is_zero()),
             max_moves: read.size("max-concurrent-moves"),
             leader_interval: Some(read.millis("leader-rebalance-interval-ms"))

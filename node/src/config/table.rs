@@ -129,6 +129,8 @@ pub const TABLE: &[Setting] = &[
         "how long a graceful stop waits until others lead what this broker led"),
     kept("broker-session-timeout-ms", 9_000, (500, 3_600_000),
         "a broker that the controller did not hear for this long leads nothing until it is heard again"),
+    kept("replica-lag-ms", 10_000, (100, 3_600_000),
+        "a follower that does not have everything for this long leaves the in-sync set"),
     kept("replica-recreate-after-ms", 600_000, (0, 30 * 86_400_000),
         "replicas of a broker that is gone for this long are made anew on others; 0: never"),
     kept("max-concurrent-moves", 8, (2, 1_000), "partitions that move to other brokers at a time"),

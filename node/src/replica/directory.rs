@@ -13,19 +13,25 @@
 //!  image ─► apply: gone ─► out of the table, abandon, remove      new ─► open or create ─► into the table
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use dejaq_storage::{CloseError, DataDir, SpaceGuard};
-use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
+use dejaq_storage::{CloseError, DataDir, SpaceGuard, mark};
+use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
+use dejaq_wire::peer::replica::Place;
 use tokio::sync::Notify;
 
+use super::fetcher::Fetcher;
 use super::flusher::Flusher;
 use super::health::Health;
+use super::hub::Hub;
+use super::insync;
+use super::leader::Resigned;
+use super::links::Links;
 use super::open::{self, Job, NotStarted};
-use super::partition::{Leadership, Partition};
+use super::partition::{Assignment, Partition, Shared};
 use super::retention;
 use crate::metadata::topic_config::Overrides;
 use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
@@ -61,7 +67,7 @@ impl Settings {
 /// Where a partition of a known topic is.
 pub(super) enum Slot<R: Runtime> {
     Ready(Arc<Partition<R>>),
-    /// Another node leads it, or nobody.
+    /// This node does not hold it.
     Elsewhere,
     /// It did not open; the log says why.
     Failed,
@@ -75,8 +81,8 @@ pub enum NoPartition {
     /// The topic has no such partition.
     #[error("the topic has no such partition")]
     Unknown,
-    /// Another node leads it.
-    #[error("this node does not lead the partition")]
+    /// This node does not hold it.
+    #[error("this node does not hold the partition")]
     Elsewhere,
     /// Its files could not be opened.
     #[error("the partition's files could not be opened")]
@@ -164,6 +170,11 @@ pub struct Directory<R: Runtime> {
     is_trying_again: AtomicBool,
     is_stopping: AtomicBool,
     stop: Notify,
+    /// Who is to be told what.
+    pub(super) hub: Arc<Hub>,
+    links: OnceLock<Arc<Links>>,
+    /// Leaders that have a fetcher.
+    fetching: Mutex<BTreeSet<BrokerId>>,
 }
 
 /// Why the directory was not closed cleanly. The data directory must not be marked clean then.
@@ -220,6 +231,9 @@ impl<R: Runtime> Directory<R> {
             is_trying_again: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             stop: Notify::new(),
+            hub: Arc::default(),
+            links: OnceLock::new(),
+            fetching: Mutex::default(),
             runtime: runtime.clone(),
             settings,
         });
@@ -240,6 +254,7 @@ impl<R: Runtime> Directory<R> {
 
     async fn apply_as(self: &Arc<Self>, image: &Arc<Image>, is_clean: bool) {
         let mut applied = self.applied.lock().await;
+        self.see_lives(image);
         let delta = Delta::between(&applied, image);
         for topic in &delta.deleted {
             self.delete(topic).await;
@@ -255,11 +270,57 @@ impl<R: Runtime> Directory<R> {
             if changed.configs_changed() {
                 self.configure(&changed.new, &defaults);
             }
-            self.lead(&changed.new);
+            self.assign(&changed.new).await;
             grown.push(changed.new.clone());
         }
         self.open(&grown, &defaults, is_clean).await;
         *applied = image.clone();
+        drop(applied);
+        self.fetch_from_all();
+    }
+
+    /// Begins to replicate: to fetch what this node follows, and to keep the in-sync sets of what it leads. Call once,
+    /// after this life of the broker is registered.
+    pub fn connect(self: &Arc<Self>, links: Links) {
+        let links = Arc::new(links);
+        assert!(self.links.set(links.clone()).is_ok(), "a directory is connected once");
+        self.runtime.spawn("in-sync-sets", insync::run(self.clone(), links));
+        self.fetch_from_all();
+    }
+
+    /// Starts the fetchers that are missing.
+    fn fetch_from_all(self: &Arc<Self>) {
+        let Some(links) = self.links.get() else { return };
+        for leader in self.hub.leaders() {
+            let is_new = self.fetching.lock().unwrap_or_else(PoisonError::into_inner).insert(leader);
+            if let Some(feed) = self.hub.feed(leader).filter(|_| is_new) {
+                let fetcher = Fetcher::new(self.clone(), links.clone(), leader, feed);
+                self.runtime.spawn("replica-fetcher", fetcher.run());
+            }
+        }
+    }
+
+    /// The lives of brokers before anything that is decided with them.
+    fn see_lives(&self, image: &Image) {
+        let live = image.brokers().filter(|broker| broker.is_live()).map(|broker| (broker.id, broker.epoch));
+        if self.hub.see_live(live.collect()) {
+            self.partitions().iter().for_each(Partition::see_lives);
+        }
+    }
+
+    /// What its partitions share.
+    pub(super) fn shared(&self) -> Shared<R> {
+        Shared {
+            runtime: self.runtime.clone(),
+            health: self.health.clone(),
+            flusher: self.flusher.clone(),
+            hub: self.hub.clone(),
+        }
+    }
+
+    /// The open partition of this name for ever.
+    pub(super) fn partition(&self, place: Place) -> Option<Arc<Partition<R>>> {
+        self.table().with_id(place.topic)?.partition(place.partition).ok().cloned()
     }
 
     /// Every topic and its partitions, as they are now.
@@ -304,6 +365,7 @@ impl<R: Runtime> Directory<R> {
     pub async fn shutdown(self: &Arc<Self>) -> Result<(), NotClean> {
         self.is_stopping.store(true, Ordering::Release);
         self.stop.notify_waiters();
+        self.hub.wake_all();
         self.flusher.stop().await;
         let _applied = self.applied.lock().await;
         drop(self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -348,13 +410,12 @@ impl<R: Runtime> Directory<R> {
             }
         });
         for partition in entry.partitions() {
+            self.hub.follow(partition.place(), BrokerId::NONE);
             partition.abandon().await;
         }
         // A sync that runs now may still rename small files of these partitions.
         self.flusher.settled().await;
-        let Some(data_dir) = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
-            return;
-        };
+        let Some(data_dir) = self.data_dir() else { return };
         // Also of those that did not open: half of their files may be there.
         for (index, _) in topic.partitions() {
             if let Err(error) = data_dir.remove_partition(topic.id, index).await {
@@ -385,38 +446,116 @@ impl<R: Runtime> Directory<R> {
         });
     }
 
-    fn lead(&self, topic: &Topic) {
+    /// Brings the partitions of a topic that are here in line with where the metadata places them.
+    async fn assign(self: &Arc<Self>, topic: &Arc<Topic>) {
         let Some(entry) = self.table().with_id(topic.id).cloned() else { return };
-        for partition in entry.partitions() {
-            let Some(leadership) = leadership(topic, partition.identity().partition, self.settings.me) else {
-                partition.resign(super::leader::Resigned::Moved);
-                continue;
-            };
-            if let Err(error) = partition.lead(&leadership) {
-                tracing::error!(partition = partition.name(), %error, "the log refuses its new leader epoch");
-                partition.resign(super::leader::Resigned::Moved);
+        for (index, slot) in (0..).map(PartitionId).zip(&entry.slots) {
+            match (slot, assignment(topic, index, self.settings.me)) {
+                (Slot::Ready(partition), Some(assignment)) => {
+                    if let Err(error) = partition.assign(&assignment).await {
+                        tracing::error!(partition = partition.name(), %error, "the log refuses its new leader epoch");
+                        partition.resign(Resigned::Moved);
+                    }
+                }
+                (Slot::Ready(partition), None) => {
+                    tracing::info!(
+                        partition = partition.name(),
+                        "removed: this node is no replica of it any more"
+                    );
+                    self.remove(topic.id, index, partition).await;
+                }
+                (Slot::Elsewhere, Some(assignment)) => {
+                    let config = entry.config.clone();
+                    let job = self.job(topic.clone(), index, Some(assignment), config, false);
+                    let slot = open::open(self, &job).await;
+                    self.put(&job, slot);
+                }
+                (Slot::Failed | Slot::NoRoom, None) => {
+                    self.replace(|table| table.vacate(topic.id, index));
+                    self.remove_files(topic.id, index).await;
+                }
+                (Slot::Elsewhere, None) | (Slot::Failed | Slot::NoRoom, Some(_)) => {}
             }
         }
     }
 
+    /// Takes a partition out of service and removes its log for good.
+    async fn remove(&self, topic: TopicId, index: PartitionId, partition: &Arc<Partition<R>>) {
+        self.replace(|table| table.vacate(topic, index));
+        self.hub.follow(partition.place(), BrokerId::NONE);
+        partition.abandon().await;
+        // A sync that runs now may still rename small files of it.
+        self.flusher.settled().await;
+        self.remove_files(topic, index).await;
+    }
+
+    async fn remove_files(&self, topic: TopicId, index: PartitionId) {
+        let Some(data_dir) = self.data_dir() else { return };
+        if let Err(error) = data_dir.remove_partition(topic, index).await {
+            tracing::warn!(%topic, %index, %error, "the files of a partition stay until the next start");
+        }
+    }
+
+    /// Puts what was opened into the table, or tries again later if there was no room.
+    fn put(self: &Arc<Self>, job: &Job, slot: Slot<R>) {
+        if matches!(slot, Slot::NoRoom) && !self.is_trying_again.swap(true, Ordering::AcqRel) {
+            self.runtime.spawn("open-again", open::open_again(self.clone()));
+        }
+        self.replace(|table| table.put(job, slot));
+    }
+
+    /// Gives up the log of a follower, because nothing of it can be kept, and begins another at `base`.
+    pub(super) async fn restart(self: &Arc<Self>, place: Place, partition: &Arc<Partition<R>>, base: Offset) {
+        let applied = self.applied.lock().await;
+        let is_here = self.partition(place).is_some_and(|now| Arc::ptr_eq(&now, partition));
+        let Some(topic) = applied.topic(place.topic).cloned() else { return };
+        let assignment = assignment(&topic, place.partition, self.settings.me);
+        let Some(assignment) = assignment.filter(|assignment| !assignment.leads()) else { return };
+        if self.is_stopping() || !is_here || !partition.is_following() {
+            return;
+        }
+        mark!("a follower begins its log anew");
+        tracing::warn!(partition = partition.name(), %base, "its log begins anew: nothing of it agrees with the leader's");
+        let Some(config) = self.table().with_id(place.topic).map(|entry| entry.config.clone()) else {
+            return;
+        };
+        self.remove(place.topic, place.partition, partition).await;
+        let job =
+            Job { begin_at: Some(base), ..self.job(topic, place.partition, Some(assignment), config, false) };
+        let slot = open::open(self, &job).await;
+        self.put(&job, slot);
+        self.hub.renew(place);
+    }
+
+    fn data_dir(&self) -> Option<Arc<DataDir<R::Disk>>> {
+        self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn job(
+        &self,
+        topic: Arc<Topic>,
+        index: PartitionId,
+        assignment: Option<Assignment>,
+        config: Arc<TopicConfig>,
+        is_clean: bool,
+    ) -> Job {
+        let is_same_boot = self.data_dir().is_none_or(|data_dir| data_dir.is_same_boot());
+        Job { topic, index, assignment, begin_at: None, config, is_clean, is_same_boot }
+    }
+
     /// Opens what `topics` place here and is not open, then puts it into the table.
     async fn open(self: &Arc<Self>, topics: &[Arc<Topic>], defaults: &BrokerDefaults, is_clean: bool) {
-        let is_same_boot = self.is_same_boot();
         let mut jobs = Vec::new();
         for topic in topics {
             let known = self.table().with_id(topic.id).map_or(0, |entry| entry.slots.len());
             let config = Arc::new(TopicConfig::resolve(&topic.configs, defaults));
             for (index, _) in topic.partitions().skip(known) {
-                let leadership = leadership(topic, index, self.settings.me);
-                let (topic, config) = (topic.clone(), config.clone());
-                jobs.push(Job { topic, index, leadership, config, is_clean, is_same_boot });
+                let assignment = assignment(topic, index, self.settings.me);
+                jobs.push(self.job(topic.clone(), index, assignment, config.clone(), is_clean));
             }
         }
         for (job, slot) in open::open_all(self, jobs).await {
-            if matches!(slot, Slot::NoRoom) && !self.is_trying_again.swap(true, Ordering::AcqRel) {
-                self.runtime.spawn("open-again", open::open_again(self.clone()));
-            }
-            self.replace(|table| table.add(&job, slot));
+            self.put(&job, slot);
         }
     }
 
@@ -426,29 +565,23 @@ impl<R: Runtime> Directory<R> {
         if self.is_stopping() {
             return true;
         }
-        let (defaults, is_same_boot) =
-            (image.broker_defaults(self.settings.me, &self.settings.topic_defaults), self.is_same_boot());
+        let defaults = image.broker_defaults(self.settings.me, &self.settings.topic_defaults);
         let mut jobs = Vec::new();
         for (topic, index) in self.table().without_room() {
             let Some(topic) = image.topic(topic).cloned() else { continue };
             let config = Arc::new(TopicConfig::resolve(&topic.configs, &defaults));
-            let leadership = leadership(&topic, index, self.settings.me);
-            jobs.push(Job { topic, index, leadership, config, is_clean: false, is_same_boot });
+            let assignment = assignment(&topic, index, self.settings.me);
+            jobs.push(self.job(topic, index, assignment, config, false));
         }
         let mut is_done = true;
         for (job, slot) in open::open_all(self, jobs).await {
             is_done &= !matches!(slot, Slot::NoRoom);
-            self.replace(|table| table.put(job.topic.id, job.index, slot));
+            self.replace(|table| table.put(&job, slot));
         }
         if is_done {
             self.is_trying_again.store(false, Ordering::Release);
         }
         is_done
-    }
-
-    fn is_same_boot(&self) -> bool {
-        let data_dir = self.data_dir.lock().unwrap_or_else(PoisonError::into_inner);
-        data_dir.as_ref().is_none_or(|data_dir| data_dir.is_same_boot())
     }
 }
 
@@ -468,24 +601,34 @@ impl<R: Runtime> Table<R> {
         missing.map(|(id, index, _)| (id, index)).collect()
     }
 
-    /// Replaces a partition of a topic that is there.
-    fn put(&mut self, id: TopicId, index: PartitionId, slot: Slot<R>) {
-        let entry = self.by_id.get(&id).expect("only the owner of `applied` takes topics away");
-        let mut slots = entry.slots();
-        slots[index.0 as usize] = slot;
-        let (name, config) = (entry.name.clone(), entry.config.clone());
-        self.by_id.insert(id, Arc::new(TopicEntry { id, name, config, slots }));
-    }
-
-    /// Adds the next partition of its topic.
-    fn add(&mut self, job: &Job, slot: Slot<R>) {
+    /// Puts a partition of its topic in its place: a vacant one, or the next.
+    fn put(&mut self, job: &Job, slot: Slot<R>) {
         let (id, name) = (job.topic.id, job.topic.name.clone());
         let mut slots = self.by_id.get(&id).map(|entry| entry.slots()).unwrap_or_default();
-        assert_eq!(slots.len() as i32, job.index.0, "partitions of {name} are added in order");
-        slots.push(slot);
+        let at = usize::try_from(job.index.0).expect("indexes begin at 0");
+        match slots.get_mut(at) {
+            Some(vacant) => {
+                assert!(!matches!(vacant, Slot::Ready(_)), "{name}-{} is here already", job.index);
+                *vacant = slot;
+            }
+            None => {
+                assert_eq!(slots.len(), at, "partitions of {name} are added in order");
+                slots.push(slot);
+            }
+        }
         let entry = TopicEntry { id, name: name.clone(), config: job.config.clone(), slots };
         self.by_id.insert(id, Arc::new(entry));
         self.by_name.insert(name, id);
+    }
+
+    /// Takes a partition out of its place.
+    fn vacate(&mut self, topic: TopicId, index: PartitionId) {
+        let Some(entry) = self.by_id.get(&topic) else { return };
+        let mut slots = entry.slots();
+        let at = usize::try_from(index.0).expect("indexes begin at 0");
+        slots[at] = Slot::Elsewhere;
+        let (id, name, config) = (entry.id, entry.name.clone(), entry.config.clone());
+        self.by_id.insert(topic, Arc::new(TopicEntry { id, name, config, slots }));
     }
 }
 
@@ -506,9 +649,15 @@ impl<R: Runtime> Clone for Slot<R> {
     }
 }
 
-/// How `me` leads this partition; `None` if it does not.
-fn leadership(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Leadership> {
-    let partition = topic.partition(index).filter(|partition| partition.leader == me)?;
-    let (replicas, isr) = (partition.replicas.to_vec(), partition.isr.to_vec());
-    Some(Leadership { me, epoch: partition.leader_epoch, replicas, isr })
+/// What `me` is to this partition; `None` if it is no replica.
+fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Assignment> {
+    let partition = topic.partition(index).filter(|partition| partition.replicas.contains(&me))?;
+    Some(Assignment {
+        me,
+        leader: partition.leader,
+        epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.to_vec(),
+        isr: partition.isr.to_vec(),
+    })
 }

@@ -1,11 +1,12 @@
-//! The in-sync set as its leader sees it: who counts, and how far all of them are.
+//! The in-sync set as its leader sees it: who counts, how far all of them are, who should join or leave.
 //!
-//! Owns: the members that the controller committed, those that the leader proposed and got no answer about, and
-//! what every follower reported with its last fetch of this leader epoch.
+//! Owns: the members that the controller committed, the set that the leader proposed and got no answer about, and
+//! what every follower reported in this leader epoch.
 //! Promises: the common end is taken over the *maximal* set (members and proposed), because the controller may
-//! have committed a proposal whose answer is still under way (KIP-497, REP-4); a report of another leader epoch
-//! never counts (KIP-320, REP-6).
-//! Leaves out: who should join or leave (the controller decides, the leader proposes), and disks.
+//! have committed a proposal whose answer is still under way (KIP-497, REP-4); a report of another leader epoch, or
+//! of an earlier life of the follower, never counts (KIP-320, KIP-903, REP-6); one proposal at a time; who is
+//! proposed to join has everything that was promised, in this epoch, by the policy's measure (REP-13).
+//! Leaves out: whether a proposal is taken (the controller decides), asking it (`insync`), and disks.
 //! Called by `leader`, which asks for the common end after every event.
 //!
 //! ```text
@@ -14,34 +15,94 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use dejaq_storage::mutant;
-use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
+use dejaq_storage::{mark, mutant};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::policy::Durability;
+use crate::runtime::Mono;
 
-/// What a follower reported with a fetch.
+/// What a follower reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// The leader epoch that the follower fetched in.
     pub epoch: LeaderEpoch,
+    /// The life of the follower in which it fetched.
+    pub life: BrokerEpoch,
     /// The follower's log end: everything below it is written there.
     pub fetched: Offset,
     /// The follower's flushed end: everything below it is synced there. `durable <= fetched`.
     pub durable: Offset,
 }
 
+impl Report {
+    /// The end that counts under this policy.
+    fn end(&self, durability: Durability) -> Offset {
+        match durability {
+            Durability::Durable => self.durable,
+            Durability::Replicated | Durability::None => self.fetched,
+        }
+    }
+}
+
+/// The brokers that may be in sync, and when each of them was heard of.
+#[derive(Debug, Clone, Default)]
+pub struct Lives {
+    /// Brokers that are neither fenced nor stopping, by the metadata, with their current life.
+    pub live: BTreeMap<BrokerId, BrokerEpoch>,
+    /// When each follower last fetched anything from us.
+    pub heard: BTreeMap<BrokerId, Mono>,
+}
+
+/// An in-sync set to propose to the controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// In which epoch we lead.
+    pub leader_epoch: LeaderEpoch,
+    /// Which state of the partition we saw.
+    pub partition_epoch: i32,
+    /// Who is in sync, each with the life in which it fetched; us among them.
+    pub isr: Vec<(BrokerId, BrokerEpoch)>,
+    /// Whether a member leaves; else one joins.
+    pub shrinks: bool,
+}
+
+/// What a follower is known to have.
+#[derive(Debug, Clone, Copy)]
+struct Follower {
+    report: Report,
+    /// When that came, and where our log ended then.
+    at: (Mono, Offset),
+    /// The last time at which it had everything that we had.
+    caught_up: Mono,
+}
+
+/// A proposal that is not answered.
+#[derive(Debug, Clone)]
+struct Pending {
+    members: BTreeSet<BrokerId>,
+    proposal: Proposal,
+    /// It was asked, and there was no answer: the controller may have taken it, or take it yet.
+    unsure_since: Option<Mono>,
+}
+
+/// A proposal without an answer is not forgotten for so long, though a later copy of it was refused.
+const UNSURE: Duration = Duration::from_secs(30);
+
 /// The replicas of a partition by their duty.
 #[derive(Debug, Clone)]
 pub struct Isr {
     me: BrokerId,
     epoch: LeaderEpoch,
+    partition_epoch: i32,
     replicas: BTreeSet<BrokerId>,
     /// Committed by the controller; holds `me`.
     members: BTreeSet<BrokerId>,
-    /// Proposed by us, not answered yet; disjoint from `members`.
-    proposed: BTreeSet<BrokerId>,
-    reports: BTreeMap<BrokerId, Report>,
+    pending: Option<Pending>,
+    followers: BTreeMap<BrokerId, Follower>,
+    /// When this leader began: before, nobody could report.
+    since: Mono,
 }
 
 impl Isr {
@@ -52,18 +113,15 @@ impl Isr {
     pub fn new(
         me: BrokerId,
         epoch: LeaderEpoch,
+        partition_epoch: i32,
         replicas: BTreeSet<BrokerId>,
         members: BTreeSet<BrokerId>,
+        since: Mono,
     ) -> Isr {
-        let isr = Isr { me, epoch, replicas, members, proposed: BTreeSet::new(), reports: BTreeMap::new() };
+        let (pending, followers) = (None, BTreeMap::new());
+        let isr = Isr { me, epoch, partition_epoch, replicas, members, pending, followers, since };
         isr.check();
         isr
-    }
-
-    /// The set of a partition with one replica.
-    #[must_use]
-    pub fn alone(me: BrokerId, epoch: LeaderEpoch) -> Isr {
-        Isr::new(me, epoch, BTreeSet::from([me]), BTreeSet::from([me]))
     }
 
     /// Whether enough members are in sync to promise anything: `min_insync`, or all replicas if there are fewer.
@@ -73,34 +131,82 @@ impl Isr {
         self.members.len() >= needed
     }
 
-    /// Takes a follower's report; false if it must not count (another epoch, not a replica).
-    pub fn report(&mut self, broker: BrokerId, report: Report) -> bool {
+    /// Takes a follower's report at `now`, when our log ends at `local_end`; false if it must not count (another
+    /// epoch, an earlier life, not a replica). One that `moves_on` only never takes back what was reported before.
+    pub fn report(
+        &mut self,
+        broker: BrokerId,
+        report: Report,
+        moves_on: bool,
+        (now, local_end): (Mono, Offset),
+        durability: Durability,
+    ) -> bool {
         assert!(report.durable <= report.fetched, "{broker:?} reports {report:?}: durable beyond written");
         assert!(report.fetched.is_valid(), "{broker:?} reports the offset {:?}", report.fetched);
         assert!(broker != self.me, "{broker:?} reports to itself");
-        if report.epoch != self.epoch || !self.replicas.contains(&broker) {
+        // The planted bug M04: a fetch of an earlier epoch counts.
+        let is_other = report.epoch != self.epoch && !mutant!(4);
+        if is_other || !self.replicas.contains(&broker) {
             return false;
         }
-        self.reports.insert(broker, report);
+        let before = self.followers.get(&broker);
+        if before.is_some_and(|before| report.life < before.report.life) {
+            return false;
+        }
+        let before = before.filter(|before| before.report.life == report.life);
+        let mut report = report;
+        if let Some(before) = before.filter(|_| moves_on) {
+            report.fetched = report.fetched.max(before.report.fetched);
+            report.durable = report.durable.max(before.report.durable);
+        }
+        let end = report.end(durability);
+        let mut caught_up = before.map_or(self.since, |before| before.caught_up);
+        if end >= local_end {
+            caught_up = now;
+        } else if let Some(before) = before
+            && end >= before.at.1
+        {
+            caught_up = caught_up.max(before.at.0);
+        }
+        self.followers.insert(broker, Follower { report, at: (now, local_end), caught_up });
         self.check();
         true
     }
 
-    /// Counts `broker` from now on, because we are about to ask the controller to add it.
-    pub fn propose(&mut self, broker: BrokerId) {
-        assert!(self.replicas.contains(&broker), "{broker:?} is proposed but is no replica");
-        if !self.members.contains(&broker) {
-            self.proposed.insert(broker);
-        }
-        self.check();
+    /// Nothing is known of this follower any more: it begins anew.
+    pub fn forget(&mut self, broker: BrokerId) {
+        self.followers.remove(&broker);
     }
 
-    /// Takes the set that the controller committed; it answers every proposal.
-    pub fn commit(&mut self, members: BTreeSet<BrokerId>) {
+    /// Takes what the controller committed; false if that is old. It answers what was proposed on an older state.
+    pub fn commit(
+        &mut self,
+        partition_epoch: i32,
+        replicas: BTreeSet<BrokerId>,
+        members: BTreeSet<BrokerId>,
+    ) -> bool {
         assert!(members.contains(&self.me), "{:?} leads but is not in {members:?}", self.me);
+        if partition_epoch <= self.partition_epoch {
+            mark!("a leader hears of an old state of its partition");
+            return false;
+        }
+        // States in between were not seen: a follower may have been removed and added again, and lost its log.
+        // The planted bug M14 keeps what is known of it.
+        if partition_epoch > self.partition_epoch + 1 && !mutant!(14) {
+            self.followers.clear();
+        }
+        self.partition_epoch = partition_epoch;
+        self.followers.retain(|broker, _| replicas.contains(broker));
+        self.replicas = replicas;
         self.members = members;
-        self.proposed.clear();
+        self.pending = None;
         self.check();
+        true
+    }
+
+    /// Learns the current lives of brokers: what an earlier life reported does not count any more.
+    pub fn see_lives(&mut self, live: &BTreeMap<BrokerId, BrokerEpoch>) {
+        self.followers.retain(|broker, known| live.get(broker).is_none_or(|life| known.report.life >= *life));
     }
 
     /// The offset below which every replica of the maximal set has everything, given our own end by the same policy.
@@ -110,31 +216,162 @@ impl Isr {
     pub fn common_end(&self, own: Offset, durability: Durability) -> Option<Offset> {
         let mut end = own;
         let nobody = BTreeSet::new();
-        let proposed = if mutant!(2) { &nobody } else { &self.proposed };
+        let proposed = self.pending.as_ref().map_or(&nobody, |pending| &pending.members);
+        let proposed = if mutant!(2) { &nobody } else { proposed };
         for broker in self.members.union(proposed) {
             if *broker == self.me {
                 continue;
             }
-            let report = self.reports.get(broker)?;
+            let report = self.followers.get(broker)?.report;
             assert!(
-                report.epoch == self.epoch,
+                report.epoch == self.epoch || mutant!(4),
                 "{broker:?} counts with {:?} in {:?}",
                 report.epoch,
                 self.epoch
             );
-            end = end.min(match durability {
-                Durability::Durable => report.durable,
-                Durability::Replicated | Durability::None => report.fetched,
-            });
+            end = end.min(report.end(durability));
         }
         assert!(end <= own, "the common end {end:?} lies beyond our own {own:?}");
         Some(end)
+    }
+
+    /// What to propose to the controller now, if anything: the same again while the last one is unanswered.
+    ///
+    /// `floor` is what a replica that joins must have: the watermark, and where this epoch began.
+    pub fn propose(
+        &mut self,
+        now: Mono,
+        lag: Duration,
+        lives: &Lives,
+        (floor, local_end): (Offset, Offset),
+        durability: Durability,
+    ) -> Option<Proposal> {
+        if let Some(pending) = &self.pending {
+            return Some(pending.proposal.clone());
+        }
+        self.catch_up(lives, local_end, durability);
+        let lagging: Vec<BrokerId> =
+            self.members.iter().copied().filter(|one| self.lags(*one, now, lag)).collect();
+        let joining: Vec<BrokerId> = self
+            .replicas
+            .iter()
+            .copied()
+            .filter(|one| self.may_join(*one, &lives.live, floor, durability))
+            .collect();
+        if lagging.is_empty() && joining.is_empty() {
+            return None;
+        }
+        let shrinks = !lagging.is_empty();
+        let mut members = self.members.clone();
+        members.retain(|one| !lagging.contains(one));
+        if !shrinks {
+            members.extend(joining);
+        }
+        let mut isr = Vec::with_capacity(members.len());
+        for one in &members {
+            let reported = self.followers.get(one).map(|known| known.report.life);
+            isr.push((*one, reported.or(lives.live.get(one).copied())?));
+        }
+        let (leader_epoch, partition_epoch) = (self.epoch, self.partition_epoch);
+        let proposal = Proposal { leader_epoch, partition_epoch, isr, shrinks };
+        self.pending = Some(Pending { members, proposal: proposal.clone(), unsure_since: None });
+        self.check();
+        Some(proposal)
+    }
+
+    /// Whether somebody outside the set could join now.
+    #[must_use]
+    pub fn wants(
+        &self,
+        live: &BTreeMap<BrokerId, BrokerEpoch>,
+        floor: Offset,
+        durability: Durability,
+    ) -> bool {
+        let mut outside = self.replicas.difference(&self.members);
+        self.pending.is_none() && outside.any(|one| self.may_join(*one, live, floor, durability))
+    }
+
+    /// No answer came to the proposal: it may be in force, or come into force yet.
+    pub fn unsure(&mut self, proposed_on: i32, now: Mono) {
+        if let Some(pending) = self.pending.as_mut().filter(|one| one.proposal.partition_epoch == proposed_on)
+        {
+            pending.unsure_since = Some(now);
+        }
+    }
+
+    /// The controller refused the proposal, and nothing of it is in force; true if it is given up.
+    pub fn refused(&mut self, proposed_on: i32, now: Mono) -> bool {
+        let Some(pending) = self.pending.as_ref().filter(|one| one.proposal.partition_epoch == proposed_on)
+        else {
+            return false;
+        };
+        if pending.unsure_since.is_some_and(|since| now.since(since) < UNSURE) {
+            mark!("a refused proposal is counted on, because an earlier copy may be under way");
+            return false;
+        }
+        self.pending = None;
+        true
+    }
+
+    /// A follower that has all there is has it as of the last time that it was heard of.
+    fn catch_up(&mut self, lives: &Lives, local_end: Offset, durability: Durability) {
+        for (broker, known) in &mut self.followers {
+            if known.report.end(durability) >= local_end
+                && let Some(heard) = lives.heard.get(broker)
+            {
+                known.caught_up = known.caught_up.max(*heard);
+            }
+        }
+    }
+
+    fn lags(&self, broker: BrokerId, now: Mono, lag: Duration) -> bool {
+        let caught_up = self.followers.get(&broker).map_or(self.since, |known| known.caught_up);
+        broker != self.me && now.since(caught_up) > lag
+    }
+
+    fn may_join(
+        &self,
+        broker: BrokerId,
+        live: &BTreeMap<BrokerId, BrokerEpoch>,
+        floor: Offset,
+        durability: Durability,
+    ) -> bool {
+        if self.members.contains(&broker) {
+            return false;
+        }
+        let (Some(known), Some(life)) = (self.followers.get(&broker), live.get(&broker)) else {
+            return false;
+        };
+        known.report.life == *life && known.report.end(durability) >= floor
+    }
+
+    /// Our own id.
+    #[must_use]
+    pub fn me(&self) -> BrokerId {
+        self.me
     }
 
     /// The committed members, ascending.
     #[must_use]
     pub fn members(&self) -> &BTreeSet<BrokerId> {
         &self.members
+    }
+
+    /// Every replica, ascending.
+    #[must_use]
+    pub fn replicas(&self) -> &BTreeSet<BrokerId> {
+        &self.replicas
+    }
+
+    /// Counts the changes of the partition.
+    #[must_use]
+    pub fn partition_epoch(&self) -> i32 {
+        self.partition_epoch
+    }
+
+    /// What each follower that reported in this epoch has written.
+    pub fn fetched(&self) -> impl Iterator<Item = (BrokerId, Offset)> {
+        self.followers.iter().map(|(broker, known)| (*broker, known.report.fetched))
     }
 
     fn check(&self) {
@@ -146,13 +383,11 @@ impl Isr {
             self.members,
             self.replicas
         );
-        assert!(
-            self.proposed.len() + self.members.len() <= self.replicas.len(),
-            "{:?} and {:?}",
-            self.members,
-            self.proposed
-        );
-        assert!(self.reports.len() < self.replicas.len(), "reports of {:?}", self.reports.keys());
+        if let Some(pending) = &self.pending {
+            assert!(pending.members.is_subset(&self.replicas), "{pending:?} of {:?}", self.replicas);
+            assert!(pending.members.contains(&self.me), "{:?} is not in {pending:?}", self.me);
+        }
+        assert!(self.followers.len() < self.replicas.len(), "reports of {:?}", self.followers.keys());
     }
 }
 
@@ -161,19 +396,45 @@ mod tests {
     use super::*;
 
     const EPOCH: LeaderEpoch = LeaderEpoch(5);
+    const LIFE: BrokerEpoch = BrokerEpoch(7);
+    const LAG: Duration = Duration::from_secs(10);
+    const DURABLE: Durability = Durability::Durable;
+
+    fn set(brokers: &[i32]) -> BTreeSet<BrokerId> {
+        brokers.iter().map(|id| BrokerId(*id)).collect()
+    }
 
     fn three() -> Isr {
-        let replicas = BTreeSet::from([BrokerId(1), BrokerId(2), BrokerId(3)]);
-        Isr::new(BrokerId(1), EPOCH, replicas, BTreeSet::from([BrokerId(1), BrokerId(2)]))
+        Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2, 3]), set(&[1, 2]), Mono(0))
     }
 
     fn at(fetched: i64, durable: i64) -> Report {
-        Report { epoch: EPOCH, fetched: Offset(fetched), durable: Offset(durable) }
+        Report { epoch: EPOCH, life: LIFE, fetched: Offset(fetched), durable: Offset(durable) }
+    }
+
+    fn tell(isr: &mut Isr, broker: i32, report: Report) -> bool {
+        isr.report(BrokerId(broker), report, false, (Mono(0), Offset(9)), DURABLE)
+    }
+
+    fn second(seconds: u64) -> Mono {
+        Mono(seconds * 1_000_000_000)
+    }
+
+    fn lives(heard: &[(i32, u64)]) -> Lives {
+        Lives {
+            live: [1, 2, 3].map(|id| (BrokerId(id), LIFE)).into(),
+            heard: heard.iter().map(|(id, at)| (BrokerId(*id), second(*at))).collect(),
+        }
+    }
+
+    fn proposed(isr: &mut Isr, now: u64, lives: &Lives, floor: i64) -> Option<Vec<i32>> {
+        let proposal = isr.propose(second(now), LAG, lives, (Offset(floor), Offset(9)), DURABLE)?;
+        Some(proposal.isr.iter().map(|(broker, _)| broker.0).collect())
     }
 
     #[test]
     fn alone_the_common_end_is_our_own() {
-        let isr = Isr::alone(BrokerId(1), EPOCH);
+        let isr = Isr::new(BrokerId(1), EPOCH, 0, set(&[1]), set(&[1]), Mono(0));
         assert_eq!(isr.common_end(Offset(7), Durability::Durable), Some(Offset(7)));
         assert!(isr.is_enough(1));
         assert!(isr.is_enough(2), "one replica is all there can be");
@@ -187,41 +448,117 @@ mod tests {
     #[test]
     fn the_policy_decides_which_end_of_a_member_counts() {
         let mut isr = three();
-        assert!(isr.report(BrokerId(2), at(6, 4)));
+        assert!(tell(&mut isr, 2, at(6, 4)));
         assert_eq!(isr.common_end(Offset(7), Durability::Replicated), Some(Offset(6)));
         assert_eq!(isr.common_end(Offset(7), Durability::Durable), Some(Offset(4)));
     }
 
     #[test]
-    fn a_report_of_an_older_epoch_does_not_count() {
+    fn a_report_of_an_older_epoch_or_an_earlier_life_does_not_count() {
         let mut isr = three();
-        assert!(!isr.report(BrokerId(2), Report { epoch: LeaderEpoch(4), ..at(9, 9) }));
-        assert_eq!(isr.common_end(Offset(9), Durability::Durable), None);
+        assert!(!tell(&mut isr, 2, Report { epoch: LeaderEpoch(4), ..at(9, 9) }));
+        assert_eq!(isr.common_end(Offset(9), DURABLE), None);
+        assert!(tell(&mut isr, 2, at(5, 5)));
+        assert!(!tell(&mut isr, 2, Report { life: BrokerEpoch(6), ..at(9, 9) }));
+        assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(5)));
+        isr.see_lives(&[(BrokerId(2), BrokerEpoch(8))].into());
+        assert_eq!(isr.common_end(Offset(9), DURABLE), None, "it must report in its new life");
     }
 
     #[test]
     fn a_proposed_member_counts_before_the_controller_answers() {
         let mut isr = three();
-        isr.report(BrokerId(2), at(9, 9));
-        isr.report(BrokerId(3), at(5, 5));
-        assert_eq!(isr.common_end(Offset(9), Durability::Durable), Some(Offset(9)));
-        isr.propose(BrokerId(3));
-        assert_eq!(isr.common_end(Offset(9), Durability::Durable), Some(Offset(5)));
-        isr.commit(BTreeSet::from([BrokerId(1), BrokerId(2)]));
-        assert_eq!(isr.common_end(Offset(9), Durability::Durable), Some(Offset(9)));
+        tell(&mut isr, 2, at(9, 9));
+        tell(&mut isr, 3, at(5, 5));
+        assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(9)));
+        assert_eq!(proposed(&mut isr, 0, &lives(&[]), 6), None, "it lacks what was promised");
+        assert_eq!(proposed(&mut isr, 0, &lives(&[]), 5), Some(vec![1, 2, 3]));
+        assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(5)));
+        assert!(!isr.commit(0, set(&[1, 2, 3]), set(&[1, 2])), "an old state answers nothing");
+        assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(5)));
+        assert!(isr.commit(1, set(&[1, 2, 3]), set(&[1, 2])));
+        assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(9)));
+    }
+
+    #[test]
+    fn under_durable_what_is_only_written_lets_nobody_join() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(9, 9));
+        tell(&mut isr, 3, at(9, 5));
+        assert_eq!(proposed(&mut isr, 0, &lives(&[]), 6), None);
+    }
+
+    #[test]
+    fn who_is_not_live_or_lives_anew_is_not_proposed() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(9, 9));
+        tell(&mut isr, 3, at(9, 9));
+        let mut fenced = lives(&[]);
+        fenced.live.remove(&BrokerId(3));
+        assert_eq!(proposed(&mut isr, 0, &fenced, 5), None);
+        fenced.live.insert(BrokerId(3), LIFE.next());
+        assert_eq!(proposed(&mut isr, 0, &fenced, 5), None);
+    }
+
+    #[test]
+    fn a_member_that_lags_for_too_long_leaves_and_one_that_is_idle_stays() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(9, 9));
+        assert_eq!(proposed(&mut isr, 11, &lives(&[(2, 10)]), 0), None, "it has everything and is heard");
+        assert_eq!(proposed(&mut isr, 21, &lives(&[(2, 10)]), 0), Some(vec![1]));
+        let mut isr = three();
+        tell(&mut isr, 2, at(8, 8));
+        assert_eq!(proposed(&mut isr, 10, &lives(&[(2, 10)]), 0), None);
+        assert_eq!(proposed(&mut isr, 11, &lives(&[(2, 11)]), 0), Some(vec![1]), "heard, but behind");
+    }
+
+    #[test]
+    fn a_follower_that_reaches_where_we_were_has_caught_up_then() {
+        let mut isr = three();
+        let mut tell = |seconds, fetched, end| {
+            let now = (second(seconds), Offset(end));
+            assert!(isr.report(BrokerId(2), at(fetched, fetched), true, now, DURABLE));
+        };
+        for seconds in 0..30 {
+            tell(seconds, seconds as i64, seconds as i64 + 1);
+        }
+        let lives = lives(&[]);
+        assert_eq!(isr.propose(second(30), LAG, &lives, (Offset(0), Offset(99)), DURABLE), None);
+    }
+
+    #[test]
+    fn a_proposal_without_an_answer_is_kept_and_repeated() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(9, 9));
+        tell(&mut isr, 3, at(9, 9));
+        let first = isr.propose(Mono(0), LAG, &lives(&[]), (Offset(0), Offset(9)), DURABLE);
+        isr.unsure(0, Mono(0));
+        assert!(!isr.refused(0, second(1)), "the first copy may be under way");
+        assert_eq!(isr.propose(second(1), LAG, &lives(&[]), (Offset(0), Offset(9)), DURABLE), first);
+        assert!(isr.refused(0, second(31)));
+    }
+
+    #[test]
+    fn what_is_known_of_a_follower_goes_with_states_that_were_not_seen() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(9, 9));
+        assert!(isr.commit(1, set(&[1, 2, 3]), set(&[1, 2])));
+        assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(9)));
+        assert!(isr.commit(3, set(&[1, 2, 3]), set(&[1, 2])), "removed in 2, added again in 3");
+        assert_eq!(isr.common_end(Offset(9), DURABLE), None);
     }
 
     #[test]
     fn a_shrunk_set_is_not_enough() {
         let mut isr = three();
         assert!(isr.is_enough(2));
-        isr.commit(BTreeSet::from([BrokerId(1)]));
+        isr.commit(1, set(&[1, 2, 3]), set(&[1]));
         assert!(!isr.is_enough(2));
     }
 
     #[test]
     #[should_panic(expected = "durable beyond written")]
     fn a_follower_cannot_have_synced_what_it_has_not_written() {
-        three().report(BrokerId(2), at(3, 4));
+        tell(&mut three(), 2, at(3, 4));
     }
 }

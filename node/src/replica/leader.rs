@@ -13,15 +13,17 @@
 //!   FollowerAt ─► isr ──────────────────────────────────────────────────────┴─ min ─► Watermark ─► Ack, Ack, …
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use dejaq_storage::{mark, mutant};
-use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::acks::{self, Acks, Token};
-use super::isr::{Isr, Report};
+use super::isr::{Isr, Lives, Proposal, Report};
 use super::policy::{Durability, Policy};
+use super::unsynced::{Due, Unsynced};
+use crate::runtime::Mono;
 
 /// What a producer demands before it takes a batch for written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,22 +89,46 @@ pub enum Event {
     },
     /// The time of a [`Effect::FlushWithin`] is over.
     FlushOverdue,
-    /// A follower fetched.
+    /// A follower tells how far it is.
     FollowerAt {
         /// Which follower.
         broker: BrokerId,
         /// How far it is.
         report: Report,
+        /// It tells of progress only: what it told before stays told.
+        moves_on: bool,
+        /// When it came.
+        now: Mono,
     },
-    /// We ask the controller to add this follower.
-    Proposed {
+    /// A follower begins anew: what it told does not count any more.
+    FollowerGone {
         /// Which follower.
         broker: BrokerId,
     },
-    /// The controller committed this in-sync set.
+    /// The controller committed this state of the partition, in our epoch.
     Committed {
-        /// Its members, us among them.
+        /// Counts the states.
+        partition_epoch: i32,
+        /// Every replica, us among them.
+        replicas: BTreeSet<BrokerId>,
+        /// The in-sync ones, us among them.
         members: BTreeSet<BrokerId>,
+    },
+    /// Brokers began new lives.
+    Lives(BTreeMap<BrokerId, BrokerEpoch>),
+    /// Whether the controller took the set that was proposed on this state is not known.
+    ProposalUnsure {
+        /// The state that it was proposed on.
+        partition_epoch: i32,
+        /// When that was found out.
+        now: Mono,
+    },
+    /// The controller did not take it.
+    ProposalRefused {
+        /// The state that it was proposed on.
+        partition_epoch: i32,
+        /// When that was found out.
+        now: Mono,
     },
     /// Records below `start` are gone for good: retention or DeleteRecords.
     StartMoved {
@@ -161,6 +187,10 @@ pub struct Start {
     pub replicas: BTreeSet<BrokerId>,
     /// The committed in-sync set, us among them.
     pub members: BTreeSet<BrokerId>,
+    /// Counts the states of the partition.
+    pub partition_epoch: i32,
+    /// When it starts.
+    pub now: Mono,
 }
 
 /// The leader of one partition in one epoch.
@@ -182,18 +212,6 @@ pub struct Leader {
     resigned: Option<Resigned>,
 }
 
-/// Bytes between the flushed end and the local end, for the policy and for the metrics.
-#[derive(Debug, Default)]
-struct Unsynced {
-    bytes: u64,
-    /// The part of `bytes` that the running sync covers.
-    covered: u64,
-    /// A [`Effect::Flush`] is outstanding.
-    asked: bool,
-    /// A [`Effect::FlushWithin`] is outstanding.
-    timed: bool,
-}
-
 impl Leader {
     /// Starts a leader; the effects hold its first watermark.
     pub fn start(start: Start, effects: &mut Vec<Effect>) -> Leader {
@@ -211,7 +229,14 @@ impl Leader {
             watermark: start.watermark,
             barrier: start.watermark,
             policy: start.policy,
-            isr: Isr::new(start.me, start.epoch, start.replicas, start.members),
+            isr: Isr::new(
+                start.me,
+                start.epoch,
+                start.partition_epoch,
+                start.replicas,
+                start.members,
+                start.now,
+            ),
             acks: Acks::default(),
             unsynced: Unsynced::default(),
             resigned: None,
@@ -243,20 +268,32 @@ impl Leader {
         match event {
             Event::Appended { end, bytes } => self.appended(end, bytes),
             Event::Promised { token, required, end } => self.promised(token, required, end, effects),
-            Event::FlushBegan => self.unsynced.covered = self.unsynced.bytes,
+            Event::FlushBegan => self.unsynced.begin(),
             Event::Flushed { end } => self.flushed(end),
             Event::FlushOverdue => {
-                self.unsynced.timed = false;
-                self.ask_flush(effects);
+                let due = self.unsynced.overdue(self.local_end, self.flushed_end);
+                push(due.filter(|_| self.resigned.is_none()), effects);
             }
-            Event::FollowerAt { broker, report } => {
+            Event::FollowerAt { broker, report, moves_on, now } => {
                 assert!(report.fetched <= self.local_end, "{broker:?} is ahead of us: {report:?}");
-                if !self.isr.report(broker, report) {
+                let when = (now, self.local_end);
+                if !self.isr.report(broker, report, moves_on, when, self.policy.durability) {
                     mark!("a follower's report of another epoch is not counted");
                 }
             }
-            Event::Proposed { broker } => self.isr.propose(broker),
-            Event::Committed { members } => self.isr.commit(members),
+            Event::FollowerGone { broker } => self.isr.forget(broker),
+            Event::Committed { partition_epoch, replicas, members } => {
+                let shrinks = members.len() < self.isr.members().len();
+                self.isr.commit(partition_epoch, replicas, members);
+                if shrinks && mutant!(18) {
+                    return; // the planted bug: the watermark is not looked at again after a shrink
+                }
+            }
+            Event::Lives(live) => self.isr.see_lives(&live),
+            Event::ProposalUnsure { partition_epoch, now } => self.isr.unsure(partition_epoch, now),
+            Event::ProposalRefused { partition_epoch, now } => {
+                self.isr.refused(partition_epoch, now);
+            }
             Event::StartMoved { start } => {
                 assert!(
                     start >= self.log_start,
@@ -278,6 +315,35 @@ impl Leader {
         mark!("waiting producers who gave up are forgotten");
         self.acks.retain(is_wanted);
         self.check();
+    }
+
+    /// The in-sync set to propose to the controller now, if another than the committed one is called for.
+    pub fn propose(&mut self, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
+        if self.resigned.is_some() {
+            return None;
+        }
+        let (floor, durability) = (self.floor(), self.policy.durability);
+        let proposal = self.isr.propose(now, lag, lives, (floor, self.local_end), durability);
+        self.check();
+        proposal
+    }
+
+    /// Whether a replica that is not in sync could join now.
+    #[must_use]
+    pub fn wants_to_grow(&self, live: &BTreeMap<BrokerId, BrokerEpoch>) -> bool {
+        self.resigned.is_none() && self.isr.wants(live, self.floor(), self.policy.durability)
+    }
+
+    /// The in-sync set and what is known of the followers.
+    #[must_use]
+    pub fn isr(&self) -> &Isr {
+        &self.isr
+    }
+
+    /// What a replica must have to join the in-sync set: all that was promised, and all that this epoch found.
+    fn floor(&self) -> Offset {
+        // The planted bug M11: what earlier leaders left is not asked for.
+        if mutant!(11) { self.watermark } else { self.watermark.max(self.epoch_start) }
     }
 
     /// First offset that readers may ask for.
@@ -319,7 +385,7 @@ impl Leader {
     /// Appended bytes that no finished sync covers.
     #[must_use]
     pub fn unsynced_bytes(&self) -> u64 {
-        self.unsynced.bytes
+        self.unsynced.bytes()
     }
 
     /// The policy in force.
@@ -345,7 +411,7 @@ impl Leader {
         assert!(end > self.local_end, "{end:?} is not beyond {:?}", self.local_end);
         assert!(bytes > 0, "{end:?} was reached without a byte");
         self.local_end = end;
-        self.unsynced.bytes = self.unsynced.bytes.saturating_add(bytes);
+        self.unsynced.append(bytes);
     }
 
     fn promised(&mut self, token: Token, required: Required, end: Offset, effects: &mut Vec<Effect>) {
@@ -366,14 +432,8 @@ impl Leader {
     fn flushed(&mut self, end: Offset) {
         assert!(end >= self.flushed_end, "{end:?} is behind the flushed end {:?}", self.flushed_end);
         assert!(end <= self.local_end, "{end:?} is beyond the local end {:?}", self.local_end);
-        assert!(self.unsynced.covered <= self.unsynced.bytes, "{:?}", self.unsynced);
         self.flushed_end = end;
-        self.unsynced.bytes -= self.unsynced.covered;
-        self.unsynced.covered = 0;
-        self.unsynced.asked = false;
-        if end == self.local_end {
-            self.unsynced.bytes = 0;
-        }
+        self.unsynced.end(end == self.local_end);
     }
 
     fn policy_changed(&mut self, policy: Policy) {
@@ -399,7 +459,7 @@ impl Leader {
         if self.resigned.is_some() {
             return;
         }
-        self.ask_flush_by_policy(effects);
+        push(self.unsynced.due(&self.policy, self.local_end, self.flushed_end), effects);
         let own = match self.policy.durability {
             Durability::Durable => self.flushed_end,
             Durability::Replicated | Durability::None => self.local_end,
@@ -413,33 +473,6 @@ impl Leader {
             while let Some(token) = self.acks.release(end) {
                 effects.push(Effect::Ack { token, after: end });
             }
-        }
-    }
-
-    fn ask_flush_by_policy(&mut self, effects: &mut Vec<Effect>) {
-        let is_due = match self.policy.durability {
-            Durability::Durable => true,
-            Durability::Replicated | Durability::None => {
-                self.unsynced.bytes >= self.policy.flush_bytes
-                    || self.local_end.since(self.flushed_end) >= self.policy.flush_records
-            }
-        };
-        if is_due {
-            self.ask_flush(effects);
-        } else if let Some(interval) = self.policy.flush_interval
-            && self.flushed_end < self.local_end
-            && !self.unsynced.asked
-            && !self.unsynced.timed
-        {
-            self.unsynced.timed = true;
-            effects.push(Effect::FlushWithin(interval));
-        }
-    }
-
-    fn ask_flush(&mut self, effects: &mut Vec<Effect>) {
-        if self.flushed_end < self.local_end && !self.unsynced.asked && self.resigned.is_none() {
-            self.unsynced.asked = true;
-            effects.push(Effect::Flush);
         }
     }
 
@@ -457,6 +490,14 @@ impl Leader {
             assert!(self.resigned.is_none(), "{end:?} waits for a leader that stopped");
         }
         assert!(self.acks.len() <= acks::LIMIT, "{} batches wait", self.acks.len());
+    }
+}
+
+fn push(due: Option<Due>, effects: &mut Vec<Effect>) {
+    match due {
+        Some(Due::Now) => effects.push(Effect::Flush),
+        Some(Due::Within(wait)) => effects.push(Effect::FlushWithin(wait)),
+        None => {}
     }
 }
 

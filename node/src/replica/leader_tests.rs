@@ -22,6 +22,8 @@ fn start_with(durability: Durability, brokers: &[i32]) -> Start {
             ..Policy::default()
         },
         members: replicas.clone(),
+        partition_epoch: 0,
+        now: Mono(0),
         replicas,
     }
 }
@@ -59,8 +61,9 @@ fn flushed(end: i64) -> Event {
 }
 
 fn follower(broker: i32, fetched: i64, durable: i64) -> Event {
-    let report = Report { epoch: EPOCH, fetched: Offset(fetched), durable: Offset(durable) };
-    Event::FollowerAt { broker: BrokerId(broker), report }
+    let (fetched, durable) = (Offset(fetched), Offset(durable));
+    let report = Report { epoch: EPOCH, life: BrokerEpoch(1), fetched, durable };
+    Event::FollowerAt { broker: BrokerId(broker), report, moves_on: false, now: Mono(0) }
 }
 
 macro_rules! check {
@@ -150,7 +153,8 @@ fn the_leader_itself_counts_only_to_its_flushed_end() {
 
 #[test]
 fn a_shrunk_set_releases_those_who_waited_for_the_lost_member() {
-    let committed = Event::Committed { members: BTreeSet::from([ME]) };
+    let (replicas, members) = (BTreeSet::from([ME, BrokerId(2)]), BTreeSet::from([ME]));
+    let committed = Event::Committed { partition_epoch: 1, replicas, members };
     check!(Durable [1, 2], [batch(7, 10).to_vec(), vec![flushed(10), committed]],
         @"Flush Watermark(o10) Ack(t7 after o10)");
 }

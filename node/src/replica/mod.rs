@@ -3,31 +3,50 @@
 //! - [`directory`] (SHELL): which partitions there are, by topic name or id; `open`s, creates and deletes them
 //! - [`partition`] (SHELL): one partition's log behind its inbox and turn; [`view`]: what readers see of it;
 //!   [`write`]: a batch on its way in and what became of it
-//! - [`leader`], [`acks`], [`isr`], [`policy`] (pure): when a write is safe
+//! - [`role`] (pure): [`leader`] with [`acks`], [`isr`]; or [`follower`]; both by [`policy`], [`unsynced`]: when a write
+//!   is safe, what a follower keeps
+//! - `fetcher` (SHELL): follows one leader; [`serve`] (SHELL): answers followers, by [`sessions`] (pure);
+//!   `following` (SHELL): a partition's steps in both; [`hub`]: who is to be told what; [`links`]: seams to the others
+//! - `insync` (SHELL): proposes in-sync sets to the controller
 //! - [`flusher`] (SHELL): group commit over the data directory; [`health`]: whether it failed;
 //!   [`retention`] (SHELL): what goes with time, and room on the disk
 //!
 //! ```text
 //!  produce ─► directory ─► partition ─ turn ─► log.append ─► leader ─► flusher ─► leader ─► watermark ─► acks
 //!  fetch   ─► directory ─► view (no turn) ─► log reader
+//!  fetcher ═══ peers ═══► serve ─► report ─► leader ─► watermark           ◄── batches ─► hear ─► follower ─► flusher
 //! ```
 
 pub mod acks;
 pub mod directory;
+mod fetcher;
 pub mod flusher;
+pub mod follower;
+mod following;
 pub mod health;
+pub mod hub;
+mod insync;
 pub mod isr;
 pub mod leader;
+pub mod links;
 mod open;
 pub mod partition;
 pub mod policy;
 pub mod retention;
+pub mod role;
+pub mod serve;
+pub mod sessions;
+pub mod unsynced;
 pub mod view;
 pub mod write;
 
 pub use directory::{Directory, NoPartition, NotClean, Settings, Table, TopicEntry};
+pub use links::{Answer, AskController, Links, Transport};
 pub use open::NotStarted;
 pub use partition::Partition;
+pub use serve::Serve;
 
+#[cfg(test)]
+mod cluster_tests;
 #[cfg(test)]
 mod shell_tests;

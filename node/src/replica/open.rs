@@ -12,11 +12,11 @@ use std::time::Duration;
 use dejaq_storage::{
     CloseError, DataDir, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, mark, mutant,
 };
-use dejaq_wire::ids::{BrokerEpoch, BrokerId, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId, TopicId};
 use tokio::sync::mpsc;
 
 use super::directory::{Directory, Slot};
-use super::partition::{Leadership, Partition};
+use super::partition::{Assignment, Partition};
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
@@ -42,8 +42,10 @@ pub enum NotStarted {
 pub(super) struct Job {
     pub topic: Arc<Topic>,
     pub index: PartitionId,
-    /// `None`: it is not led here, and not opened.
-    pub leadership: Option<Leadership>,
+    /// `None`: it is not held here, and not opened.
+    pub assignment: Option<Assignment>,
+    /// Make a new log that begins here, instead of opening the one that is there.
+    pub begin_at: Option<Offset>,
     pub config: Arc<TopicConfig>,
     /// The last process closed the data directory cleanly.
     pub is_clean: bool,
@@ -113,8 +115,8 @@ pub(super) async fn close_all<R: Runtime>(
     failed
 }
 
-async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
-    let Some(leadership) = &job.leadership else { return Slot::Elsewhere };
+pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
+    let Some(assignment) = &job.assignment else { return Slot::Elsewhere };
     let name = format!("{}-{}", job.topic.name, job.index);
     let identity =
         LogIdentity { topic: job.topic.name.to_string(), topic_id: job.topic.id, partition: job.index };
@@ -127,7 +129,12 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
     };
     let path = DataDir::<R::Disk>::partition_path(job.topic.id, job.index);
     let disk = directory.runtime.disk().clone();
-    let log = match Log::create(disk, path, identity, job.config.log_config(), options).await {
+    let config = job.config.log_config();
+    let opened = match job.begin_at {
+        None => Log::create(disk, path, identity, config, options).await,
+        Some(start) => Log::create_at(disk, path, identity, config, options, start).await,
+    };
+    let log = match opened {
         Ok((log, report)) => {
             tell(&name, &report);
             log
@@ -142,9 +149,7 @@ async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slot<R> {
             return Slot::Failed;
         }
     };
-    let (health, flusher) = (directory.health.clone(), directory.flusher.clone());
-    let policy = job.config.policy();
-    match Partition::start(log, leadership, policy, directory.runtime.clone(), health, flusher) {
+    match Partition::start(log, assignment, job.config.policy(), directory.shared()) {
         Ok(partition) => Slot::Ready(partition),
         Err(error) => {
             tracing::error!(partition = name, %error, "the log refuses its leader epoch: it is not served");

@@ -1,11 +1,13 @@
-//! SHELL. One partition that this node leads: a log and its leader behind an inbox and a turn.
+//! SHELL. One partition that this node holds: a log and its role behind an inbox and a turn.
 //!
-//! Owns: the log's writer and the pure [`Leader`], behind one short mutex that is never held across an await; the
+//! Owns: the log's writer and the pure [`Role`] (leader or follower), behind one short mutex that is never held across an await; the
 //! inbox of writes; the view that it publishes.
 //! Promises: whoever brings writes takes the turn if it is free and drains the inbox, so that contention becomes
 //! batching: all batches of a turn go down with one append; outcomes leave in the order of the log; a write is
-//! answered once. When the data directory fails, everything is refused from then on.
-//! Leaves out: rules (`leader`), syncs (`flusher`), moving the start (`retention`), reading (`view`).
+//! answered once; the role changes only forward, by leader epoch and partition epoch (REP-10). When the data directory
+//! fails, everything is refused from then on.
+//! Leaves out: rules (`leader`, `follower`), syncs (`flusher`), moving the start (`retention`), reading (`view`), what
+//! a follower does (`following`).
 //! Called by `api::produce` with writes, by `flusher`, `retention` and `directory` for their part.
 //!
 //! ```text
@@ -13,7 +15,7 @@
 //!                        └ no ─► whoever has it drains (looks again after giving it up)
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -23,43 +25,70 @@ use dejaq_storage::{
     mark, mutant,
 };
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
+use dejaq_wire::peer::replica::Place;
 use tokio::sync::oneshot;
 
 use super::acks::{self, Token};
 use super::flusher::Flusher;
+use super::follower::{self, Follower};
 use super::health::Health;
+use super::hub::Hub;
 use super::leader::{Effect, Event, Leader, Refused, Required, Resigned, Start};
 use super::policy::Policy;
-use super::view::View;
+use super::role::Role;
+use super::view::{Part, View};
 use super::write::{Outcome, Write, WriteError, Written};
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
 
 /// Most writes in the inbox: more than one turn's worth of every connection, so that only a stuck turn fills it.
 const INBOX: usize = acks::LIMIT;
 
-/// Who leads, and with whom.
+/// A partition as the metadata places it here.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leadership {
+pub struct Assignment {
     /// Our own id.
     pub me: BrokerId,
-    /// The epoch to lead in.
+    /// Who leads: we, another, or nobody.
+    pub leader: BrokerId,
+    /// In which epoch.
     pub epoch: LeaderEpoch,
+    /// Counts the states of the partition.
+    pub partition_epoch: i32,
     /// All replicas, us among them.
     pub replicas: Vec<BrokerId>,
-    /// The in-sync ones, us among them.
+    /// The in-sync ones; us among them if we lead.
     pub isr: Vec<BrokerId>,
+}
+
+impl Assignment {
+    /// Whether we lead.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leader == self.me
+    }
+}
+
+/// What all partitions of a node share.
+#[derive(Clone)]
+pub struct Shared<R: Runtime> {
+    /// Time and tasks.
+    pub runtime: R,
+    /// Whether the data directory failed.
+    pub health: Arc<Health>,
+    /// Who syncs.
+    pub flusher: Arc<Flusher<R>>,
+    /// Who is to be told what.
+    pub hub: Arc<Hub>,
 }
 
 /// One partition.
 pub struct Partition<R: Runtime> {
     identity: LogIdentity,
-    runtime: R,
-    health: Arc<Health>,
-    flusher: Arc<Flusher<R>>,
-    view: View<R::Disk>,
+    pub(super) shared: Shared<R>,
+    pub(super) view: View<R::Disk>,
     inbox: Mutex<VecDeque<Write>>,
     /// Short: pure steps and page-cache writes. Never held across an await; no other lock of ours is taken before it.
-    turn: Mutex<Turn<R::Disk>>,
+    pub(super) turn: Mutex<Turn<R::Disk>>,
     /// Whoever moves the start, closes or deletes: one at a time.
     pub(super) start_moves: tokio::sync::Mutex<()>,
     pub(super) flush_queued: AtomicBool,
@@ -67,13 +96,26 @@ pub struct Partition<R: Runtime> {
 }
 
 /// What the turn owns.
-struct Turn<D: Disk> {
-    /// `None` once closed or deleted; the leader has resigned then.
-    log: Option<Log<D>>,
-    leader: Leader,
+pub(super) struct Turn<D: Disk> {
+    /// `None` once closed or deleted; the role has resigned then.
+    pub log: Option<Log<D>>,
+    pub role: Role,
+    /// The newest state of the partition that was acted on.
+    pub partition_epoch: i32,
+    /// What was told to the hub: the ends of the log.
+    told: Told,
     waiting: BTreeMap<Token, Waiting>,
     next_token: u64,
-    effects: Vec<Effect>,
+    pub effects: Vec<Effect>,
+}
+
+/// Ends that the hub knows of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    local_end: Offset,
+    flushed_end: Offset,
+    watermark: Offset,
+    start: Offset,
 }
 
 struct Waiting {
@@ -82,30 +124,34 @@ struct Waiting {
 }
 
 impl<R: Runtime> Partition<R> {
-    /// Takes over an open log and starts to lead.
+    /// Takes over an open log and starts to lead or to follow.
     ///
     /// # Errors
     /// The log refuses the epoch: it was written by a later leader, or it is sealed.
     pub fn start(
         mut log: Log<R::Disk>,
-        leadership: &Leadership,
+        assignment: &Assignment,
         policy: Policy,
-        runtime: R,
-        health: Arc<Health>,
-        flusher: Arc<Flusher<R>>,
+        shared: Shared<R>,
     ) -> Result<Arc<Partition<R>>, AppendError> {
-        log.begin_epoch(leadership.epoch)?;
         let mut effects = Vec::new();
-        let start = start_of(&log, log.start(), leadership, policy);
-        let leader = Leader::start(start, &mut effects);
+        let watermark = log.start();
+        let role = begin(&mut log, assignment, watermark, policy, shared.runtime.now(), &mut effects)?;
         let view = View::new(log.reader());
-        let turn = Turn { log: Some(log), leader, waiting: BTreeMap::new(), next_token: 0, effects };
-        let identity = turn.log.as_ref().map(Log::identity).expect("just put there").clone();
+        let told = told(&role);
+        let identity = log.identity().clone();
+        let turn = Turn {
+            log: Some(log),
+            role,
+            partition_epoch: assignment.partition_epoch,
+            told,
+            waiting: BTreeMap::new(),
+            next_token: 0,
+            effects,
+        };
         let partition = Arc::new(Partition {
             identity,
-            runtime,
-            health,
-            flusher,
+            shared,
             view,
             inbox: Mutex::default(),
             turn: Mutex::new(turn),
@@ -115,7 +161,7 @@ impl<R: Runtime> Partition<R> {
         });
         partition.with_turn(|turn| {
             partition.carry_out(turn);
-            partition.view.publish_epoch(turn.leader.epoch(), turn.leader.epoch_start());
+            partition.publish_role(turn);
         });
         Ok(partition)
     }
@@ -132,7 +178,7 @@ impl<R: Runtime> Partition<R> {
 
     /// Why nothing may be read or written here now, if so.
     pub fn stopped(&self) -> Option<Resigned> {
-        if self.health.is_offline() { Some(Resigned::Offline) } else { self.view.stopped() }
+        if self.shared.health.is_offline() { Some(Resigned::Offline) } else { self.view.stopped() }
     }
 
     /// Appends batches, in order; each outcome comes by its own channel, often before this returns.
@@ -172,7 +218,7 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Runs `work` in a turn of its own, carries out what follows, then drains the inbox.
-    fn with_turn<T>(self: &Arc<Self>, work: impl FnOnce(&mut Turn<R::Disk>) -> T) -> T {
+    pub(super) fn with_turn<T>(self: &Arc<Self>, work: impl FnOnce(&mut Turn<R::Disk>) -> T) -> T {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let result = work(&mut turn);
         self.carry_out(&mut turn);
@@ -189,23 +235,23 @@ impl<R: Runtime> Partition<R> {
             if writes.is_empty() {
                 return;
             }
-            if self.health.is_offline() {
+            if self.shared.health.is_offline() {
                 turn.resign(Resigned::Offline);
             }
-            if let Err(error) = turn.append(writes, &self.view, self.runtime.unix_ms()) {
-                self.health.fail(&format!("{}: {error}", self.name()));
+            if let Err(error) = turn.append(writes, &self.view, self.shared.runtime.unix_ms()) {
+                self.shared.health.fail(&format!("{}: {error}", self.name()));
                 turn.resign(Resigned::Offline);
             }
             self.carry_out(turn);
         }
     }
 
-    fn carry_out(self: &Arc<Self>, turn: &mut Turn<R::Disk>) {
+    pub(super) fn carry_out(self: &Arc<Self>, turn: &mut Turn<R::Disk>) {
         let mut moved = false;
         for effect in std::mem::take(&mut turn.effects) {
             match effect {
-                Effect::Flush => self.flusher.flush_soon(self),
-                Effect::FlushWithin(wait) => self.flusher.flush_within(self, wait),
+                Effect::Flush => self.shared.flusher.flush_soon(self),
+                Effect::FlushWithin(wait) => self.shared.flusher.flush_within(self, wait),
                 Effect::Watermark(end) => {
                     self.view.publish_watermark(end);
                     moved = true;
@@ -218,12 +264,67 @@ impl<R: Runtime> Partition<R> {
                 Effect::Refuse { token, why } => turn.answer(token, |_| Err(WriteError::Abandoned(why))),
             }
         }
-        self.view.publish_unsynced(turn.leader.unsynced_bytes());
-        match turn.leader.resigned() {
-            Some(why) if self.view.stopped().is_none() => self.view.publish_stop(why),
+        self.view.publish_unsynced(turn.role.unsynced_bytes());
+        match turn.role.resigned() {
+            Some(why) if !matches!(self.view.part(), Part::Stopped(_)) => self.view.publish_stop(why),
             _ if moved => self.view.wake(),
             _ => {}
         }
+        self.tell_hub(turn);
+    }
+
+    /// Tells those who fetch from us, or whom we fetch from, what moved.
+    fn tell_hub(&self, turn: &mut Turn<R::Disk>) {
+        let now = told(&turn.role);
+        let before = std::mem::replace(&mut turn.told, now);
+        if before == now || turn.role.resigned().is_some() {
+            return;
+        }
+        match &turn.role {
+            Role::Leader(leader) => {
+                let isr = leader.isr();
+                if isr.replicas().len() < 2 {
+                    return;
+                }
+                let followers = isr.replicas().iter().copied().filter(|replica| *replica != isr.me());
+                if before.local_end != now.local_end {
+                    self.shared.hub.appended(self.place(), followers.clone());
+                }
+                if before.watermark != now.watermark || before.start != now.start {
+                    self.shared.hub.moved(self.place(), followers);
+                }
+            }
+            Role::Follower(follower) => {
+                if before.flushed_end != now.flushed_end
+                    && let Some(feed) = self.shared.hub.feed(follower.leader())
+                {
+                    feed.change(self.place());
+                }
+            }
+        }
+    }
+
+    /// Shows the role that the partition has now; its watermark is shown already.
+    pub(super) fn publish_role(&self, turn: &Turn<R::Disk>) {
+        match &turn.role {
+            Role::Leader(leader) => {
+                self.view.publish_epoch(leader.epoch(), leader.epoch_start());
+                self.shared.hub.follow(self.place(), BrokerId::NONE);
+                let isr = leader.isr();
+                self.shared.hub.lead(self.place(), isr.replicas().len() > 1);
+                let followers = isr.replicas().iter().copied().filter(|replica| *replica != isr.me());
+                self.shared.hub.appended(self.place(), followers);
+            }
+            Role::Follower(follower) => {
+                self.view.publish_following(follower.epoch());
+                self.shared.hub.follow(self.place(), follower.leader());
+            }
+        }
+    }
+
+    /// Its name for ever.
+    pub fn place(&self) -> Place {
+        Place { topic: self.identity.topic_id, partition: self.identity.partition }
     }
 
     /// Topic and index, for messages.
@@ -244,13 +345,13 @@ impl<R: Runtime> Partition<R> {
             let flush = log.begin_flush()?;
             let flushed = log.flushed();
             if let Some(flush) = &flush {
-                turn.step(Event::FlushBegan);
+                turn.role.flush_began(&mut turn.effects);
                 if mutant!(23) {
                     // The planted bug: the flushed end is told before the sync has returned.
-                    turn.step(Event::Flushed { end: flush.end() });
+                    turn.role.flushed(flush.end(), &mut turn.effects);
                 }
-            } else if flushed > turn.leader.flushed_end() {
-                turn.step(Event::Flushed { end: flushed });
+            } else if flushed > turn.role.flushed_end() {
+                turn.role.flushed(flushed, &mut turn.effects);
             }
             Ok(flush)
         })
@@ -266,7 +367,7 @@ impl<R: Runtime> Partition<R> {
         self.with_turn(|turn| {
             let Some(log) = turn.log.as_mut() else { return };
             match log.end_flush(flush, result) {
-                Ok(end) => turn.step(Event::Flushed { end }),
+                Ok(end) => turn.role.flushed(end, &mut turn.effects),
                 Err(_) => turn.resign(Resigned::Offline),
             }
         });
@@ -274,7 +375,7 @@ impl<R: Runtime> Partition<R> {
 
     /// The time of a background flush has come.
     pub(super) fn flush_overdue(self: &Arc<Self>) {
-        self.with_turn(|turn| turn.step(Event::FlushOverdue));
+        self.with_turn(|turn| turn.role.flush_overdue(&mut turn.effects));
     }
 }
 
@@ -285,29 +386,69 @@ impl<R: Runtime> Partition<R> {
         self.with_turn(|turn| turn.resign(why));
     }
 
-    /// Leads in a later epoch or with other replicas. An equal epoch only takes over the in-sync set.
+    /// Becomes what the metadata says: leads or follows in a later epoch, or with other replicas. What is old is
+    /// ignored.
     ///
     /// # Errors
     /// The log refuses the epoch.
-    pub(super) fn lead(self: &Arc<Self>, leadership: &Leadership) -> Result<(), AppendError> {
+    pub(super) async fn assign(self: &Arc<Self>, assignment: &Assignment) -> Result<(), AppendError> {
+        if self.take_state(assignment) {
+            return Ok(());
+        }
+        // A cut, or a move of the start, ends first: what it began on the log is its to end.
+        let _one = self.start_moves.lock().await;
         self.with_turn(|turn| {
             let Some(log) = turn.log.as_mut() else { return Ok(()) };
-            if leadership.epoch <= turn.leader.epoch() {
-                if leadership.epoch == turn.leader.epoch() {
-                    let members = leadership.isr.iter().copied().collect();
-                    turn.step(Event::Committed { members });
-                }
+            if assignment.epoch < turn.role.epoch() || assignment.partition_epoch < turn.partition_epoch {
+                mark!("a partition ignores an old state of the metadata");
                 return Ok(());
             }
-            log.begin_epoch(leadership.epoch)?;
-            let (watermark, policy) = (turn.leader.watermark(), turn.leader.policy());
-            let start = start_of(log, watermark, leadership, policy);
+            let (watermark, policy) = (turn.role.watermark(), turn.role.policy());
+            let now = self.shared.runtime.now();
+            let mut effects = Vec::new();
+            let role = begin(log, assignment, watermark, policy, now, &mut effects)?;
+            turn.partition_epoch = assignment.partition_epoch;
             turn.resign(Resigned::Moved);
             self.carry_out(turn);
-            turn.leader = Leader::start(start, &mut turn.effects);
+            turn.role = role;
+            turn.told = told(&turn.role);
+            turn.effects.append(&mut effects);
             self.carry_out(turn); // readers see the new watermark before the new epoch
-            self.view.publish_epoch(leadership.epoch, turn.leader.epoch_start());
+            self.publish_role(turn);
             Ok(())
+        })
+    }
+
+    /// Takes over a state that leaves the role as it is; false if it is a matter of another role.
+    fn take_state(self: &Arc<Self>, assignment: &Assignment) -> bool {
+        self.with_turn(|turn| {
+            let is_old =
+                assignment.epoch < turn.role.epoch() || assignment.partition_epoch < turn.partition_epoch;
+            if is_old || turn.log.is_none() {
+                return true;
+            }
+            let is_same = assignment.epoch == turn.role.epoch()
+                && match &turn.role {
+                    Role::Leader(_) => assignment.leads(),
+                    // A follower never leads in an epoch that it followed in.
+                    Role::Follower(follower) => assignment.leads() || assignment.leader == follower.leader(),
+                };
+            if !is_same {
+                return false;
+            }
+            let skips = assignment.partition_epoch > turn.partition_epoch + 1;
+            turn.partition_epoch = assignment.partition_epoch;
+            if turn.role.leader().is_some() {
+                let (replicas, members) = sets(assignment);
+                if skips && !mutant!(14) {
+                    let followers = replicas.iter().filter(|replica| **replica != assignment.me);
+                    followers.for_each(|follower| self.shared.hub.end_session(*follower));
+                }
+                self.shared.hub.lead(self.place(), replicas.len() > 1);
+                let partition_epoch = assignment.partition_epoch;
+                turn.step(Event::Committed { partition_epoch, replicas, members });
+            }
+            true
         })
     }
 
@@ -316,24 +457,24 @@ impl<R: Runtime> Partition<R> {
         self.with_turn(|turn| {
             let Some(log) = turn.log.as_mut() else { return };
             log.set_config(config);
-            if turn.leader.policy() != policy {
-                turn.step(Event::PolicyChanged(policy));
+            if turn.role.policy() != policy {
+                turn.role.policy_changed(policy, &mut turn.effects);
             }
         });
     }
 
-    /// Runs `work` on the log and tells the leader if its start moved; `None` once it is closed.
+    /// Runs `work` on the log and tells the role if its start moved; `None` once it is closed.
     pub(super) fn with_log<T>(
         self: &Arc<Self>,
         work: impl FnOnce(&mut Log<R::Disk>, Offset) -> T,
     ) -> Option<T> {
         self.with_turn(|turn| {
-            let watermark = turn.leader.watermark();
+            let watermark = turn.role.watermark();
             let log = turn.log.as_mut()?;
             let result = work(log, watermark);
             let start = log.start();
-            if start > turn.leader.log_start() {
-                turn.step(Event::StartMoved { start });
+            if start > turn.role.log_start() {
+                turn.role.start_moved(start, &mut turn.effects);
             }
             Some(result)
         })
@@ -371,14 +512,15 @@ impl<R: Runtime> Partition<R> {
 }
 
 impl<D: Disk> Turn<D> {
-    fn step(&mut self, event: Event) {
-        self.leader.step(event, &mut self.effects);
+    /// Tells the leader of an event; a follower is not concerned.
+    pub fn step(&mut self, event: Event) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.step(event, &mut self.effects);
+        }
     }
 
     fn resign(&mut self, why: Resigned) {
-        if self.leader.resigned().is_none() {
-            self.step(Event::Resigned(why));
-        }
+        self.role.resign(why, &mut self.effects);
     }
 
     fn answer(&mut self, token: Token, outcome: impl FnOnce(Written) -> Outcome) {
@@ -405,7 +547,7 @@ impl<D: Disk> Turn<D> {
         if batches.is_empty() {
             return Ok(());
         }
-        let epoch = self.leader.epoch();
+        let epoch = self.role.epoch();
         let log = self.log.as_mut().expect("a closed log's leader admits nothing");
         let results = log.append_leader(&batches, epoch, now_ms);
         let end = log.end();
@@ -424,24 +566,26 @@ impl<D: Disk> Turn<D> {
                 }
             }
         }
-        assert!(self.leader.local_end() == end, "{:?} is counted, {end:?} is there", self.leader.local_end());
+        assert!(self.role.local_end() == end, "{:?} is counted, {end:?} is there", self.role.local_end());
         failed
     }
 
     fn admit(&mut self, write: &Write, ahead: usize) -> Result<(), Refused> {
-        if write.only_in.is_valid() && write.only_in != self.leader.epoch() {
+        let Role::Leader(leader) = &mut self.role else {
+            return Err(Refused::Resigned(self.role.resigned().unwrap_or(Resigned::Moved)));
+        };
+        if write.only_in.is_valid() && write.only_in != leader.epoch() {
             mark!("a coordinator of an epoch that is over writes nothing");
             return Err(Refused::Resigned(Resigned::Moved));
         }
-        let required = write.required;
-        let admitted = self.leader.admit(required, ahead);
+        let admitted = leader.admit(write.required, ahead);
         if admitted != Err(Refused::Overloaded) {
             return admitted;
         }
         let waiting = &mut self.waiting;
         waiting.retain(|_, one| !one.outcome.is_closed());
-        self.leader.forget(|token| waiting.contains_key(&token));
-        self.leader.admit(required, ahead)
+        leader.forget(|token| waiting.contains_key(&token));
+        leader.admit(write.required, ahead)
     }
 
     fn settle(
@@ -468,17 +612,71 @@ impl<D: Disk> Turn<D> {
     }
 }
 
-fn start_of<D: Disk>(log: &Log<D>, watermark: Offset, leadership: &Leadership, policy: Policy) -> Start {
-    Start {
-        watermark,
-        me: leadership.me,
-        epoch: leadership.epoch,
-        log_start: log.start(),
-        local_end: log.end(),
-        flushed_end: log.flushed(),
+/// Takes a log into the role that the metadata gives it. The log is as before if that fails.
+fn begin<D: Disk>(
+    log: &mut Log<D>,
+    assignment: &Assignment,
+    watermark: Offset,
+    policy: Policy,
+    now: Mono,
+    effects: &mut Vec<Effect>,
+) -> Result<Role, AppendError> {
+    let (log_start, local_end, flushed_end) = (log.start(), log.end(), log.flushed());
+    // We led in this epoch in an earlier life, and may have lost what we gave offsets to (REP-2). The controller gives
+    // every life of a leader an epoch of its own; until that is heard of, nobody leads here.
+    let led_before = assignment.leads() && log.latest_epoch() == Some(assignment.epoch);
+    if led_before {
+        mark!("a partition does not lead again in an epoch that it led in before");
+    }
+    if !assignment.leads() || led_before {
+        if log.sealed().is_some() {
+            return Err(AppendError::Sealed);
+        }
+        if !led_before {
+            log.begin_following();
+        }
+        let start = follower::Start {
+            leader: if led_before { BrokerId::NONE } else { assignment.leader },
+            epoch: assignment.epoch,
+            log_start,
+            local_end,
+            flushed_end,
+            watermark,
+            policy,
+        };
+        return Ok(Role::Follower(Follower::start(start, effects)));
+    }
+    // The planted bug M08: an epoch without a record of its own is nowhere written down.
+    if !mutant!(8) {
+        log.begin_epoch(assignment.epoch)?;
+    }
+    let (replicas, members) = sets(assignment);
+    let start = Start {
+        me: assignment.me,
+        epoch: assignment.epoch,
+        log_start,
+        local_end,
+        flushed_end,
+        watermark: watermark.max(log_start),
         policy,
-        replicas: leadership.replicas.iter().copied().collect(),
-        members: leadership.isr.iter().copied().collect(),
+        replicas,
+        members,
+        partition_epoch: assignment.partition_epoch,
+        now,
+    };
+    Ok(Role::Leader(Box::new(Leader::start(start, effects))))
+}
+
+fn sets(assignment: &Assignment) -> (BTreeSet<BrokerId>, BTreeSet<BrokerId>) {
+    (assignment.replicas.iter().copied().collect(), assignment.isr.iter().copied().collect())
+}
+
+fn told(role: &Role) -> Told {
+    Told {
+        local_end: role.local_end(),
+        flushed_end: role.flushed_end(),
+        watermark: role.watermark(),
+        start: role.log_start(),
     }
 }
 

@@ -15,6 +15,7 @@ use dejaq_wire::ids::Offset;
 use super::directory::Directory;
 use super::leader::Resigned;
 use super::partition::Partition;
+use super::view::Part;
 use crate::runtime::Runtime;
 
 /// How often the disk is asked for its free room: at 1 GB/s the smallest sensible reserve (256 MiB) lasts about as long.
@@ -42,6 +43,8 @@ enum Target {
     Retention { now_ms: i64 },
     /// Where a client wants it; `None` is the watermark.
     To(Option<Offset>),
+    /// Where the leader has it.
+    Leaders(Offset),
 }
 
 /// Watches free room until the directory stops. Returns only then.
@@ -113,15 +116,28 @@ pub async fn move_start<R: Runtime>(
     move_to(partition, Target::To(to)).await
 }
 
+/// Moves the start of a follower's log to where its leader has it, or as far as is known to be visible.
+///
+/// # Errors
+/// [`MoveError`]; the start is where it was.
+pub(super) async fn follow_start<R: Runtime>(
+    partition: &Arc<Partition<R>>,
+    to: Offset,
+) -> Result<Offset, MoveError> {
+    move_to(partition, Target::Leaders(to)).await
+}
+
 async fn move_to<R: Runtime>(partition: &Arc<Partition<R>>, target: Target) -> Result<Offset, MoveError> {
     let _one = partition.start_moves.lock().await;
-    if let Some(why) = partition.stopped() {
+    let follows = matches!(target, Target::Leaders(_)) && partition.view().part() == Part::Follows;
+    if let Some(why) = partition.stopped().filter(|_| !follows) {
         return Err(MoveError::Stopped(why));
     }
     let begun = partition.with_log(|log, watermark| {
         let to = match target {
             Target::Retention { now_ms } => log.retention_plan(now_ms, watermark).unwrap_or(log.start()),
             Target::To(to) => to.unwrap_or(watermark),
+            Target::Leaders(to) => to.min(watermark),
         };
         if to > watermark {
             return Err(MoveError::BeyondWatermark(watermark));

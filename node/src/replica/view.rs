@@ -1,7 +1,7 @@
 //! What readers see of a partition: published by its turn, read without it.
 //!
-//! Owns: the watermark, the epoch and its start, whether the partition serves, and the waiting fetches.
-//! Promises: the watermark is published after the records below it can be read, and never goes back within an epoch;
+//! Owns: the watermark, the epoch and its start, whether the partition leads or follows, and the waiting fetches.
+//! Promises: the watermark is published after the records below it can be read, and never goes back while it leads;
 //! a fetch that waits is woken at most once a turn, after the watermark moved or the partition stopped serving; no
 //! wake is lost between looking and waiting.
 //! Leaves out: deciding (`leader`), bytes (`LogReader`).
@@ -31,12 +31,24 @@ pub struct View<D: Disk> {
     watermark: AtomicI64,
     epoch: AtomicI32,
     epoch_start: AtomicI64,
-    /// 0 while it serves, else 1 + the reason's place in [`REASONS`].
-    stopped: AtomicU8,
+    /// 0 while it leads, [`FOLLOWS`], else 1 + the reason's place in [`REASONS`].
+    part: AtomicU8,
     unsynced_bytes: AtomicU64,
     waiters: Mutex<Waiters>,
 }
 
+/// What a partition does here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// It leads.
+    Leads,
+    /// It follows: readers who ask for that may read what it knows to be visible.
+    Follows,
+    /// It does nothing any more, or nothing yet.
+    Stopped(Resigned),
+}
+
+const FOLLOWS: u8 = 5;
 const REASONS: [Resigned; 4] = [Resigned::Moved, Resigned::Deleted, Resigned::Offline, Resigned::Stopping];
 
 /// Weak, because one fetch waits on many partitions and drops its waiter when one of them moves.
@@ -69,7 +81,7 @@ impl<D: Disk> View<D> {
             reader,
             epoch: AtomicI32::new(LeaderEpoch::NONE.0),
             epoch_start: AtomicI64::new(0),
-            stopped: AtomicU8::new(1),
+            part: AtomicU8::new(1),
             unsynced_bytes: AtomicU64::new(0),
             waiters: Mutex::default(),
         }
@@ -95,11 +107,21 @@ impl<D: Disk> View<D> {
         self.watermark.load(Ordering::Acquire) >= self.epoch_start.load(Ordering::Acquire)
     }
 
-    /// Why it does not serve, if it does not.
+    /// What it does.
+    pub fn part(&self) -> Part {
+        match self.part.load(Ordering::Acquire) {
+            0 => Part::Leads,
+            FOLLOWS => Part::Follows,
+            place => Part::Stopped(REASONS[usize::from(place) - 1]),
+        }
+    }
+
+    /// Why it does not lead, if it does not; a follower has "moved".
     pub fn stopped(&self) -> Option<Resigned> {
-        match self.stopped.load(Ordering::Acquire) {
-            0 => None,
-            place => Some(REASONS[usize::from(place) - 1]),
+        match self.part() {
+            Part::Leads => None,
+            Part::Follows => Some(Resigned::Moved),
+            Part::Stopped(why) => Some(why),
         }
     }
 
@@ -114,19 +136,26 @@ impl<D: Disk> View<D> {
     /// fetch has dropped is forgotten by and by.
     pub fn watch(&self, waiter: &Arc<Notify>, seen: Offset) -> bool {
         let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.watermark() > seen || self.stopped().is_some() {
+        if self.watermark() > seen || matches!(self.part(), Part::Stopped(_)) {
             return true;
         }
         waiters.add(waiter);
         false
     }
 
-    /// Starts to serve in `epoch`.
+    /// Starts to lead in `epoch`.
     pub(super) fn publish_epoch(&self, epoch: LeaderEpoch, start: Offset) {
         assert!(epoch > self.epoch(), "{epoch:?} after {:?}", self.epoch());
         self.epoch_start.store(start.0, Ordering::Release);
         self.epoch.store(epoch.0, Ordering::Release);
-        self.stopped.store(0, Ordering::Release);
+        self.part.store(0, Ordering::Release);
+    }
+
+    /// Starts to follow in `epoch`.
+    pub(super) fn publish_following(&self, epoch: LeaderEpoch) {
+        assert!(epoch >= self.epoch(), "{epoch:?} after {:?}", self.epoch());
+        self.epoch.store(epoch.0, Ordering::Release);
+        self.part.store(FOLLOWS, Ordering::Release);
     }
 
     /// Shows records up to `end`. Call [`View::wake`] after the turn.
@@ -138,7 +167,7 @@ impl<D: Disk> View<D> {
     /// Stops serving and wakes everyone.
     pub(super) fn publish_stop(&self, why: Resigned) {
         let place = REASONS.iter().position(|reason| *reason == why).expect("every reason is listed");
-        self.stopped.store(place as u8 + 1, Ordering::Release);
+        self.part.store(place as u8 + 1, Ordering::Release);
         self.wake();
     }
 

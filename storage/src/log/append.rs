@@ -14,9 +14,9 @@ use super::{Busy, Log, SealReason};
 use crate::batch::VerifiedBatch;
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile};
-use crate::mark;
 use crate::producers::{Staged, Verdict};
 use crate::sum::{Entry, SumCodec};
+use crate::{mark, mutant};
 
 /// Entries that may wait for the side file before the segment is rolled: 4 MiB.
 const MAX_UNWRITTEN: usize = 65_536;
@@ -130,6 +130,17 @@ impl<D: Disk> Log<D> {
         Ok(())
     }
 
+    /// A replica begins to follow: epochs that it led without a record are forgotten, because the leader's records at
+    /// the end may be of an earlier one (KAFKA-7415).
+    pub fn begin_following(&mut self) {
+        let mut view = self.shared.lock();
+        let end = view.end;
+        if view.epochs.truncate(end) {
+            mark!("an epoch without records is forgotten by a follower");
+            self.commit.epochs_dirty = true;
+        }
+    }
+
     /// Appends batches as their leader: offsets from the end on, `epoch` in each. `results[i]` belongs to `batches[i]`.
     ///
     /// Inline; the bytes are in the page cache on return and *not* durable: wait for the flushed end to pass `last`.
@@ -217,7 +228,10 @@ impl<D: Disk> Log<D> {
             let codec = self.shared.codec(cursor.segment_base);
             let entry = write_front(&mut run, batch, &mut fronts, header, &codec, cursor.position);
             run.entries.push(entry);
-            run.staged.apply(&self.producers, header, entry.base, now_ms);
+            // The planted bug M49: a follower keeps the bytes only, and knows no producer when it leads.
+            if !mutant!(49) {
+                run.staged.apply(&self.producers, header, entry.base, now_ms);
+            }
             run.waiting.push((slot, Appended { base: entry.base, last: entry.last, duplicate: false }));
             cursor.position = entry.position_after();
             cursor.end = entry.last.next();

@@ -17,6 +17,7 @@
 
 pub mod call;
 pub mod raft;
+pub mod replica;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -1,0 +1,343 @@
+//! Decides what a follower does with what its leader tells: one replica's life under one leader in one epoch.
+//!
+//! Owns: the ends of the log as a follower counts them, the watermark that it knows, whether its log has been found to
+//! agree with the leader's in this epoch.
+//! Promises: `log_start <= watermark <= local_end`, `flushed_end <= local_end`; an answer that belongs to another
+//! epoch or another position changes nothing; the log is cut only where the leader of the current epoch says that the
+//! logs part, never at the own watermark (KIP-101); no watermark is learned before the logs agree (KAFKA-14704); the
+//! start only follows the leader's.
+//! Leaves out: bytes, disks, sockets. Called by `following` (SHELL) inside a partition's turn.
+//!
+//! ```text
+//!   begin ─► unsettled ── diverged ─► Cut ─► (ask again) ─┐
+//!              ▲   └────────────── agrees ────────────────┴─► settled: take batches, learn watermark and start
+//!              └─ a later epoch begins another follower
+//! ```
+
+use dejaq_storage::{EpochEnd, mark, mutant};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
+
+use super::leader::{Effect, Resigned};
+use super::policy::Policy;
+use super::unsynced::{Due, Unsynced};
+
+/// What a follower starts from.
+#[derive(Debug, Clone)]
+pub struct Start {
+    /// Whom to follow; [`BrokerId::NONE`] while nobody leads.
+    pub leader: BrokerId,
+    /// The epoch.
+    pub epoch: LeaderEpoch,
+    /// First offset of the log.
+    pub log_start: Offset,
+    /// Its end.
+    pub local_end: Offset,
+    /// Everything below is synced.
+    pub flushed_end: Offset,
+    /// What was known to be visible before.
+    pub watermark: Offset,
+    /// The topic's policy.
+    pub policy: Policy,
+}
+
+/// What the leader found at our position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Our log agrees with its; there may be batches.
+    Agrees,
+    /// The logs part.
+    Diverged {
+        /// What the leader says: its largest epoch that is not above our last one, and where it ends there.
+        theirs: EpochEnd,
+        /// The same of our log, asked for the leader's epoch.
+        ours: EpochEnd,
+    },
+    /// Our position lies before the leader's log, which could be taken up from here.
+    Below(Offset),
+}
+
+/// The offsets of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// The leader epoch that it belongs to.
+    pub epoch: LeaderEpoch,
+    /// The position that it answers.
+    pub at: Offset,
+    /// The leader's watermark.
+    pub watermark: Offset,
+    /// The leader's first offset.
+    pub start: Offset,
+    /// What was found.
+    pub found: Found,
+}
+
+/// What to do with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing: it belongs to another epoch or position. Ask again.
+    Ignore,
+    /// Append what came with it, then [`Follower::learn`].
+    Take,
+    /// Cut the log at this offset, then ask again.
+    Cut(Offset),
+    /// Give the log up and begin another at this offset.
+    Restart(Offset),
+}
+
+/// The follower of one leader in one epoch.
+#[derive(Debug)]
+pub struct Follower {
+    leader: BrokerId,
+    epoch: LeaderEpoch,
+    log_start: Offset,
+    local_end: Offset,
+    flushed_end: Offset,
+    watermark: Offset,
+    policy: Policy,
+    /// Our log was found to agree with the leader's in this epoch.
+    settled: bool,
+    unsynced: Unsynced,
+    resigned: Option<Resigned>,
+}
+
+/// Where a log is to be cut that parts from its leader's, by what both say of the same epoch (KIP-279).
+///
+/// `theirs` names the leader's largest epoch that is not above our last one; `ours` is our own answer for that epoch.
+/// If we do not have that epoch, what we have of earlier ones may agree: it is asked for again after the cut.
+#[must_use]
+pub fn cut_at(theirs: EpochEnd, ours: EpochEnd, local_end: Offset) -> Offset {
+    assert!(theirs.epoch.is_valid() && theirs.end.is_valid(), "a leader knows its own epochs: {theirs:?}");
+    let to = if ours.end.is_valid() { theirs.end.min(ours.end) } else { theirs.end };
+    to.min(local_end)
+}
+
+impl Follower {
+    /// Starts a follower; the effects hold the watermark that it knows.
+    pub fn start(start: Start, effects: &mut Vec<Effect>) -> Follower {
+        assert!(start.epoch.is_valid(), "nobody follows in {:?}", start.epoch);
+        let mut follower = Follower {
+            leader: start.leader,
+            epoch: start.epoch,
+            log_start: start.log_start,
+            local_end: start.local_end,
+            flushed_end: start.flushed_end,
+            watermark: start.watermark.max(start.log_start).min(start.local_end),
+            policy: start.policy,
+            settled: false,
+            unsynced: Unsynced::default(),
+            resigned: None,
+        };
+        effects.push(Effect::Watermark(follower.watermark));
+        follower.advance(effects);
+        follower.check();
+        follower
+    }
+
+    /// What an answer of the leader asks for.
+    #[must_use]
+    pub fn judge(&self, heard: &Heard) -> Next {
+        if heard.epoch != self.epoch || heard.at != self.local_end || self.resigned.is_some() {
+            mark!("a follower ignores an answer of another epoch or position");
+            return Next::Ignore;
+        }
+        if mutant!(6) && !self.settled && self.watermark < self.local_end {
+            // The planted bug: as before KIP-101, a follower that begins cuts at the watermark that it knows.
+            return Next::Cut(self.watermark);
+        }
+        match heard.found {
+            Found::Agrees => Next::Take,
+            Found::Diverged { theirs, ours } => {
+                let to = cut_at(theirs, ours, self.local_end);
+                if to < self.log_start {
+                    mark!("nothing of a follower's log agrees with its leader's");
+                    return Next::Restart(heard.start);
+                }
+                Next::Cut(to)
+            }
+            Found::Below(base) => Next::Restart(base),
+        }
+    }
+
+    /// The answer was taken: the logs agree up to our end, and we know what the leader knows.
+    pub fn learn(&mut self, watermark: Offset, effects: &mut Vec<Effect>) {
+        self.settled = true;
+        self.show(watermark, effects);
+        self.advance(effects);
+        self.check();
+    }
+
+    /// The planted bug M09: the watermark of an answer is believed though the logs part.
+    pub fn learn_early(&mut self, watermark: Offset, effects: &mut Vec<Effect>) {
+        self.show(watermark, effects);
+        self.check();
+    }
+
+    fn show(&mut self, watermark: Offset, effects: &mut Vec<Effect>) {
+        let known = watermark.min(self.local_end);
+        if known > self.watermark {
+            self.watermark = known;
+            effects.push(Effect::Watermark(known));
+        }
+    }
+
+    /// Batches of the leader were appended; the log ends at `end` now.
+    pub fn appended(&mut self, end: Offset, bytes: u64, effects: &mut Vec<Effect>) {
+        assert!(end > self.local_end, "{end:?} is not beyond {:?}", self.local_end);
+        self.local_end = end;
+        self.unsynced.append(bytes);
+        self.advance(effects);
+        self.check();
+    }
+
+    /// The log is cut at `to` from now on; readers see nothing there any more.
+    pub fn cutting(&mut self, to: Offset, effects: &mut Vec<Effect>) {
+        assert!(to >= self.log_start, "{to:?} is below the start {:?}", self.log_start);
+        if to < self.watermark {
+            // Only an unclean election, or an operator, can bring this about (R2).
+            mark!("a follower cuts below the watermark that it knew");
+            self.watermark = to;
+            effects.push(Effect::Watermark(to));
+        }
+        self.local_end = self.local_end.min(to);
+        self.flushed_end = self.flushed_end.min(to);
+        self.check();
+    }
+
+    /// The cut is durable, and with it all that is left; the log ends at `end`.
+    pub fn cut(&mut self, end: Offset, effects: &mut Vec<Effect>) {
+        assert!(end <= self.local_end, "cut to {end:?}, beyond {:?}", self.local_end);
+        self.local_end = end;
+        self.flushed_end = end;
+        if end < self.watermark {
+            self.watermark = end;
+            effects.push(Effect::Watermark(end));
+        }
+        self.unsynced = Unsynced::default();
+        self.check();
+    }
+
+    /// A sync of all that was appended begins.
+    pub fn flush_began(&mut self) {
+        self.unsynced.begin();
+    }
+
+    /// A sync ended well: everything below `end` survives a power cut.
+    pub fn flushed(&mut self, end: Offset, effects: &mut Vec<Effect>) {
+        assert!(end <= self.local_end, "{end:?} is beyond the local end {:?}", self.local_end);
+        self.flushed_end = self.flushed_end.max(end);
+        self.unsynced.end(end == self.local_end);
+        self.advance(effects);
+        self.check();
+    }
+
+    /// The time of a [`Effect::FlushWithin`] is over.
+    pub fn flush_overdue(&mut self, effects: &mut Vec<Effect>) {
+        if self.resigned.is_none() {
+            push(self.unsynced.overdue(self.local_end, self.flushed_end), effects);
+        }
+    }
+
+    /// Records below `start` are gone for good, here as at the leader.
+    pub fn start_moved(&mut self, start: Offset, effects: &mut Vec<Effect>) {
+        assert!(start >= self.log_start, "the start moves back from {:?} to {start:?}", self.log_start);
+        assert!(start <= self.local_end, "{start:?} is beyond the end {:?}", self.local_end);
+        self.log_start = start;
+        self.show(start, effects);
+        self.check();
+    }
+
+    /// The topic's configuration changed.
+    pub fn policy_changed(&mut self, policy: Policy, effects: &mut Vec<Effect>) {
+        self.policy = policy;
+        self.advance(effects);
+    }
+
+    /// It does not follow any more.
+    pub fn resign(&mut self, why: Resigned) {
+        self.resigned.get_or_insert(why);
+    }
+
+    fn advance(&mut self, effects: &mut Vec<Effect>) {
+        if self.resigned.is_none() {
+            push(self.unsynced.due(&self.policy, self.local_end, self.flushed_end), effects);
+        }
+    }
+
+    /// Whom it follows; [`BrokerId::NONE`] while nobody leads.
+    #[must_use]
+    pub fn leader(&self) -> BrokerId {
+        self.leader
+    }
+
+    /// In which epoch.
+    #[must_use]
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// First offset of the log.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// End of the log.
+    #[must_use]
+    pub fn local_end(&self) -> Offset {
+        self.local_end
+    }
+
+    /// Everything below is synced.
+    #[must_use]
+    pub fn flushed_end(&self) -> Offset {
+        self.flushed_end
+    }
+
+    /// What is known to be visible.
+    #[must_use]
+    pub fn watermark(&self) -> Offset {
+        self.watermark
+    }
+
+    /// Whether the logs were found to agree in this epoch.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Appended bytes that no finished sync covers.
+    #[must_use]
+    pub fn unsynced_bytes(&self) -> u64 {
+        self.unsynced.bytes()
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Why it stopped, if it did.
+    #[must_use]
+    pub fn resigned(&self) -> Option<Resigned> {
+        self.resigned
+    }
+
+    fn check(&self) {
+        assert!(self.log_start <= self.watermark, "{:?} > {:?}", self.log_start, self.watermark);
+        assert!(self.watermark <= self.local_end, "{:?} > {:?}", self.watermark, self.local_end);
+        assert!(self.flushed_end <= self.local_end, "{:?} > {:?}", self.flushed_end, self.local_end);
+    }
+}
+
+fn push(due: Option<Due>, effects: &mut Vec<Effect>) {
+    match due {
+        Some(Due::Now) => effects.push(Effect::Flush),
+        Some(Due::Within(wait)) => effects.push(Effect::FlushWithin(wait)),
+        None => {}
+    }
+}
+
+#[cfg(test)]
+#[path = "follower_tests.rs"]
+mod tests;

@@ -1,0 +1,328 @@
+//! SHELL. A partition's part as a follower, and what it does as a leader about its followers.
+//!
+//! Owns: nothing; these are the partition's own steps, in its turn. Promises: a batch of a leader is appended only
+//! whole, checked, where it follows, and never of a later epoch than was asked for (S10); a cut is durable before the
+//! position is told again (LOG-4); a follower's word counts only where its log agrees with ours (REP-6, REP-11).
+//! Leaves out: rules (`follower`, `isr`), talking (`fetcher`, `serve`).
+//!
+//! ```text
+//!  fetcher: standing ─► (leader) ─► hear ─► take │ cut │ restart        serve: report ─► isr ─► watermark ─► acks
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dejaq_storage::{
+    AppendError, Disk, EpochEnd, Log, LogReader, TruncateError, Truncation, VerifiedBatch, mark, mutant,
+};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use dejaq_wire::peer::replica::{Found, News, Standing, Why};
+use dejaq_wire::record::BatchHeader;
+
+use super::follower::{self, Follower, Heard, Next};
+use super::isr::{Lives, Proposal, Report};
+use super::leader::{Event, Resigned};
+use super::partition::Partition;
+use super::role::Role;
+use crate::runtime::{Mono, Runtime};
+
+/// When a leader says that it does not lead in our epoch, the metadata will tell soon.
+const REST_EPOCH: Duration = Duration::from_millis(50);
+/// What cannot be read there, or written here, is tried again after this.
+const REST_TROUBLE: Duration = Duration::from_millis(1000);
+/// Cuts are tried so often while a sync runs; each try waits for it.
+const CUT_TRIES: usize = 100;
+
+/// What became of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The position is where it was.
+    Same,
+    /// The position moved: tell it.
+    Moved,
+    /// Cut the log, in this epoch, at this offset.
+    Cut(LeaderEpoch, Offset),
+    /// Give the log up and begin another there.
+    Restart(Offset),
+    /// Leave it alone for a while.
+    Rest(Duration),
+}
+
+/// What a position is worth against a leader's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Against {
+    /// The logs agree up to the position.
+    Agrees,
+    /// They part.
+    Diverged(EpochEnd),
+    /// It lies before the log, or beyond its end without any record to compare.
+    Outside,
+}
+
+/// Compares a follower's position with a leader's log (KIP-101, KIP-595).
+pub(super) fn compare<D: Disk>(reader: &LogReader<D>, at: &Standing) -> Against {
+    if at.end < reader.start() {
+        return Against::Outside;
+    }
+    if !at.last_epoch.is_valid() {
+        return if at.end <= reader.end() { Against::Agrees } else { Against::Outside };
+    }
+    let ours = reader.end_offset_for_epoch(at.last_epoch);
+    if !ours.epoch.is_valid() {
+        return Against::Outside; // a later epoch than we know: not in an epoch that we lead
+    }
+    if ours.epoch == at.last_epoch && ours.end >= at.end {
+        return Against::Agrees;
+    }
+    Against::Diverged(ours)
+}
+
+/// As a follower.
+impl<R: Runtime> Partition<R> {
+    /// Where it stands, if it follows `leader`.
+    pub(super) fn standing(self: &Arc<Self>, leader: BrokerId) -> Option<Standing> {
+        self.with_turn(|turn| {
+            let (log, Role::Follower(follower)) = (turn.log.as_ref()?, &turn.role) else { return None };
+            if follower.leader() != leader || follower.resigned().is_some() {
+                return None;
+            }
+            let end = follower.local_end();
+            let last = (end > follower.log_start()).then(|| log.reader().epoch_at(end.previous())).flatten();
+            // The planted bug M05: whatever it has, it takes for its leader's, and is never asked to cut it.
+            let last_epoch = if mutant!(5) { follower.epoch() } else { last.unwrap_or(LeaderEpoch::NONE) };
+            let durable = follower.flushed_end();
+            Some(Standing { place: self.place(), epoch: follower.epoch(), end, last_epoch, durable })
+        })
+    }
+
+    /// Takes an answer of `leader`; also the start to move to, if the leader's moved.
+    pub(super) fn hear(self: &Arc<Self>, leader: BrokerId, news: News) -> (Outcome, Option<Offset>) {
+        let batches = match &news.found {
+            Found::Batches(bytes) => match split(bytes.clone(), news.epoch) {
+                Ok(batches) => batches,
+                Err(why) => {
+                    mark!("a follower refuses what its leader sent");
+                    tracing::error!(partition = self.name(), leader = leader.0, why, "not appended");
+                    return (Outcome::Rest(REST_TROUBLE), None);
+                }
+            },
+            Found::Refused(Why::NotLeader | Why::FencedEpoch | Why::UnknownEpoch) => {
+                return (Outcome::Rest(REST_EPOCH), None);
+            }
+            Found::Refused(Why::Unreadable) => return (Outcome::Rest(REST_TROUBLE), None),
+            Found::Diverged { epoch, end } if !epoch.is_valid() || !end.is_valid() => {
+                return (Outcome::Rest(REST_TROUBLE), None);
+            }
+            Found::Diverged { .. } | Found::Below { .. } => Vec::new(),
+        };
+        let now_ms = self.shared.runtime.unix_ms();
+        self.with_turn(|turn| {
+            let (Some(log), Role::Follower(follower)) = (turn.log.as_mut(), &mut turn.role) else {
+                return (Outcome::Same, None);
+            };
+            if follower.leader() != leader {
+                return (Outcome::Same, None);
+            }
+            let heard = heard(&news, log);
+            match follower.judge(&heard) {
+                Next::Ignore => (Outcome::Same, None),
+                Next::Cut(to) => {
+                    if mutant!(9) {
+                        follower.learn_early(news.watermark, &mut turn.effects);
+                    }
+                    (Outcome::Cut(news.epoch, to), None)
+                }
+                Next::Restart(base) => (Outcome::Restart(base), None),
+                Next::Take => {
+                    let outcome = match append(log, follower, &batches, now_ms, &mut turn.effects) {
+                        Ok(()) if batches.is_empty() => Outcome::Same,
+                        Ok(()) => Outcome::Moved,
+                        Err(error @ (AppendError::Io(_) | AppendError::Sealed)) => {
+                            self.shared.health.fail(&format!("{}: {error}", self.name()));
+                            turn.role.resign(Resigned::Offline, &mut turn.effects);
+                            return (Outcome::Same, None);
+                        }
+                        Err(error) => {
+                            tracing::warn!(partition = self.name(), %error, "a leader's batch is not appended");
+                            Outcome::Rest(REST_TROUBLE)
+                        }
+                    };
+                    follower.learn(news.watermark, &mut turn.effects);
+                    let moves = news.start > follower.log_start() && news.start <= follower.watermark();
+                    (outcome, moves.then_some(news.start))
+                }
+            }
+        })
+    }
+
+    /// Cuts the log at `to`, durably, if it still follows in `epoch`. Not cancel safe.
+    pub(super) async fn cut(self: &Arc<Self>, epoch: LeaderEpoch, to: Offset) {
+        let _one = self.start_moves.lock().await;
+        for _ in 0..CUT_TRIES {
+            match self.begin_cut(epoch, to) {
+                Ok(None) => return,
+                Ok(Some(truncation)) => {
+                    tracing::info!(partition = self.name(), %to, "cut: the leader's log parts here");
+                    let done = truncation.run().await;
+                    self.with_turn(|turn| {
+                        let (Some(log), Role::Follower(follower)) = (turn.log.as_mut(), &mut turn.role)
+                        else {
+                            panic!("the role and the log stay while the log is cut");
+                        };
+                        match log.end_truncate(done) {
+                            Ok(end) => follower.cut(end, &mut turn.effects),
+                            Err(sealed) => {
+                                self.shared.health.fail(&format!("{}: {sealed}", self.name()));
+                                turn.role.resign(Resigned::Offline, &mut turn.effects);
+                            }
+                        }
+                    });
+                    return;
+                }
+                Err(TruncateError::Busy) => {
+                    mark!("a cut waits for a sync");
+                    self.shared.flusher.settled().await;
+                }
+                Err(TruncateError::Full | TruncateError::BelowStart { .. }) => return, // asked for again
+                Err(TruncateError::Sealed(sealed)) => {
+                    self.shared.health.fail(&format!("{}: {sealed}", self.name()));
+                    return;
+                }
+            }
+        }
+        tracing::warn!(partition = self.name(), "a cut found no moment between syncs: it is asked for again");
+    }
+
+    fn begin_cut(
+        self: &Arc<Self>,
+        epoch: LeaderEpoch,
+        to: Offset,
+    ) -> Result<Option<Truncation<R::Disk>>, TruncateError> {
+        self.with_turn(|turn| {
+            let (Some(log), Role::Follower(follower)) = (turn.log.as_mut(), &mut turn.role) else {
+                return Ok(None);
+            };
+            if follower.epoch() != epoch || follower.resigned().is_some() || to >= follower.local_end() {
+                return Ok(None);
+            }
+            let truncation = log.begin_truncate(to)?;
+            follower.cutting(to, &mut turn.effects);
+            Ok(Some(truncation))
+        })
+    }
+
+    /// Whether it follows somebody, or would.
+    pub(super) fn is_following(self: &Arc<Self>) -> bool {
+        self.with_turn(|turn| turn.role.follower().is_some_and(|follower| follower.resigned().is_none()))
+    }
+}
+
+/// As a leader.
+impl<R: Runtime> Partition<R> {
+    /// Counts how far a follower is, in this life of it, if its log agrees with ours.
+    pub(super) fn report(self: &Arc<Self>, follower: BrokerId, life: BrokerEpoch, at: &Standing, now: Mono) {
+        self.with_turn(|turn| {
+            let (Some(log), Role::Leader(leader)) = (turn.log.as_ref(), &turn.role) else { return };
+            // The planted bug M04 counts a fetch of an earlier epoch, whatever its log is.
+            let is_bug = mutant!(4) && at.epoch < leader.epoch();
+            let agrees = compare(&log.reader(), at) == Against::Agrees || is_bug;
+            if leader.resigned().is_some() || at.end > leader.local_end() || !agrees {
+                return;
+            }
+            let report = Report { epoch: at.epoch, life, fetched: at.end, durable: at.durable };
+            turn.step(Event::FollowerAt { broker: follower, report, moves_on: false, now });
+            if let Role::Leader(leader) = &turn.role
+                && leader.isr().members().len() < leader.isr().replicas().len()
+                && leader.wants_to_grow(&self.shared.hub.live())
+            {
+                self.shared.hub.may_grow(self.place());
+            }
+        });
+    }
+
+    /// What a follower told does not count any more: it begins anew.
+    pub(super) fn follower_gone(self: &Arc<Self>, follower: BrokerId) {
+        self.with_turn(|turn| turn.step(Event::FollowerGone { broker: follower }));
+    }
+
+    /// Brokers began new lives.
+    pub(super) fn see_lives(self: &Arc<Self>) {
+        let live = self.shared.hub.live();
+        self.with_turn(|turn| {
+            let has_followers = turn.role.leader().is_some_and(|leader| leader.isr().replicas().len() > 1);
+            if has_followers {
+                turn.step(Event::Lives((*live).clone()));
+            }
+        });
+    }
+
+    /// The in-sync set to propose now, if another is called for.
+    pub(super) fn propose(self: &Arc<Self>, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
+        self.with_turn(|turn| turn.role.leader()?.propose(now, lag, lives))
+    }
+
+    /// What became of a proposal: not known, or refused.
+    pub(super) fn proposal_failed(self: &Arc<Self>, proposal: &Proposal, is_sure: bool, now: Mono) {
+        let partition_epoch = proposal.partition_epoch;
+        self.with_turn(|turn| {
+            if turn.role.epoch() == proposal.leader_epoch {
+                turn.step(match is_sure {
+                    true => Event::ProposalRefused { partition_epoch, now },
+                    false => Event::ProposalUnsure { partition_epoch, now },
+                });
+            }
+        });
+    }
+}
+
+fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
+    let found = match &news.found {
+        Found::Diverged { epoch, end } => follower::Found::Diverged {
+            theirs: EpochEnd { epoch: *epoch, end: *end },
+            ours: log.reader().end_offset_for_epoch(*epoch),
+        },
+        Found::Below { base } => follower::Found::Below(*base),
+        Found::Batches(_) | Found::Refused(_) => follower::Found::Agrees,
+    };
+    Heard { epoch: news.epoch, at: news.at, watermark: news.watermark, start: news.start, found }
+}
+
+/// Appends what a leader sent; part of it may be in when that fails.
+fn append<D: Disk>(
+    log: &mut Log<D>,
+    follower: &mut Follower,
+    batches: &[VerifiedBatch],
+    now_ms: i64,
+    effects: &mut Vec<super::leader::Effect>,
+) -> Result<(), AppendError> {
+    if batches.is_empty() {
+        return Ok(());
+    }
+    let result = log.append_follower(batches, now_ms);
+    let end = log.end();
+    if end > follower.local_end() {
+        let is_in = |batch: &&VerifiedBatch| batch.header().base_offset < end;
+        let bytes = batches.iter().take_while(is_in).map(|batch| batch.bytes().len() as u64).sum();
+        follower.appended(end, bytes, effects);
+    }
+    result.map(drop)
+}
+
+/// The batches of an answer, each checked: whole, its CRC right, of no later epoch than was asked for.
+fn split(mut bytes: bytes::Bytes, epoch: LeaderEpoch) -> Result<Vec<VerifiedBatch>, String> {
+    let mut batches = Vec::new();
+    while !bytes.is_empty() {
+        let header = BatchHeader::parse(&bytes).map_err(|error| error.to_string())?;
+        if header.batch_bytes() > bytes.len() {
+            return Err(format!("a batch of {} bytes, {} are there", header.batch_bytes(), bytes.len()));
+        }
+        let batch =
+            VerifiedBatch::verify(bytes.split_to(header.batch_bytes())).map_err(|error| error.to_string())?;
+        let of = batch.header().leader_epoch;
+        if of > epoch || !of.is_valid() {
+            return Err(format!("a batch of epoch {of}, asked for in {epoch}"));
+        }
+        batches.push(batch);
+    }
+    Ok(batches)
+}
