@@ -9,10 +9,13 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 
 use super::fetch_session::{Limits, Sessions, TopicRef};
+use crate::metadata::Image;
+use crate::metadata::image::PEER_LISTENER;
 use crate::replica::leader::Resigned;
+use crate::replica::view::Part;
 use crate::replica::{Directory, NoPartition, Partition, Table, TopicEntry};
 use crate::runtime::Runtime;
 use crate::runtime::memory::MemoryBudget;
@@ -176,6 +179,68 @@ pub fn partition_in_epoch<'a, R: Runtime>(
     let found = partition(table, name, index)?;
     check_epoch(known, found.view().epoch())?;
     Ok(found)
+}
+
+/// The partition that a fetch names by topic name or id, in the leader epoch that the client knows: led here or, if the
+/// client may read from followers (KIP-392), followed here.
+///
+/// # Errors
+/// The code to answer.
+pub fn readable<'a, R: Runtime>(
+    table: &'a Table<R>,
+    name: &TopicRef,
+    index: PartitionId,
+    known: LeaderEpoch,
+    from_followers: bool,
+) -> Result<&'a Arc<Partition<R>>, ErrorCode> {
+    if !from_followers {
+        return partition_in_epoch(table, name, index, known);
+    }
+    let held = topic(table, name)?.partition(index).ok();
+    let followed = held.filter(|held| held.view().part() == Part::Follows && !held.is_offline());
+    let Some(found) = followed else { return partition_in_epoch(table, name, index, known) };
+    check_epoch(known, found.view().epoch())?;
+    Ok(found)
+}
+
+/// Who leads a partition, for a client that came to the wrong broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The leader.
+    pub leader: BrokerId,
+    /// Its epoch.
+    pub epoch: LeaderEpoch,
+    /// Where clients reach it.
+    pub host: String,
+    /// The port there.
+    pub port: u16,
+    /// Where it stands.
+    pub rack: Option<String>,
+}
+
+/// Who leads what a request names, as far as this node has acted on the metadata (KIP-951).
+#[must_use]
+pub fn leader_hint(image: &Image, name: &TopicRef, index: PartitionId) -> Option<LeaderHint> {
+    let topic = match name {
+        TopicRef::Name(name) => image.topic_named(name),
+        TopicRef::Id(id) => image.topic(*id),
+    };
+    let partition = topic?.partition(index)?;
+    let broker = image.broker(partition.leader)?;
+    let endpoint = broker.endpoints.iter().find(|endpoint| endpoint.listener != PEER_LISTENER)?;
+    Some(LeaderHint {
+        leader: partition.leader,
+        epoch: partition.leader_epoch,
+        host: endpoint.host.clone(),
+        port: endpoint.port,
+        rack: broker.rack.clone(),
+    })
+}
+
+/// Whether an answer with this code tells who leads.
+#[must_use]
+pub fn tells_leader(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::NOT_LEADER_OR_FOLLOWER | ErrorCode::FENCED_LEADER_EPOCH)
 }
 
 /// Fences by the leader epoch that a client knows, if it knows one (KIP-320).

@@ -4,25 +4,30 @@
 //! Promises: an answer comes when min_bytes are there, when something went wrong, or at max_wait; a wait ends at once
 //! when a partition of it stops serving; the bytes of all answers that are not sent yet are bounded.
 //! Leaves out: sessions (`fetch_session`, pure), one partition (`fetch_read`).
-//! A follower's fetch does not come here: it is read as a consumer's, bounded by the watermark.
+//! A follower's fetch does not come here (see `replica::serve`). A reader in another rack is sent to a replica of its own
+//! rack that is in sync; a follower answers up to the watermark that it knows (KIP-392). Who comes to the wrong broker is
+//! told the right one, where the version can say it (KIP-951).
 //!
 //! ```text
 //!  session ─► pass ─► enough? answer : watch every partition ─► moved or deadline ─► pass …
 //! ```
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::TopicId;
+use dejaq_wire::ids::{LeaderEpoch, TopicId};
 use dejaq_wire::kafka::Records;
-use dejaq_wire::kafka::fetch::{FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData};
+use dejaq_wire::kafka::fetch::{
+    FetchRequest, FetchResponse, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+};
 use tokio::sync::Notify;
 
-use super::data_plane::{self, DataPlane};
-use super::fetch_read::{self, Pass, told};
+use super::data_plane::{self, DataPlane, LeaderHint};
+use super::fetch_read::{self, Pass, Reader, told};
 use super::fetch_session::{Ask, Key, Plan, SessionError, TopicRef, Wanted};
 use crate::runtime::memory::Claim;
 use crate::runtime::{Mono, Runtime};
@@ -31,6 +36,8 @@ use crate::runtime::{Mono, Runtime};
 const FIRST_BY_ID: i16 = 13;
 /// First version with sessions.
 const FIRST_WITH_SESSIONS: i16 = 7;
+/// First version of clients that know how to read from followers (KIP-392).
+const FIRST_FROM_FOLLOWERS: i16 = 11;
 const READ_COMMITTED: i8 = 1;
 
 /// Answers one request that was received at `received_at`.
@@ -44,7 +51,11 @@ pub async fn answer<R: Runtime>(
         deadline: received_at.plus(Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0))),
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
         max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(data.limits.answer_bytes),
-        read_committed: request.isolation_level == READ_COMMITTED,
+        reader: Reader {
+            read_committed: request.isolation_level == READ_COMMITTED,
+            from_followers: version >= FIRST_FROM_FOLLOWERS,
+            rack: request.rack_id.clone(),
+        },
     };
     let ask = ask(version, request);
     let (now, random) = (data.runtime.now(), data.runtime.random_u64());
@@ -57,7 +68,7 @@ pub async fn answer<R: Runtime>(
     let shown: Vec<_> = pass.answers.iter().map(|(key, answer)| (key.clone(), told(answer))).collect();
     let finished = data.sessions().finish(&plan, &shown);
     match finished {
-        Ok(is_shown) => respond(plan.id, hold(pass.answers, claim), &is_shown),
+        Ok(is_shown) => respond(data, plan.id, hold(pass.answers, claim), &is_shown),
         Err(why) => session_failed(why),
     }
 }
@@ -67,7 +78,7 @@ struct Terms {
     deadline: Mono,
     min_bytes: usize,
     max_bytes: usize,
-    read_committed: bool,
+    reader: Reader,
 }
 
 fn ask(version: i16, request: FetchRequest) -> Ask {
@@ -102,12 +113,12 @@ fn ask(version: i16, request: FetchRequest) -> Ask {
 async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> (Pass<R>, Option<Claim>) {
     loop {
         // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
-        let budget = expected_bytes(data, plan).min(terms.max_bytes).max(1);
+        let budget = expected_bytes(data, plan, terms.reader.from_followers).min(terms.max_bytes).max(1);
         let Some(mut claim) = data.runtime.before(terms.deadline, data.answers.claim(budget)).await else {
             mark!("the memory for answers was used up until the deadline of a fetch");
-            return (fetch_read::pass(data, &[], 0, terms.read_committed).await, None);
+            return (fetch_read::pass(data, &[], 0, &terms.reader).await, None);
         };
-        let pass = fetch_read::pass(data, &plan.wanted, budget, terms.read_committed).await;
+        let pass = fetch_read::pass(data, &plan.wanted, budget, &terms.reader).await;
         let claim = Some(claim.split(pass.bytes));
         let is_enough = pass.bytes >= terms.min_bytes || pass.is_urgent || pass.seen.is_empty();
         if is_enough || !wait(data, &pass, terms.deadline).await {
@@ -117,10 +128,11 @@ async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> 
 }
 
 /// Bytes that a pass may read now: nothing of a partition that has nothing new.
-fn expected_bytes<R: Runtime>(data: &DataPlane<R>, plan: &Plan) -> usize {
+fn expected_bytes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, follows: bool) -> usize {
     let table = data.directory.table();
     let of_one = |(key, want): &(Key, Wanted)| {
-        let Ok(partition) = data_plane::partition(&table, &key.topic, key.partition) else { return 0 };
+        let found = data_plane::readable(&table, &key.topic, key.partition, LeaderEpoch::NONE, follows);
+        let Ok(partition) = found else { return 0 };
         let view = partition.view();
         if want.offset >= view.watermark() {
             return 0;
@@ -165,11 +177,23 @@ impl AsRef<[u8]> for Held {
 }
 
 /// The answer: what is shown, topic by topic as the partitions follow each other.
-fn respond(session_id: i32, answers: Vec<(Key, PartitionData)>, is_shown: &[bool]) -> FetchResponse {
+fn respond<R: Runtime>(
+    data: &DataPlane<R>,
+    session_id: i32,
+    answers: Vec<(Key, PartitionData)>,
+    is_shown: &[bool],
+) -> FetchResponse {
     assert_eq!(answers.len(), is_shown.len(), "one word about every partition");
     let mut responses: Vec<FetchableTopicResponse> = Vec::new();
     let mut last: Option<TopicRef> = None;
-    for ((key, answer), _) in answers.into_iter().zip(is_shown).filter(|(_, is_shown)| **is_shown) {
+    let mut leaders = BTreeMap::new();
+    for ((key, mut answer), _) in answers.into_iter().zip(is_shown).filter(|(_, is_shown)| **is_shown) {
+        if data_plane::tells_leader(answer.error_code)
+            && let Some(hint) = data_plane::leader_hint(&data.directory.image(), &key.topic, key.partition)
+        {
+            answer.current_leader = LeaderIdAndEpoch { leader_id: hint.leader, leader_epoch: hint.epoch };
+            leaders.insert(hint.leader, hint);
+        }
         if last.as_ref() != Some(&key.topic) {
             let (topic, topic_id) = match &key.topic {
                 TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
@@ -180,7 +204,14 @@ fn respond(session_id: i32, answers: Vec<(Key, PartitionData)>, is_shown: &[bool
         }
         responses.last_mut().expect("just pushed if it was missing").partitions.push(answer);
     }
-    FetchResponse { session_id, responses, ..Default::default() }
+    let endpoint = |hint: LeaderHint| NodeEndpoint {
+        node_id: hint.leader,
+        host: hint.host,
+        port: i32::from(hint.port),
+        rack: hint.rack,
+    };
+    let node_endpoints = leaders.into_values().map(endpoint).collect();
+    FetchResponse { session_id, responses, node_endpoints, ..Default::default() }
 }
 
 fn session_failed(why: SessionError) -> FetchResponse {

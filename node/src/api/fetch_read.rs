@@ -8,14 +8,15 @@
 
 use std::sync::Arc;
 
-use dejaq_storage::{Disk, LogReader, Read, ReadAsk, ReadError, mark};
+use dejaq_storage::{Disk, LogReader, Read, ReadAsk, ReadError, mark, mutant};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId};
 use dejaq_wire::kafka::Records;
 use dejaq_wire::kafka::fetch::{EpochEndOffset, PartitionData};
 
 use super::data_plane::{self, DataPlane};
 use super::fetch_session::{Key, Told, Wanted};
+use crate::replica::view::Part;
 use crate::replica::{Partition, Table};
 use crate::runtime::Runtime;
 
@@ -31,12 +32,22 @@ pub(super) struct Pass<R: Runtime> {
     pub seen: Vec<(Arc<Partition<R>>, Offset)>,
 }
 
+/// What holds for every partition of one fetch.
+pub(super) struct Reader {
+    /// It reads only what is committed.
+    pub read_committed: bool,
+    /// It may be sent to followers, and read from them (KIP-392).
+    pub from_followers: bool,
+    /// Where it stands; empty if it does not say.
+    pub rack: String,
+}
+
 /// Reads every partition of `wanted` once, up to `max_bytes` in all.
 pub(super) async fn pass<R: Runtime>(
     data: &DataPlane<R>,
     wanted: &[(Key, Wanted)],
     max_bytes: usize,
-    read_committed: bool,
+    reader: &Reader,
 ) -> Pass<R> {
     let table = data.directory.table();
     let mut pass =
@@ -44,19 +55,26 @@ pub(super) async fn pass<R: Runtime>(
     for (key, wanted) in wanted {
         let room = max_bytes.saturating_sub(pass.bytes).min(wanted.max_bytes);
         let limits = Room { bytes: room, at_least_one: pass.bytes == 0 };
-        let mut answer = match find(&table, key, wanted) {
+        let mut answer = match find(&table, key, wanted, reader.from_followers) {
             Ok(partition) => {
-                let (answer, watermark) = read(data, &partition, wanted, limits).await;
+                let nearer = nearer(data, &partition, wanted, reader);
+                let (mut answer, watermark) = match nearer {
+                    None => read(data, &partition, wanted, limits).await,
+                    Some(_) => (empty(&partition), partition.view().watermark()),
+                };
+                answer.preferred_read_replica = nearer.unwrap_or(BrokerId::NONE);
+
                 pass.seen.push((partition, watermark));
                 answer
             }
             Err(code) => failed(key.partition, code),
         };
-        if read_committed && answer.error_code.is_none() {
+        if reader.read_committed && answer.error_code.is_none() {
             answer.aborted_transactions = Some(Vec::new()); // no transactions are served, so none is aborted
         }
         pass.bytes += answer.records.as_ref().map_or(0, Records::len);
-        pass.is_urgent |= told(&answer).is_notable;
+        // A follower that is behind may catch up while the fetch waits.
+        pass.is_urgent |= told(&answer).is_notable && answer.error_code != ErrorCode::OFFSET_NOT_AVAILABLE;
         pass.answers.push((key.clone(), answer));
     }
     pass
@@ -68,7 +86,9 @@ pub(super) fn told(answer: &PartitionData) -> Told {
         watermark: answer.high_watermark,
         log_start: answer.log_start_offset,
         has_records: answer.records.as_ref().is_some_and(|records| !records.is_empty()),
-        is_notable: answer.error_code.is_error() || answer.diverging_epoch != EpochEndOffset::default(),
+        is_notable: answer.error_code.is_error()
+            || answer.diverging_epoch != EpochEndOffset::default()
+            || answer.preferred_read_replica.is_valid(),
     }
 }
 
@@ -78,8 +98,51 @@ struct Room {
     at_least_one: bool,
 }
 
-fn find<R: Runtime>(table: &Table<R>, key: &Key, wanted: &Wanted) -> Result<Arc<Partition<R>>, ErrorCode> {
-    data_plane::partition_in_epoch(table, &key.topic, key.partition, wanted.current_epoch).cloned()
+fn find<R: Runtime>(
+    table: &Table<R>,
+    key: &Key,
+    wanted: &Wanted,
+    from_followers: bool,
+) -> Result<Arc<Partition<R>>, ErrorCode> {
+    let found = data_plane::readable(table, &key.topic, key.partition, wanted.current_epoch, from_followers);
+    found.cloned()
+}
+
+/// The replica in the reader's rack that it should ask instead, if this one leads in another rack.
+fn nearer<R: Runtime>(
+    data: &DataPlane<R>,
+    partition: &Arc<Partition<R>>,
+    wanted: &Wanted,
+    reader: &Reader,
+) -> Option<BrokerId> {
+    if reader.rack.is_empty() || !reader.from_followers || partition.view().part() != Part::Leads {
+        return None;
+    }
+    let image = data.directory.image();
+    let is_near = |id: BrokerId| {
+        image
+            .broker(id)
+            .is_some_and(|broker| broker.is_live() && broker.rack.as_deref() == Some(reader.rack.as_str()))
+    };
+    let is_within = wanted.offset >= partition.view().reader().start();
+    if !is_within || is_near(data.directory.me()) {
+        return None;
+    }
+    partition.nearer(wanted.offset, is_near)
+}
+
+/// An answer without records.
+fn empty<R: Runtime>(partition: &Partition<R>) -> PartitionData {
+    let view = partition.view();
+    let watermark = view.watermark(); // before the read: what is returned lies below it
+    PartitionData {
+        partition_index: partition.identity().partition,
+        high_watermark: watermark,
+        last_stable_offset: watermark,
+        log_start_offset: view.reader().start(),
+        records: Some(Records::default()),
+        ..Default::default()
+    }
 }
 
 /// What one partition answers, and the watermark that it was read up to.
@@ -91,18 +154,20 @@ async fn read<R: Runtime>(
 ) -> (PartitionData, Offset) {
     let view = partition.view();
     let reader = view.reader();
-    let index = partition.identity().partition;
-    let watermark = view.watermark(); // before the read: what is returned lies below it
-    let mut answer = PartitionData {
-        partition_index: index,
-        high_watermark: watermark,
-        last_stable_offset: watermark,
-        log_start_offset: reader.start(),
-        records: Some(Records::default()),
-        ..Default::default()
-    };
-    if wanted.offset < reader.start() || wanted.offset > reader.end() {
+    let follows = view.part() == Part::Follows;
+    let mut answer = empty(partition);
+    let mut watermark = answer.high_watermark;
+    if follows && mutant!(17) {
+        watermark = reader.end(); // the planted bug: a follower shows what nobody committed
+    }
+    let is_behind = follows && wanted.offset > watermark;
+    if wanted.offset < reader.start() || (wanted.offset > reader.end() && !is_behind) {
         answer.error_code = ErrorCode::OFFSET_OUT_OF_RANGE;
+        return (answer, watermark);
+    }
+    if is_behind {
+        mark!("a follower does not know that an offset is committed");
+        answer.error_code = ErrorCode::OFFSET_NOT_AVAILABLE;
         return (answer, watermark);
     }
     if let Some(diverging) = diverging(reader, wanted.last_epoch, wanted.offset) {

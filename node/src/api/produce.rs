@@ -19,12 +19,12 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::kafka::Request as _;
 use dejaq_wire::kafka::produce::{
-    BatchIndexAndErrorMessage, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
 };
 use tokio::sync::oneshot;
 
-use super::data_plane::{self, DataPlane, Refusal};
+use super::data_plane::{self, DataPlane, LeaderHint, Refusal};
 use super::fetch_session::TopicRef;
 use super::produce_check::{BadBatch, admit};
 use super::reply;
@@ -49,7 +49,7 @@ pub fn start<R: Runtime>(data: &Arc<DataPlane<R>>, requests: Vec<Request>) -> Ve
     }
     let finish = |answer: Result<Answer, Reply>| match answer {
         Err(close) => Started::Done(close),
-        Ok(answer) => answer.finish(data.runtime.clone()),
+        Ok(answer) => answer.finish(data),
     };
     answers.into_iter().map(finish).collect()
 }
@@ -141,13 +141,14 @@ impl Answer {
     }
 
     /// Answers at once if every outcome is there.
-    fn finish<R: Runtime>(mut self, runtime: R) -> Started {
+    fn finish<R: Runtime>(mut self, data: &Arc<DataPlane<R>>) -> Started {
         if self.take_outcomes() {
-            return Started::Done(self.into_reply());
+            return Started::Done(self.into_reply(data));
         }
+        let data = data.clone();
         Started::Later(Box::pin(async move {
-            self.wait(&runtime).await;
-            self.into_reply()
+            self.wait(&data.runtime).await;
+            self.into_reply(&data)
         }))
     }
 
@@ -184,11 +185,33 @@ impl Answer {
         }
     }
 
-    fn into_reply(self) -> Reply {
+    fn into_reply<R: Runtime>(self, data: &DataPlane<R>) -> Reply {
         let About { version, correlation_id } = self.request;
         let acks = self.acks;
-        let responses = self.topics.into_iter().map(TopicAnswer::into_response).collect();
-        let response = ProduceResponse { responses, ..Default::default() };
+        let mut leaders = BTreeMap::new();
+        let mut responses = Vec::with_capacity(self.topics.len());
+        for topic in self.topics {
+            let name = topic.topic.clone();
+            let mut response = topic.into_response();
+            for part in &mut response.partition_responses {
+                if data_plane::tells_leader(part.error_code)
+                    && let Some(hint) = data_plane::leader_hint(&data.directory.image(), &name, part.index)
+                {
+                    let (leader_id, leader_epoch) = (hint.leader, hint.epoch);
+                    part.current_leader = LeaderIdAndEpoch { leader_id, leader_epoch };
+                    leaders.insert(leader_id, hint);
+                }
+            }
+            responses.push(response);
+        }
+        let endpoint = |hint: LeaderHint| NodeEndpoint {
+            node_id: hint.leader,
+            host: hint.host,
+            port: i32::from(hint.port),
+            rack: hint.rack,
+        };
+        let node_endpoints = leaders.into_values().map(endpoint).collect();
+        let response = ProduceResponse { responses, node_endpoints, ..Default::default() };
         if acks != 0 {
             return reply::frame(version, correlation_id, &response);
         }

@@ -10,19 +10,25 @@ use bytes::Bytes;
 use dejaq_storage::model_disk::{CrashMode, Platter, Setup};
 use dejaq_storage::{DataDir, Expect, ReadAsk, VerifiedBatch};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId,
+};
+use dejaq_wire::kafka::fetch::{FetchRequest, NodeEndpoint, PartitionData};
 use dejaq_wire::peer::Body;
-use dejaq_wire::peer::replica::{Place, ReplicaFetch, ReplicaFetched};
+use dejaq_wire::peer::replica::{Found, Place, ReplicaFetch, ReplicaFetched, Standing, Talk, Why};
+use dejaq_wire::record::{BatchBuilder, Compression};
 use tokio::sync::oneshot;
 
 use super::isr::Proposal;
 use super::leader::{Required, Resigned};
 use super::links::{Answer, AskController, Later, Links, Transport};
-use super::write::{Outcome, Write, WriteError};
+use super::write::{Outcome, Write, WriteError, Written};
 use super::*;
-use crate::api::test_kit::{Node, batch};
+use crate::api::data_plane::{DataPlane, FetchLimits};
+use crate::api::test_kit::{Node, batch, batch_of, fetch_request};
 use crate::metadata::record::{
-    BrokerRegistered, ConfigChanged, PartitionChanged, PartitionState, Record, Resource, TopicCreated,
+    BrokerRegistered, ConfigChanged, Endpoint, PartitionChanged, PartitionState, Record, Resource,
+    TopicCreated,
 };
 use crate::metadata::{Image, Published};
 use crate::peer::AskError;
@@ -230,8 +236,8 @@ impl Cluster {
             broker: BrokerId(id),
             epoch,
             incarnation: epoch.0 as u128,
-            endpoints: Vec::new(),
-            rack: None,
+            endpoints: vec![Endpoint { listener: "PLAINTEXT".into(), host: format!("h{id}"), port: 9092 }],
+            rack: Some(format!("r{id}")),
             directory_id: [0; 16],
             clean: true,
             fenced: false,
@@ -498,4 +504,138 @@ async fn an_idle_cluster_talks_little() {
     cluster.live[&1].node.sleep(Duration::from_millis(1200)).await;
     let fetches = cluster.between.fetches.load(Ordering::Relaxed) - before;
     assert!(fetches <= 8, "{fetches} fetches of two followers in 1.2 s");
+}
+
+/// A consumer's fetch of one partition from `offset`, at the broker `live`, by a client in `rack`.
+async fn fetched(live: &Live, version: i16, offset: i64, rack: &str) -> (PartitionData, Vec<NodeEndpoint>) {
+    let data = DataPlane::new(live.node.clone(), live.directory.clone(), FetchLimits::default());
+    let request = FetchRequest { rack_id: rack.into(), ..fetch_request("t", offset, 0) };
+    let mut response = crate::api::fetch::answer(&data, live.node.now(), version, request).await;
+    (response.responses.remove(0).partitions.remove(0), response.node_endpoints)
+}
+
+#[tokio::test]
+async fn a_reader_is_sent_to_its_rack_and_sees_there_what_is_committed() {
+    let mut cluster = Cluster::start(&[]).await;
+    for value in ["a", "b"] {
+        cluster.live[&1].acked(value).await;
+    }
+    cluster.converged(1).await;
+    let (sent, _) = fetched(&cluster.live[&1], 11, 0, "r3").await;
+    assert_eq!(sent.preferred_read_replica, BrokerId(3));
+    assert!(sent.records.is_none_or(|records| records.is_empty()));
+    for rack in ["", "r1", "elsewhere"] {
+        let (served, _) = fetched(&cluster.live[&1], 11, 0, rack).await;
+        assert_eq!((served.preferred_read_replica, served.error_code), (BrokerId::NONE, ErrorCode::NONE));
+        assert_eq!(crate::api::test_kit::values(served.records.unwrap_or_default()).0, ["a", "b"]);
+    }
+    let (served, _) = fetched(&cluster.live[&3], 11, 0, "r3").await;
+    assert_eq!(crate::api::test_kit::values(served.records.unwrap_or_default()).0, ["a", "b"]);
+    let (behind, _) = fetched(&cluster.live[&3], 11, 3, "r3").await;
+    assert_eq!(behind.error_code, ErrorCode::OFFSET_NOT_AVAILABLE);
+    let (old, _) = fetched(&cluster.live[&3], 10, 0, "").await;
+    assert_eq!(old.error_code, ErrorCode::NOT_LEADER_OR_FOLLOWER);
+
+    // What only the leader has is shown by nobody.
+    cluster.cut(1, 2);
+    let _waits = cluster.live[&1].write("c", Required::All);
+    cluster
+        .until("node 3 has it", |cluster| cluster.live[&3].partition().view().reader().end() == Offset(3))
+        .await;
+    let (served, _) = fetched(&cluster.live[&3], 11, 0, "r3").await;
+    assert_eq!(crate::api::test_kit::values(served.records.unwrap_or_default()).0, ["a", "b"]);
+    cluster.heal();
+
+    cluster.kill(3, None).await;
+    cluster.elect(2, &[1, 2]);
+    cluster.until("node 1 follows", |cluster| !cluster.leads(1) && cluster.leads(2)).await;
+    let mut request = fetch_request("t", 0, 0);
+    request.topics[0].partitions[0].current_leader_epoch = LeaderEpoch(0);
+    let live = &cluster.live[&1];
+    let data = DataPlane::new(live.node.clone(), live.directory.clone(), FetchLimits::default());
+    let mut response = crate::api::fetch::answer(&data, live.node.now(), 12, request).await;
+    let fenced = response.responses.remove(0).partitions.remove(0);
+    assert_eq!(fenced.error_code, ErrorCode::FENCED_LEADER_EPOCH);
+    assert_eq!(fenced.current_leader.leader_id, BrokerId(2));
+    assert_eq!(
+        (response.node_endpoints[0].node_id, response.node_endpoints[0].host.as_str()),
+        (BrokerId(2), "h2")
+    );
+}
+
+/// A batch of an idempotent producer.
+fn numbered(sequence: i32, value: &str) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    (builder.producer_id, builder.producer_epoch) = (ProducerId(7), ProducerEpoch(0));
+    builder.base_sequence = Sequence(sequence);
+    batch_of(builder, 1_800_000_000_000, &[value])
+}
+
+async fn told(live: &Live, batch: Bytes) -> Written {
+    let batch = VerifiedBatch::verify(batch).expect("we built it");
+    let (outcome, receiver) = oneshot::channel();
+    live.partition().write(vec![Write { batch, required: Required::All, only_in: LeaderEpoch::NONE, outcome }]);
+    let outcome = live.node.before(live.node.now() + PATIENCE, receiver).await;
+    outcome.expect("answered in time").expect("answered").expect("acknowledged")
+}
+
+#[tokio::test]
+async fn a_producer_that_tries_again_at_the_new_leader_gets_its_old_offset() {
+    let mut cluster = Cluster::start(&[]).await;
+    for sequence in 0..5 {
+        told(&cluster.live[&1], numbered(sequence, "v")).await;
+    }
+    cluster.converged(1).await;
+    cluster.kill(1, None).await;
+    cluster.elect(2, &[2, 3]);
+    cluster.until("node 2 leads", |cluster| cluster.leads(2)).await;
+    assert_eq!(cluster.live[&2].partition().view().reader().latest_epoch().map(|epoch| epoch.0), Some(1));
+    for sequence in 1..5 {
+        let again = told(&cluster.live[&2], numbered(sequence, "v")).await;
+        assert!(again.is_duplicate && again.base == Offset(i64::from(sequence)), "{again:?}");
+    }
+    assert_eq!(told(&cluster.live[&2], numbered(5, "v")).await.base, Offset(5));
+    cluster.converged(2).await;
+}
+
+#[tokio::test]
+async fn a_fetch_of_another_epoch_or_an_earlier_life_changes_nothing_and_gets_nothing() {
+    let mut cluster = Cluster::start(&[]).await;
+    cluster.live[&1].acked("a").await;
+    cluster.kill(1, None).await;
+    cluster.elect(2, &[2, 3]);
+    cluster.until("node 2 leads", |cluster| cluster.leads(2)).await;
+    cluster.live[&2].acked("b").await;
+    cluster.kill(3, None).await;
+    let serve = cluster.between.serving.lock().unwrap()[&BrokerId(2)].clone();
+    let life = cluster.between.image.lock().unwrap().broker(BrokerId(3)).expect("registered").epoch;
+    let fetch = |session, epoch, broker_epoch| ReplicaFetch {
+        broker_epoch,
+        session,
+        round: 0,
+        max_wait_ms: 0,
+        max_bytes: 1 << 20,
+        changed: vec![Standing {
+            place: PLACE,
+            epoch: LeaderEpoch(epoch),
+            end: Offset(1),
+            last_epoch: LeaderEpoch(0),
+            durable: Offset(1),
+        }],
+        gone: Vec::new(),
+    };
+    for (epoch, why) in [(0, Why::FencedEpoch), (2, Why::UnknownEpoch)] {
+        let answer = serve.begin(BrokerId(3), fetch(1, epoch, life)).expect("it begins").run().await;
+        assert_eq!(answer.news[0].found, Found::Refused(why));
+    }
+    let served = serve.begin(BrokerId(3), fetch(2, 1, life)).expect("it begins").run().await;
+    assert!(matches!(&served.news[0].found, Found::Batches(batches) if !batches.is_empty()));
+    cluster.register(3);
+    cluster
+        .until("node 2 knows", |cluster| {
+            cluster.live[&2].directory.hub.live().get(&BrokerId(3)).is_some_and(|known| *known > life)
+        })
+        .await;
+    let refused = serve.begin(BrokerId(3), fetch(3, 1, life));
+    assert_eq!(refused.err(), Some(Talk::StaleBroker));
 }

@@ -164,6 +164,8 @@ pub struct Directory<R: Runtime> {
     data_dir: Mutex<Option<Arc<DataDir<R::Disk>>>>,
     /// Replaced as a whole, read for the time of copying a pointer.
     table: RwLock<Arc<Table<R>>>,
+    /// The newest image that was applied, or is being applied.
+    seen: RwLock<Arc<Image>>,
     /// The image that the table mirrors. Held while one is applied.
     applied: tokio::sync::Mutex<Arc<Image>>,
     /// Partitions that found no room are being tried again.
@@ -227,6 +229,7 @@ impl<R: Runtime> Directory<R> {
             space: SpaceGuard::new(reserve, reserve.saturating_add(reserve / 4)),
             data_dir: Mutex::new(Some(data_dir)),
             table: RwLock::new(Arc::new(Table { by_id: BTreeMap::new(), by_name: BTreeMap::new() })),
+            seen: RwLock::default(),
             applied: tokio::sync::Mutex::new(Arc::new(Image::default())),
             is_trying_again: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
@@ -254,6 +257,7 @@ impl<R: Runtime> Directory<R> {
 
     async fn apply_as(self: &Arc<Self>, image: &Arc<Image>, is_clean: bool) {
         let mut applied = self.applied.lock().await;
+        *self.seen.write().unwrap_or_else(PoisonError::into_inner) = image.clone();
         self.see_lives(image);
         let delta = Delta::between(&applied, image);
         for topic in &delta.deleted {
@@ -321,6 +325,16 @@ impl<R: Runtime> Directory<R> {
     /// The open partition of this name for ever.
     pub(super) fn partition(&self, place: Place) -> Option<Arc<Partition<R>>> {
         self.table().with_id(place.topic)?.partition(place.partition).ok().cloned()
+    }
+
+    /// This node.
+    pub fn me(&self) -> BrokerId {
+        self.settings.me
+    }
+
+    /// The metadata that was acted on, or is being acted on.
+    pub fn image(&self) -> Arc<Image> {
+        self.seen.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Every topic and its partitions, as they are now.

@@ -240,6 +240,20 @@ impl<R: Runtime> Partition<R> {
         });
     }
 
+    /// The follower that a reader should ask instead of us: one of those that `is_near`, in sync, and with everything up
+    /// to `offset` (KIP-392). The one that has most, and of equals the first.
+    pub fn nearer(self: &Arc<Self>, offset: Offset, is_near: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {
+        self.with_turn(|turn| {
+            let isr = turn.role.leader()?.isr();
+            let fit = |(broker, end): &(BrokerId, Offset)| {
+                isr.members().contains(broker) && *end >= offset && is_near(*broker)
+            };
+            let best =
+                isr.fetched().filter(fit).max_by_key(|(broker, end)| (*end, std::cmp::Reverse(*broker)));
+            best.map(|(broker, _)| broker)
+        })
+    }
+
     /// What a follower told does not count any more: it begins anew.
     pub(super) fn follower_gone(self: &Arc<Self>, follower: BrokerId) {
         self.with_turn(|turn| turn.step(Event::FollowerGone { broker: follower }));

@@ -232,3 +232,22 @@ fn the_start_never_passes_the_watermark() {
     let events = vec![Event::Appended { end: Offset(3), bytes: 9 }, Event::StartMoved { start: Offset(2) }];
     run(start_with(Durability::Durable, &[1]), events);
 }
+
+#[test]
+fn a_replica_joins_only_with_all_that_this_epoch_found() {
+    let mut start = start_with(Durability::Durable, &[1, 2]);
+    start.members = BTreeSet::from([ME]);
+    (start.local_end, start.flushed_end) = (Offset(10), Offset(10));
+    start.policy.min_insync = 2;
+    let mut effects = Vec::new();
+    let mut leader = Leader::start(start, &mut effects);
+    let lives =
+        Lives { live: [1, 2].map(|id| (BrokerId(id), BrokerEpoch(1))).into(), heard: BTreeMap::new() };
+    leader.step(follower(2, 9, 9), &mut effects);
+    assert_eq!(leader.watermark(), Offset(0), "too few are in sync");
+    assert!(!leader.wants_to_grow(&lives.live));
+    leader.step(follower(2, 10, 10), &mut effects);
+    assert!(leader.wants_to_grow(&lives.live));
+    let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives).expect("it may join");
+    assert_eq!(proposal.isr.len(), 2);
+}

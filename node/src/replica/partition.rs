@@ -176,6 +176,11 @@ impl<R: Runtime> Partition<R> {
         &self.view
     }
 
+    /// Whether the data directory under it failed.
+    pub fn is_offline(&self) -> bool {
+        self.shared.health.is_offline()
+    }
+
     /// Why nothing may be read or written here now, if so.
     pub fn stopped(&self) -> Option<Resigned> {
         if self.shared.health.is_offline() { Some(Resigned::Offline) } else { self.view.stopped() }
