@@ -328,3 +328,116 @@ async fn a_broker_that_stops_gives_everything_away_first_and_hands_the_quorum_ov
     trio.start(&[leader]).await;
     trio.all_live().await;
 }
+
+impl Trio {
+    /// The node that leads partition 0 of `t`, as the metadata and that node itself say.
+    async fn partition_leader(&self) -> usize {
+        let leads = || {
+            let any = self.running().into_iter().next()?;
+            let leader = self.broker(any).image().topic_named("t")?.partition(PartitionId(0))?.leader;
+            let at = usize::try_from(leader.0 - 1).ok().filter(|at| self.lives[*at].is_some())?;
+            self.partition(at)?.stopped().is_none().then_some(at)
+        };
+        self.until("a leader of the partition", leads).await
+    }
+
+    fn partition(&self, at: usize) -> Option<Arc<replica::Partition<Node>>> {
+        let table = self.broker(at).directory.table();
+        table.named("t")?.partition(PartitionId(0)).ok().cloned()
+    }
+
+    /// Writes a value with acks=all until somebody acknowledges it; where it is.
+    async fn acknowledged(&self, value: &str) -> Offset {
+        let give_up = self.clock.now().plus(PATIENCE);
+        loop {
+            let leader = self.partition_leader().await;
+            let batch = crate::api::test_kit::batch(1_800_000_000_000, &[value]);
+            let batch = dejaq_storage::VerifiedBatch::verify(batch).expect("we built it");
+            let (outcome, receiver) = tokio::sync::oneshot::channel();
+            let only_in = dejaq_wire::ids::LeaderEpoch::NONE;
+            let required = replica::leader::Required::All;
+            let write = replica::write::Write { batch, required, only_in, outcome };
+            self.partition(leader).expect("it leads").write(vec![write]);
+            let deadline = self.clock.now().plus(Duration::from_secs(15));
+            match self.clock.before(deadline, receiver).await {
+                Some(Ok(Ok(written))) => return written.base,
+                other => println!("{value} at node {}: {other:?}", leader + 1),
+            }
+            assert!(self.clock.now() < give_up, "{value} is not acknowledged");
+            self.clock.sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn all_in_sync(&self) {
+        let all = || {
+            let topic = self.broker(self.running()[0]).image().topic_named("t").cloned()?;
+            topic.partitions.iter().all(|one| one.isr.len() == 3).then_some(())
+        };
+        self.until("all replicas in sync", all).await;
+    }
+
+    /// Every value of the partition as this node has it, by offset.
+    async fn log(&self, at: usize) -> Vec<String> {
+        let partition = self.partition(at).expect("it is held");
+        let reader = partition.view().reader().clone();
+        let mut all = Vec::new();
+        let mut offset = reader.start();
+        while offset < reader.end() {
+            let (max_bytes, at_least_one, end_bound) = (1 << 20, true, reader.end());
+            let ask = dejaq_storage::ReadAsk { offset, max_bytes, at_least_one, end_bound };
+            let read = reader.read(ask).await.expect("it reads");
+            all.extend(crate::api::test_kit::values(read.batches.into()).0);
+            offset = read.next;
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_acknowledged_survives_its_leaders_and_the_loss_of_all_power() {
+    let _ = tracing_subscriber::fmt().with_test_writer().with_max_level(tracing::Level::INFO).try_init();
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    assert_eq!(trio.create(0, "t").await, Ok(()));
+    trio.see("t").await;
+    let mut acked: Vec<(Offset, String)> = Vec::new();
+    for round in 0..3 {
+        for number in 0..10 {
+            let value = format!("r{round} v{number}");
+            acked.push((trio.acknowledged(&value).await, value));
+        }
+        let leader = trio.partition_leader().await;
+        match round {
+            0 | 1 => trio.kill(leader).await,
+            _ => trio.cut_power(leader).await,
+        }
+        let died = trio.clock.now();
+        let value = format!("r{round} after");
+        acked.push((trio.acknowledged(&value).await, value));
+        println!("acknowledged {:?} after the death of its leader", trio.clock.now().since(died));
+        trio.start(&[leader]).await;
+        trio.all_live().await;
+        trio.all_in_sync().await;
+    }
+    let value = "the last".to_owned();
+    acked.push((trio.acknowledged(&value).await, value));
+    for at in 0..3 {
+        trio.cut_power(at).await;
+    }
+    trio.start(&[0, 1, 2]).await;
+    trio.all_live().await;
+    trio.all_in_sync().await;
+    let leader = trio.partition_leader().await;
+    let log = trio.log(leader).await;
+    for (offset, value) in &acked {
+        assert_eq!(log.get(offset.0 as usize), Some(value), "{offset} of {log:?}");
+    }
+    for at in 0..3 {
+        let same = || {
+            let (ours, theirs) = (trio.partition(at)?, trio.partition(leader)?);
+            (ours.view().reader().end() == theirs.view().reader().end()).then_some(())
+        };
+        trio.until("everything everywhere", same).await;
+        assert_eq!(trio.log(at).await, log, "node {}", at + 1);
+    }
+}

@@ -574,7 +574,12 @@ fn numbered(sequence: i32, value: &str) -> Bytes {
 async fn told(live: &Live, batch: Bytes) -> Written {
     let batch = VerifiedBatch::verify(batch).expect("we built it");
     let (outcome, receiver) = oneshot::channel();
-    live.partition().write(vec![Write { batch, required: Required::All, only_in: LeaderEpoch::NONE, outcome }]);
+    live.partition().write(vec![Write {
+        batch,
+        required: Required::All,
+        only_in: LeaderEpoch::NONE,
+        outcome,
+    }]);
     let outcome = live.node.before(live.node.now() + PATIENCE, receiver).await;
     outcome.expect("answered in time").expect("answered").expect("acknowledged")
 }
