@@ -278,6 +278,14 @@ impl<R: Runtime> Watch<R> {
         metrics.syncs.reach(total(&syncs.syncs));
         metrics.sync_microseconds.reach(total(&syncs.micros));
         metrics.synced_partitions.reach(total(&syncs.partitions));
+        let replication = self.directory.replication();
+        metrics.partitions_led.set(replication.led);
+        metrics.under_replicated.set(replication.under_replicated);
+        metrics.under_min_insync.set(replication.under_min_insync);
+        metrics.follower_lag_records.set(replication.lag);
+        metrics.insync_shrinks.reach(replication.shrinks);
+        metrics.insync_expands.reach(replication.expands);
+        metrics.damaged_partitions.set(replication.damaged);
         let counts = self.shards.counts();
         metrics.groups.set(counts.groups);
         metrics.group_members.set(counts.members);

@@ -226,6 +226,13 @@ metrics! {
     groups: Gauge = "dejaq_groups", "Consumer groups that this broker coordinates.";
     group_members: Gauge = "dejaq_group_members", "Members of those groups.";
     rebalances: Counter = "dejaq_group_rebalances_total", "Rebalances of those groups that began.";
+    partitions_led: Gauge = "dejaq_partitions_led", "Partitions that this broker leads.";
+    under_replicated: Gauge = "dejaq_under_replicated_partitions", "Partitions that this broker leads with fewer replicas in sync than there are.";
+    under_min_insync: Gauge = "dejaq_under_min_insync_partitions", "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas.";
+    follower_lag_records: Gauge = "dejaq_follower_lag_records", "Records that the slowest follower of this broker lacks.";
+    insync_shrinks: Counter = "dejaq_insync_shrinks_total", "Times that an in-sync set of a partition led here lost members.";
+    insync_expands: Counter = "dejaq_insync_expands_total", "Times that an in-sync set of a partition led here gained members.";
+    damaged_partitions: Gauge = "dejaq_damaged_partitions", "Partitions with damaged records on this broker's disk; a follower mends them from its leader.";
     offline: Gauge = "dejaq_data_directory_offline", "1 after a failed sync: everything is refused until the broker is restarted.";
 }
 

@@ -221,7 +221,7 @@ fn diverging<D: Disk>(
 
 fn refused<R: Runtime>(
     data: &DataPlane<R>,
-    partition: &Partition<R>,
+    partition: &Arc<Partition<R>>,
     answer: PartitionData,
     error: ReadError,
 ) -> PartitionData {
@@ -230,6 +230,7 @@ fn refused<R: Runtime>(
         ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         ReadError::Damaged { from, .. } => {
             mark!("a fetch meets damage");
+            partition.notice_damage();
             if data.is_news(partition, from) {
                 tracing::error!(partition = partition.name(), %error, "records are damaged: they are not served");
             }

@@ -644,3 +644,31 @@ async fn a_fetch_of_another_epoch_or_an_earlier_life_changes_nothing_and_gets_no
     let refused = serve.begin(BrokerId(3), fetch(3, 1, life));
     assert_eq!(refused.err(), Some(Talk::StaleBroker));
 }
+
+#[tokio::test]
+async fn a_follower_with_a_damaged_log_leaves_the_set_mends_itself_and_comes_back() {
+    let cluster = Cluster::start(&[]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    let files = cluster.platters[&3].files();
+    let is_log = |path: &std::path::Path| path.to_string_lossy().ends_with("00000000000000000000.log");
+    let (path, content) = files.into_iter().find(|(path, _)| is_log(path)).expect("the log is there");
+    let at = content.windows(2).position(|window| window == b"v2").expect("it is not compressed");
+    assert!(cluster.platters[&3].rot(&path, at as u64, 1));
+    let (met, _) = fetched(&cluster.live[&3], 11, 2, "r3").await;
+    assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
+    cluster
+        .until("node 3 leaves the set, and is mended", |cluster| {
+            let is_whole = cluster.live[&3].partition().damaged().is_empty();
+            cluster.live[&1].directory.replication().shrinks > 0 && is_whole
+        })
+        .await;
+    cluster.until("node 3 is in sync again", |cluster| cluster.isr().len() == 3).await;
+    cluster.live[&1].acked("after").await;
+    cluster.converged(1).await;
+    assert_eq!(cluster.live[&3].values().await.len(), 7);
+    let seen = cluster.live[&1].directory.replication();
+    assert_eq!((seen.led, seen.under_replicated, seen.lag), (1, 0, 0));
+}

@@ -153,6 +153,27 @@ impl<R: Runtime> Clone for Table<R> {
     }
 }
 
+/// How the partitions of a node are replicated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Replication {
+    /// Partitions that it leads.
+    pub led: u64,
+    /// Partitions that it follows, or that nobody leads.
+    pub followed: u64,
+    /// Partitions that it leads with fewer replicas in sync than there are.
+    pub under_replicated: u64,
+    /// Partitions that it leads with fewer replicas in sync than `min.insync.replicas`.
+    pub under_min_insync: u64,
+    /// Records that the slowest follower of them lacks.
+    pub lag: u64,
+    /// Partitions with damaged records.
+    pub damaged: u64,
+    /// Times that an in-sync set lost members.
+    pub shrinks: u64,
+    /// Times that an in-sync set gained members.
+    pub expands: u64,
+}
+
 /// The partitions of one node.
 pub struct Directory<R: Runtime> {
     pub(super) runtime: R,
@@ -355,6 +376,19 @@ impl<R: Runtime> Directory<R> {
             .flat_map(|topic| topic.partitions())
             .map(|one| one.view().unsynced_bytes())
             .sum()
+    }
+
+    /// How its partitions are replicated now. O(partitions).
+    pub fn replication(&self) -> Replication {
+        let mut seen = Replication {
+            shrinks: self.hub.shrinks.load(Ordering::Relaxed),
+            expands: self.hub.expands.load(Ordering::Relaxed),
+            ..Replication::default()
+        };
+        for partition in self.partitions() {
+            partition.count_replication(&mut seen);
+        }
+        seen
     }
 
     /// Whether the data directory failed.
@@ -673,5 +707,6 @@ fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Assignm
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.to_vec(),
         isr: partition.isr.to_vec(),
+        is_eligible: partition.isr.contains(&me) || partition.elr.contains(&me),
     })
 }

@@ -112,6 +112,7 @@ impl<R: Runtime> Fetcher<R> {
 
     /// Sends one round, and leaves its answer to a task.
     async fn send(self: &Arc<Self>, now: Mono) {
+        self.mend();
         let fetch = self.compose();
         let session = fetch.session;
         let deadline = now.plus(self.links.max_wait).plus(PATIENCE);
@@ -126,6 +127,17 @@ impl<R: Runtime> Fetcher<R> {
                 let answered = answer.await;
                 fetcher.answered(session, answered).await;
             }),
+        }
+    }
+
+    /// Cuts what is damaged and may be cut.
+    fn mend(self: &Arc<Self>) {
+        let changed: Vec<Place> = self.feed.lock().changed.iter().copied().collect();
+        for place in changed {
+            let Some(partition) = self.directory.partition(place) else { continue };
+            if let Some((epoch, from)) = partition.mend() {
+                self.apart("replica-mend", place, async move { partition.cut(epoch, from).await });
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::replica::{Found, News, Standing, Why};
 use dejaq_wire::record::BatchHeader;
 
+use super::directory::Replication;
 use super::follower::{self, Follower, Heard, Next};
 use super::isr::{Lives, Proposal, Report};
 use super::leader::{Event, Resigned};
@@ -86,13 +87,43 @@ impl<R: Runtime> Partition<R> {
             if follower.leader() != leader || follower.resigned().is_some() {
                 return None;
             }
-            let end = follower.local_end();
+            // What lies behind damage is not ours until the damage is mended: we tell that we have lost it.
+            let damage = damage(log, follower.log_start());
+            let end = damage.map_or(follower.local_end(), |from| from.min(follower.local_end()));
             let last = (end > follower.log_start()).then(|| log.reader().epoch_at(end.previous())).flatten();
             // The planted bug M05: whatever it has, it takes for its leader's, and is never asked to cut it.
             let last_epoch = if mutant!(5) { follower.epoch() } else { last.unwrap_or(LeaderEpoch::NONE) };
-            let durable = follower.flushed_end();
+            let durable = follower.flushed_end().min(end);
             Some(Standing { place: self.place(), epoch: follower.epoch(), end, last_epoch, durable })
         })
+    }
+
+    /// Where to cut a damaged log, and in which epoch, so that the rest is fetched again: once nobody counts on this
+    /// replica any more (LOG-5).
+    pub(super) fn mend(self: &Arc<Self>) -> Option<(LeaderEpoch, Offset)> {
+        self.with_turn(|turn| {
+            let (log, Role::Follower(follower)) = (turn.log.as_ref()?, &turn.role) else { return None };
+            let from = damage(log, follower.log_start())?;
+            if turn.is_eligible || follower.resigned().is_some() {
+                return None;
+            }
+            mark!("a follower mends its damaged log from its leader's");
+            tracing::warn!(partition = self.name(), %from, "damaged: fetched again from the leader");
+            Some((follower.epoch(), from))
+        })
+    }
+
+    /// A read met damage: if this is a follower, its leader hears of it.
+    pub fn notice_damage(self: &Arc<Self>) {
+        let leader = self.with_turn(|turn| turn.role.follower().map(|follower| follower.leader()));
+        if let Some(feed) = leader.and_then(|leader| self.shared.hub.feed(leader)) {
+            feed.change(self.place());
+        }
+    }
+
+    /// Offsets that are damaged here.
+    pub fn damaged(&self) -> Vec<dejaq_storage::OffsetRange> {
+        self.view.reader().damaged()
     }
 
     /// Takes an answer of `leader`; also the start to move to, if the leader's moved.
@@ -231,11 +262,11 @@ impl<R: Runtime> Partition<R> {
             }
             let report = Report { epoch: at.epoch, life, fetched: at.end, durable: at.durable };
             turn.step(Event::FollowerAt { broker: follower, report, moves_on: false, now });
-            if let Role::Leader(leader) = &turn.role
-                && leader.isr().members().len() < leader.isr().replicas().len()
-                && leader.wants_to_grow(&self.shared.hub.live())
-            {
-                self.shared.hub.may_grow(self.place());
+            let Role::Leader(leader) = &turn.role else { return };
+            let may_grow = leader.isr().members().len() < leader.isr().replicas().len()
+                && leader.wants_to_grow(&self.shared.hub.live());
+            if may_grow || leader.is_broken() {
+                self.shared.hub.may_change(self.place());
             }
         });
     }
@@ -252,6 +283,23 @@ impl<R: Runtime> Partition<R> {
                 isr.fetched().filter(fit).max_by_key(|(broker, end)| (*end, std::cmp::Reverse(*broker)));
             best.map(|(broker, _)| broker)
         })
+    }
+
+    /// Adds what is to be said of it to `seen`.
+    pub(super) fn count_replication(self: &Arc<Self>, seen: &mut Replication) {
+        seen.damaged += u64::from(!self.damaged().is_empty());
+        self.with_turn(|turn| {
+            let Role::Leader(leader) = &turn.role else {
+                seen.followed += 1;
+                return;
+            };
+            let isr = leader.isr();
+            seen.led += 1;
+            seen.under_replicated += u64::from(isr.members().len() < isr.replicas().len());
+            seen.under_min_insync += u64::from(!isr.is_enough(leader.policy().min_insync));
+            let lag = isr.fetched().map(|(_, end)| leader.local_end().since(end)).max().unwrap_or(0);
+            seen.lag = seen.lag.max(lag.unsigned_abs());
+        });
     }
 
     /// What a follower told does not count any more: it begins anew.
@@ -287,6 +335,12 @@ impl<R: Runtime> Partition<R> {
             }
         });
     }
+}
+
+/// Where damage begins, if there is any.
+fn damage<D: Disk>(log: &Log<D>, start: Offset) -> Option<Offset> {
+    let from = log.damaged().iter().filter(|range| range.to > start).map(|range| range.from).min()?;
+    Some(from.max(start))
 }
 
 fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {

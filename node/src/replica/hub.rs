@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dejaq_wire::ids::{BrokerEpoch, BrokerId};
@@ -32,6 +33,10 @@ pub struct Hub {
     led: Mutex<BTreeSet<Place>>,
     growing: Mutex<BTreeSet<Place>>,
     grow: Notify,
+    /// In-sync sets that lost a member, and that gained one.
+    pub shrinks: AtomicU64,
+    /// See `shrinks`.
+    pub expands: AtomicU64,
 }
 
 /// What is followed from one leader, and what it does not know of us yet.
@@ -203,14 +208,14 @@ impl Hub {
         Lives { live: (*self.live()).clone(), heard: self.sessions().heard() }
     }
 
-    /// The in-sync set of `place` may grow.
-    pub fn may_grow(&self, place: Place) {
+    /// The in-sync set of `place` may grow, or must shrink.
+    pub fn may_change(&self, place: Place) {
         if self.growing.lock().unwrap_or_else(PoisonError::into_inner).insert(place) {
             self.grow.notify_one();
         }
     }
 
-    /// Takes the places whose in-sync set may grow.
+    /// Takes the places whose in-sync set may change.
     pub fn take_growing(&self) -> BTreeSet<Place> {
         std::mem::take(&mut *self.growing.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -237,21 +237,22 @@ impl Isr {
 
     /// What to propose to the controller now, if anything: the same again while the last one is unanswered.
     ///
-    /// `floor` is what a replica that joins must have: the watermark, and where this epoch began.
+    /// `floor` is what a replica that joins must have: the watermark, and where this epoch began. A member that does not
+    /// even have what is visible below `watermark` leaves at once: its disk lost it.
     pub fn propose(
         &mut self,
         now: Mono,
         lag: Duration,
         lives: &Lives,
-        (floor, local_end): (Offset, Offset),
+        (floor, local_end, watermark): (Offset, Offset, Offset),
         durability: Durability,
     ) -> Option<Proposal> {
         if let Some(pending) = &self.pending {
             return Some(pending.proposal.clone());
         }
         self.catch_up(lives, local_end, durability);
-        let lagging: Vec<BrokerId> =
-            self.members.iter().copied().filter(|one| self.lags(*one, now, lag)).collect();
+        let leaves = |one: &BrokerId| self.lags(*one, now, lag) || self.lacks(*one, watermark);
+        let lagging: Vec<BrokerId> = self.members.iter().copied().filter(leaves).collect();
         let joining: Vec<BrokerId> = self
             .replicas
             .iter()
@@ -291,6 +292,12 @@ impl Isr {
         self.pending.is_none() && outside.any(|one| self.may_join(*one, live, floor, durability))
     }
 
+    /// Whether a member lacks what is visible below `watermark`.
+    #[must_use]
+    pub fn is_broken(&self, watermark: Offset) -> bool {
+        self.pending.is_none() && self.members.iter().any(|one| self.lacks(*one, watermark))
+    }
+
     /// No answer came to the proposal: it may be in force, or come into force yet.
     pub fn unsure(&mut self, proposed_on: i32, now: Mono) {
         if let Some(pending) = self.pending.as_mut().filter(|one| one.proposal.partition_epoch == proposed_on)
@@ -322,6 +329,10 @@ impl Isr {
                 known.caught_up = known.caught_up.max(*heard);
             }
         }
+    }
+
+    fn lacks(&self, broker: BrokerId, watermark: Offset) -> bool {
+        self.followers.get(&broker).is_some_and(|known| known.report.fetched < watermark)
     }
 
     fn lags(&self, broker: BrokerId, now: Mono, lag: Duration) -> bool {
@@ -428,7 +439,8 @@ mod tests {
     }
 
     fn proposed(isr: &mut Isr, now: u64, lives: &Lives, floor: i64) -> Option<Vec<i32>> {
-        let proposal = isr.propose(second(now), LAG, lives, (Offset(floor), Offset(9)), DURABLE)?;
+        let proposal =
+            isr.propose(second(now), LAG, lives, (Offset(floor), Offset(9), Offset(0)), DURABLE)?;
         Some(proposal.isr.iter().map(|(broker, _)| broker.0).collect())
     }
 
@@ -523,7 +535,18 @@ mod tests {
             tell(seconds, seconds as i64, seconds as i64 + 1);
         }
         let lives = lives(&[]);
-        assert_eq!(isr.propose(second(30), LAG, &lives, (Offset(0), Offset(99)), DURABLE), None);
+        assert_eq!(isr.propose(second(30), LAG, &lives, (Offset(0), Offset(99), Offset(0)), DURABLE), None);
+    }
+
+    #[test]
+    fn a_member_that_lost_what_is_visible_leaves_at_once() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(9, 9));
+        tell(&mut isr, 2, at(4, 4));
+        assert!(isr.is_broken(Offset(5)) && !isr.is_broken(Offset(4)));
+        let now = (Offset(9), Offset(9), Offset(5));
+        let proposal = isr.propose(Mono(0), LAG, &lives(&[(2, 0)]), now, DURABLE).expect("it leaves");
+        assert!(proposal.shrinks && proposal.isr == [(BrokerId(1), LIFE)]);
     }
 
     #[test]
@@ -531,10 +554,13 @@ mod tests {
         let mut isr = three();
         tell(&mut isr, 2, at(9, 9));
         tell(&mut isr, 3, at(9, 9));
-        let first = isr.propose(Mono(0), LAG, &lives(&[]), (Offset(0), Offset(9)), DURABLE);
+        let first = isr.propose(Mono(0), LAG, &lives(&[]), (Offset(0), Offset(9), Offset(0)), DURABLE);
         isr.unsure(0, Mono(0));
         assert!(!isr.refused(0, second(1)), "the first copy may be under way");
-        assert_eq!(isr.propose(second(1), LAG, &lives(&[]), (Offset(0), Offset(9)), DURABLE), first);
+        assert_eq!(
+            isr.propose(second(1), LAG, &lives(&[]), (Offset(0), Offset(9), Offset(0)), DURABLE),
+            first
+        );
         assert!(isr.refused(0, second(31)));
     }
 

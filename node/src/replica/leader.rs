@@ -323,9 +323,16 @@ impl Leader {
             return None;
         }
         let (floor, durability) = (self.floor(), self.policy.durability);
-        let proposal = self.isr.propose(now, lag, lives, (floor, self.local_end), durability);
+        let ends = (floor, self.local_end, self.watermark);
+        let proposal = self.isr.propose(now, lag, lives, ends, durability);
         self.check();
         proposal
+    }
+
+    /// Whether a member must leave at once.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.resigned.is_none() && self.isr.is_broken(self.watermark)
     }
 
     /// Whether a replica that is not in sync could join now.

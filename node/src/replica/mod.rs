@@ -40,7 +40,7 @@ pub mod unsynced;
 pub mod view;
 pub mod write;
 
-pub use directory::{Directory, NoPartition, NotClean, Settings, Table, TopicEntry};
+pub use directory::{Directory, NoPartition, NotClean, Replication, Settings, Table, TopicEntry};
 pub use links::{Answer, AskController, Links, Transport};
 pub use open::NotStarted;
 pub use partition::Partition;

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dejaq_storage::{
@@ -58,6 +58,8 @@ pub struct Assignment {
     pub replicas: Vec<BrokerId>,
     /// The in-sync ones; us among them if we lead.
     pub isr: Vec<BrokerId>,
+    /// Whether we may be elected: we are in sync, or left the in-sync set with all that was committed (KIP-966).
+    pub is_eligible: bool,
 }
 
 impl Assignment {
@@ -102,6 +104,8 @@ pub(super) struct Turn<D: Disk> {
     pub role: Role,
     /// The newest state of the partition that was acted on.
     pub partition_epoch: i32,
+    /// Somebody may count on what is in the log.
+    pub is_eligible: bool,
     /// What was told to the hub: the ends of the log.
     told: Told,
     waiting: BTreeMap<Token, Waiting>,
@@ -144,6 +148,7 @@ impl<R: Runtime> Partition<R> {
             log: Some(log),
             role,
             partition_epoch: assignment.partition_epoch,
+            is_eligible: assignment.is_eligible,
             told,
             waiting: BTreeMap::new(),
             next_token: 0,
@@ -413,6 +418,7 @@ impl<R: Runtime> Partition<R> {
             let mut effects = Vec::new();
             let role = begin(log, assignment, watermark, policy, now, &mut effects)?;
             turn.partition_epoch = assignment.partition_epoch;
+            turn.is_eligible = assignment.is_eligible;
             turn.resign(Resigned::Moved);
             self.carry_out(turn);
             turn.role = role;
@@ -443,8 +449,25 @@ impl<R: Runtime> Partition<R> {
             }
             let skips = assignment.partition_epoch > turn.partition_epoch + 1;
             turn.partition_epoch = assignment.partition_epoch;
-            if turn.role.leader().is_some() {
+            turn.is_eligible = assignment.is_eligible;
+            if let Role::Follower(follower) = &turn.role
+                && !turn.is_eligible
+                && !self.view.reader().damaged().is_empty()
+                && let Some(feed) = self.shared.hub.feed(follower.leader())
+            {
+                feed.change(self.place()); // it may be mended now
+            }
+            if let Role::Leader(leader) = &turn.role {
+                let before = leader.isr().members().len();
                 let (replicas, members) = sets(assignment);
+                let changes = match members.len().cmp(&before) {
+                    std::cmp::Ordering::Less => Some(&self.shared.hub.shrinks),
+                    std::cmp::Ordering::Greater => Some(&self.shared.hub.expands),
+                    std::cmp::Ordering::Equal => None,
+                };
+                if let Some(counter) = changes {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
                 if skips && !mutant!(14) {
                     let followers = replicas.iter().filter(|replica| **replica != assignment.me);
                     followers.for_each(|follower| self.shared.hub.end_session(*follower));
