@@ -15,6 +15,7 @@ use dejaq_wire::ids::{Offset, PartitionId};
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs, explain};
+use super::consume_group::{self, GroupArgs, Wanted};
 use super::output::{bytes_json, parse_time, time};
 use crate::client::consumer::{
     ConsumeError, ConsumedRecord, Consumer, ConsumerConfig, OutOfRange, StartAt, whole_topics,
@@ -25,7 +26,7 @@ use crate::runtime::Runtime;
 use crate::runtime::tokio::TokioRuntime;
 
 /// How long one poll waits for records before it looks again whether to go on.
-const POLL: Duration = Duration::from_millis(500);
+pub(super) const POLL: Duration = Duration::from_millis(500);
 
 /// Where to begin, as it is written on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,11 +76,12 @@ Examples:
   dejaq consume orders --exit-at-end > orders.txt        what is there now
   dejaq consume orders --from end --key --offsets        what comes from now on
   dejaq consume orders --from timestamp:-10m --json      since ten minutes ago
-  dejaq consume orders --from offset:42 --partition 0 --count 1")]
+  dejaq consume orders --from offset:42 --partition 0 --count 1
+  dejaq consume orders --group billing                   share it with other members, and remember how far")]
 pub(super) struct Args {
     /// The topic.
     topic: String,
-    /// Where to begin: beginning, end, offset:N, or timestamp:WHEN (ms since 1970, 2026-01-31T12:00:00Z, -10m, …).
+    /// Where to begin (with --group: where the group has no offset yet): beginning, end, offset:N, or timestamp:WHEN (ms since 1970, 2026-01-31T12:00:00Z, -10m, …).
     #[arg(long, value_name = "WHERE", default_value = "beginning")]
     from: From,
     /// Only this partition; may be given several times.
@@ -109,6 +111,8 @@ pub(super) struct Args {
     /// Print JSON, with everything.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    group: GroupArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -146,6 +150,13 @@ async fn consume(client: &Client, args: &Args, out: &mut impl Write) -> anyhow::
         true => Some(ends(client, starts.keys()).await?),
         false => None,
     };
+    if let Some(group) = &args.group.group {
+        let start = start_at(client, args)?;
+        let count = args.count.unwrap_or(u64::MAX);
+        let wanted = Wanted { group, topic: &args.topic, start, config, count, ends };
+        let print = |record: &ConsumedRecord, mut out: &mut dyn Write| write_record(args, record, &mut out);
+        return consume_group::run(client, &args.group, wanted, out, print).await;
+    }
     let mut consumer = Consumer::new(client.cluster.clone(), config);
     consumer.assign(starts, client.deadline()).await.map_err(explain_consume)?;
     let mut left = args.count.unwrap_or(u64::MAX);
@@ -168,14 +179,18 @@ async fn consume(client: &Client, args: &Args, out: &mut impl Write) -> anyhow::
     Ok(())
 }
 
-async fn starts(client: &Client, args: &Args) -> anyhow::Result<BTreeMap<TopicPartition, StartAt>> {
+fn start_at(client: &Client, args: &Args) -> anyhow::Result<StartAt> {
     let now_ms = client.cluster.runtime().unix_ms();
-    let start = match &args.from {
+    Ok(match &args.from {
         From::Beginning => StartAt::Beginning,
         From::End => StartAt::End,
         From::Offset(offset) => StartAt::Offset(Offset(*offset)),
         From::Timestamp(when) => StartAt::Timestamp(parse_time(when, now_ms).map_err(anyhow::Error::msg)?),
-    };
+    })
+}
+
+async fn starts(client: &Client, args: &Args) -> anyhow::Result<BTreeMap<TopicPartition, StartAt>> {
+    let start = start_at(client, args)?;
     let topic = args.topic.as_str().into();
     let all = whole_topics(&client.cluster, &[topic], start, client.deadline())
         .await

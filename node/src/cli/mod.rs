@@ -14,6 +14,8 @@ mod broker;
 mod client;
 mod cluster;
 mod consume;
+mod consume_group;
+mod group;
 mod log;
 mod output;
 mod partition;
@@ -50,6 +52,8 @@ enum Command {
     Produce(produce::Args),
     /// Print the records of a topic.
     Consume(consume::Args),
+    /// List, show and delete consumer groups; set their offsets.
+    Group(group::Args),
     /// Look into a broker's data directory.
     Log(log::Args),
     /// Measure a broker: this one or any other that speaks Kafka's protocol.
@@ -78,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
+        Command::Group(args) => group::run(args),
         Command::Log(args) => log::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
     };

@@ -4,7 +4,7 @@
 //! version of an API), [`routes`] (who leads what), [`partitioner`] (where a record goes), [`batching`] (which records
 //! travel together), [`sequence`] (idempotence over retries), [`advice`] (the cure of an error).
 //! Shells: [`connection`] (one broker), [`cluster`] (all of them, and their metadata), [`producer`], [`consumer`],
-//! [`offsets`], [`admin`].
+//! [`group`] (a consumer that shares a topic with others), [`offsets`], [`admin`].
 //!
 //! Promises: the same code runs on sockets and in simulation, so it obeys every rule of determinism; each attempt to
 //! produce ends as a definite no, a maybe or an ok, and [`outcome::Observer`] hears it; every error has a cure.
@@ -17,11 +17,13 @@
 
 pub mod admin;
 pub mod admin_cluster;
+pub mod admin_groups;
 pub mod advice;
 pub mod batching;
 pub mod cluster;
 pub mod connection;
 pub mod consumer;
+pub mod group;
 pub mod offsets;
 pub mod outcome;
 pub mod partitioner;

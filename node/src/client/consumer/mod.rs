@@ -275,6 +275,29 @@ impl<R: Runtime> Consumer<R> {
         Ok(())
     }
 
+    /// Reads these partitions, too, each from its start; what was read already goes on as it was.
+    ///
+    /// # Errors
+    /// [`ConsumeError`] when a start could not be found before `deadline`; the assignment is as it was.
+    pub async fn add(
+        &mut self,
+        starts: &BTreeMap<TopicPartition, StartAt>,
+        deadline: Mono,
+    ) -> Result<(), ConsumeError> {
+        for (at, offset) in self.find(starts, deadline).await? {
+            let fresh = self.partition(offset);
+            self.partitions.entry(at).or_insert(fresh);
+        }
+        Ok(())
+    }
+
+    /// Reads these partitions no longer; what was fetched of them is dropped.
+    pub fn remove<'a>(&mut self, gone: impl IntoIterator<Item = &'a TopicPartition>) {
+        for at in gone {
+            self.partitions.remove(at);
+        }
+    }
+
     /// Reads one partition of the assignment on from elsewhere, and forgets its error.
     ///
     /// # Errors

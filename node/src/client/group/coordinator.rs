@@ -1,0 +1,142 @@
+//! SHELL. The broker that coordinates a group, as a client sees it.
+//!
+//! Owns: finding it, and a connection to it apart from those that records go over: a request to join may wait for
+//! minutes, and nothing behind it on its connection is answered meanwhile.
+//! Promises: one attempt a call; what the caller may try again it is told. Leaves out: what is asked.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dejaq_wire::error_code::ErrorCode;
+use dejaq_wire::kafka::Request;
+use dejaq_wire::kafka::find_coordinator::FindCoordinatorRequest;
+
+use crate::client::cluster::{Cluster, ClusterError};
+use crate::client::connection::{Connection, RequestError};
+use crate::runtime::{Mono, Runtime};
+
+/// The way to one group's coordinator. Cheap to clone; clones share the connection.
+#[derive(Debug)]
+pub struct Coordinator<R: Runtime> {
+    cluster: Cluster<R>,
+    group: Arc<str>,
+    live: Arc<Mutex<Option<Connection<R>>>>,
+}
+
+impl<R: Runtime> Clone for Coordinator<R> {
+    fn clone(&self) -> Coordinator<R> {
+        Coordinator { cluster: self.cluster.clone(), group: self.group.clone(), live: self.live.clone() }
+    }
+}
+
+impl<R: Runtime> Coordinator<R> {
+    /// The coordinator of `group`. Nothing is sent until something is asked.
+    #[must_use]
+    pub fn new(cluster: Cluster<R>, group: &str) -> Coordinator<R> {
+        Coordinator { cluster, group: group.into(), live: Arc::default() }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Whether the answer says that the group has, or is about to have, another coordinator; it is looked for then.
+    pub fn is_elsewhere(&self, code: ErrorCode) -> bool {
+        let elsewhere = matches!(
+            code,
+            ErrorCode::NOT_COORDINATOR
+                | ErrorCode::COORDINATOR_NOT_AVAILABLE
+                | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+        );
+        if elsewhere {
+            self.forget();
+        }
+        elsewhere
+    }
+
+    /// Looks for the coordinator anew with the next call.
+    pub fn forget(&self) {
+        if let Some(connection) = self.live().take() {
+            connection.close("the group's coordinator is looked for anew");
+        }
+    }
+
+    /// Asks the coordinator once, in a version that is at most `newest`.
+    ///
+    /// # Errors
+    /// [`ClusterError`]; the coordinator is looked for anew after it.
+    pub async fn ask<Q: Request>(
+        &self,
+        request: &Q,
+        newest: i16,
+        deadline: Mono,
+    ) -> Result<Q::Response, ClusterError> {
+        let connection = self.connection(deadline).await?;
+        let answer = ask_over(&connection, request, newest, deadline).await;
+        answer.map_err(|error| {
+            self.forget();
+            ClusterError::Request(error)
+        })
+    }
+
+    async fn connection(&self, deadline: Mono) -> Result<Connection<R>, ClusterError> {
+        {
+            let mut live = self.live();
+            live.take_if(|connection| connection.is_closed());
+            if let Some(connection) = &*live {
+                return Ok(connection.clone());
+            }
+        }
+        let address = self.find(deadline).await?;
+        let (runtime, config) = (self.cluster.runtime(), self.cluster.config());
+        let give_up = runtime.now().plus(config.connect_timeout).min(deadline);
+        let opened = Connection::open(runtime.clone(), &address, &config.connection, give_up).await;
+        let connection = opened.map_err(|error| ClusterError::Unreachable { tried: error.to_string() })?;
+        *self.live() = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn find(&self, deadline: Mono) -> Result<Arc<str>, ClusterError> {
+        let group = self.group.to_string();
+        // Old versions have one key, new ones several.
+        let request =
+            FindCoordinatorRequest { key: group.clone(), key_type: 0, coordinator_keys: vec![group] };
+        let mut rounds = 0;
+        loop {
+            let answer = self.cluster.ask_any(&request, deadline).await?;
+            let (code, host, port) = match answer.coordinators.into_iter().next() {
+                Some(found) => (found.error_code, found.host, found.port),
+                None => (answer.error_code, answer.host, answer.port),
+            };
+            if code.is_none() {
+                let is_v6 = host.contains(':') && !host.starts_with('[');
+                return Ok(if is_v6 { format!("[{host}]:{port}") } else { format!("{host}:{port}") }.into());
+            }
+            rounds += 1;
+            if !code.is_retriable() || !self.cluster.pause(rounds, deadline).await {
+                let tried = format!("the coordinator of group {}: {code}", self.group);
+                return Err(ClusterError::Unreachable { tried });
+            }
+        }
+    }
+
+    fn live(&self) -> MutexGuard<'_, Option<Connection<R>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends a request in the newest common version that is at most `newest`, and waits for its answer.
+///
+/// # Errors
+/// [`RequestError`].
+pub async fn ask_over<R: Runtime, Q: Request>(
+    connection: &Connection<R>,
+    request: &Q,
+    newest: i16,
+    deadline: Mono,
+) -> Result<Q::Response, RequestError> {
+    let version = connection.versions().choose_up_to(Q::API, newest)?;
+    let slot = connection.slot(deadline).await?;
+    connection.start_with(request, version, slot, deadline)?.wait().await
+}
