@@ -273,6 +273,96 @@ def group_consume(protocol):
     equal(sum(p.offset for p in committed.topic_partitions), 1000, "committed offsets")
 
 
+def member(name, group, strategy="range", **config):
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": group, "auto.offset.reset": "earliest",
+                         "enable.auto.commit": False, "session.timeout.ms": 6000,
+                         "partition.assignment.strategy": strategy, **config})
+    consumer.subscribe([name])
+    return consumer
+
+
+def owned(consumer):
+    return sorted(p.partition for p in consumer.assignment())
+
+
+def poll_until(what, members, done, got=None, seconds=40):
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until, f"never came: {what}; assigned {[owned(m) for m in members]}"
+        for one in members:
+            for message in one.consume(100, timeout=0.2):
+                if not message.error() and got is not None:
+                    got.append(message)
+
+
+def group_share(strategy):
+    """Two members share four partitions; one leaves; the other goes on where it was."""
+    name = topic(f"share-{strategy}", 4)
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(400)])
+    group = f"{RUN}-share-{strategy}"
+    one, two = member(name, group, strategy), member(name, group, strategy)
+    got = []
+    shared = lambda: len(owned(one)) == 2 and len(owned(two)) == 2
+    poll_until("two partitions each", [one, two], lambda: shared() and len(got) >= 400, got)
+    equal(sorted(owned(one) + owned(two)), [0, 1, 2, 3], "every partition once")
+    for each in (one, two):
+        each.commit(asynchronous=False)
+    two.close()
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(400, 440)])
+    rest = []
+    poll_until("all for the one that is left", [one], lambda: len(owned(one)) == 4 and len({m.value() for m in rest}) >= 40, rest)
+    # A member that was interrupted by the rebalance reads some again: at least once.
+    same(sorted({m.value() for m in rest}, key=int), numbers(400, 440))
+    one.close()
+
+
+def group_admin():
+    """What kafka-consumer-groups does: list, describe, reset, delete."""
+    name, group = topic("ops", 2), f"{RUN}-ops"
+    produce(name, [{"value": str(n), "partition": n % 2} for n in range(20)])
+    one = member(name, group)
+    poll_until("both partitions", [one], lambda: len(owned(one)) == 2)
+    listed = {g.group_id: g for g in admin.list_consumer_groups().result(15).valid}
+    equal(listed[group].state.name, "STABLE", "state in the list")
+    described = only(admin.describe_consumer_groups([group]))
+    equal((described.partition_assignor, len(described.members)), ("range", 1), "description")
+    equal(len(described.members[0].assignment.topic_partitions), 2, "described partitions")
+    raises(code(KafkaError.NON_EMPTY_GROUP), only, admin.delete_consumer_groups([group]))
+    at = lambda offset: ConsumerGroupTopicPartitions(group, [TopicPartition(name, p, offset) for p in range(2)])
+    one.close()
+    only(admin.alter_consumer_group_offsets([at(7)]))
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(name, p) for p in range(2)])
+    equal([p.offset for p in only(admin.list_consumer_group_offsets([asked])).topic_partitions], [7, 7], "reset offsets")
+    again, got = member(name, group), []
+    poll_until("what lies behind the reset", [again], lambda: len(got) >= 6, got)
+    same(sorted((m.value() for m in got), key=int), numbers(14, 20))
+    again.close()
+    only(admin.delete_consumer_groups([group]))
+    assert group not in {g.group_id for g in admin.list_consumer_groups().result(15).valid}, "it is still listed"
+    raises(code(KafkaError.GROUP_ID_NOT_FOUND), only, admin.delete_consumer_groups([group]))
+
+
+def group_static():
+    """A static member that comes back within its session keeps its partitions without a rebalance (KIP-345)."""
+    name, group = topic("static", 2), f"{RUN}-static"
+    seen = []
+    def open_member(instance, told):
+        consumer = Consumer({"bootstrap.servers": BROKER, "group.id": group, "auto.offset.reset": "earliest",
+                             "session.timeout.ms": 20000, "group.instance.id": instance})
+        consumer.subscribe([name], on_assign=lambda _, parts: told.append(sorted(p.partition for p in parts)))
+        return consumer
+    one, two = open_member("a", seen), open_member("b", [])
+    poll_until("one partition each", [one, two], lambda: len(owned(one)) == 1 and len(owned(two)) == 1)
+    kept, rebalances = owned(one), len(seen)
+    back = []
+    two_kept = owned(two)
+    two.close()  # a static member does not leave
+    two = open_member("b", back)
+    poll_until("the same partition again", [one, two], lambda: owned(two) == two_kept)
+    equal((owned(one), len(seen)), (kept, rebalances), "the other member was not disturbed")
+    one.close(), two.close()
+
+
 check("create-topics", create_topics)
 check("list", list_topics)
 for each in CODECS:
@@ -294,4 +384,8 @@ check("unknown-topic", unknown_topic)
 check("delete-topics", delete_topics)
 if GROUPS:
     check("group-consume", group_consume, "classic")
+    for each in ["range", "roundrobin", "cooperative-sticky"]:
+        check(f"group-share-{each}", group_share, each)
+    check("group-static", group_static)
+    check("group-admin", group_admin)
     check("group-consume-848", group_consume, "consumer")

@@ -1,5 +1,7 @@
 """Checks with kafka-python. Protocol of the output: ci/src/clients/mod.rs."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -235,6 +237,62 @@ def group_consume():
     equal(committed, 1000, "committed offsets")
 
 
+MEMBER = """
+import sys
+from kafka import KafkaConsumer
+consumer = KafkaConsumer(sys.argv[2], bootstrap_servers=sys.argv[1], group_id=sys.argv[3], session_timeout_ms=6000,
+                         heartbeat_interval_ms=1000, auto_offset_reset="earliest", enable_auto_commit=False)
+while True:
+    consumer.poll(500)
+    print(len(consumer.assignment()), flush=True)
+"""
+
+
+def group_crash():
+    """A member is killed: the other one takes over its partitions after the session timeout."""
+    name, group = topic("crash", 4), f"{RUN}-crash"
+    produce(name, [{"value": value, "partition": int(value) % 4} for value in numbers(0, 100)])
+    one = KafkaConsumer(name, bootstrap_servers=BROKER, group_id=group, session_timeout_ms=6000,
+                        heartbeat_interval_ms=1000, auto_offset_reset="earliest", enable_auto_commit=False)
+    other = subprocess.Popen([sys.executable, "-c", MEMBER, BROKER, name, group], stdout=subprocess.DEVNULL)
+    try:
+        got, until = set(), time.monotonic() + 60
+        while len(one.assignment()) != 2:
+            assert time.monotonic() < until, "the two never shared"
+            for batch in one.poll(500).values():
+                got |= {m.value for m in batch}
+        other.kill()
+        other.wait()
+        while len(one.assignment()) != 4 or len(got) < 100:
+            assert time.monotonic() < until, f"{len(one.assignment())} partitions, {len(got)} values"
+            for batch in one.poll(500).values():
+                got |= {m.value for m in batch}
+        same(sorted(got, key=int), numbers(0, 100))
+        one.commit()
+    finally:
+        other.kill()
+        one.close()
+
+
+def group_admin():
+    name, group = topic("ops", 2), f"{RUN}-ops"
+    produce(name, values(numbers(0, 10)))
+    consumer = KafkaConsumer(name, bootstrap_servers=BROKER, group_id=group, auto_offset_reset="earliest")
+    until = time.monotonic() + 30
+    while not consumer.poll(500):
+        assert time.monotonic() < until, "nothing came"
+    consumer.commit()
+    described = admin.describe_groups([group])[group]
+    equal(described["group_state"], "Stable", "state")
+    consumer.close()
+    offsets = admin.list_group_offsets([group])[group]
+    equal(offsets[TopicPartition(name, 0)].offset, 10, "the committed offset")
+    listed = [entry["group_id"] for entry in admin.list_groups()]
+    assert group in listed, f"listed: {listed}"
+    admin.delete_groups([group])
+    assert group not in [entry["group_id"] for entry in admin.list_groups()], "it is still listed"
+
+
 check("create-topics", create_topics)
 check("list", list_topics)
 for each in CODECS:
@@ -256,3 +314,5 @@ check("describe-producers", describe_producers)
 check("delete-topics", delete_topics)
 if GROUPS:
     check("group-consume", group_consume)
+    check("group-crash", group_crash)
+    check("group-admin", group_admin)
