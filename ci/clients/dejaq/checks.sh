@@ -92,10 +92,28 @@ settings() { # flags, then environment, then file, then defaults
     grep -q 'send-timeout-ms: 1 is not within' "$T/wrong"
 }
 
+group_consume() {
+    local group="$RUN-g"
+    topic create "$RUN-group" --partitions 3 >/dev/null
+    seq 1000 | dejaq produce "$RUN-group" --bootstrap "$DEJAQ_BROKER" 2>/dev/null
+    grouped() { dejaq consume "$RUN-group" --bootstrap "$DEJAQ_BROKER" --group "$group" --exit-at-end "$@"; }
+    equal "$(grouped | sort -n | md5sum)" "$(seq 1000 | md5sum)" 'first read'
+    equal "$(grouped | wc -l)" 0 'after the commit'
+    dejaq group describe "$group" --bootstrap "$DEJAQ_BROKER" --json | grep -q '"lag":0'
+    dejaq group reset-offsets "$group" --topic "$RUN-group" --to beginning --bootstrap "$DEJAQ_BROKER" >/dev/null
+    equal "$(grouped --delivery at-most-once | sort -n | md5sum)" "$(seq 1000 | md5sum)" 'after the reset'
+    dejaq group delete "$group" --bootstrap "$DEJAQ_BROKER" >/dev/null
+    dejaq group list --bootstrap "$DEJAQ_BROKER" >"$T/groups"
+    fails grep -q "$group" "$T/groups"
+}
+
 for codec in none gzip snappy lz4 zstd; do check "file-$codec" carry "$codec"; done
 check topics topics
 check keys-headers keys_headers
 check seek seek
 check nobody-there nobody_there
 check settings settings
+if [ "${DEJAQ_GROUPS:-0}" = 1 ]; then
+    check group-consume group_consume
+fi
 exit 0
