@@ -355,8 +355,12 @@ fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
 }
 
 fn directory_settings(config: &Config, node: BrokerId, topic_defaults: Overrides) -> replica::Settings {
-    let min_free_bytes = config.min_free_bytes;
-    replica::Settings { min_free_bytes, topic_defaults, ..replica::Settings::of(node) }
+    replica::Settings {
+        min_free_bytes: config.min_free_bytes,
+        retention_every: config.retention_interval,
+        topic_defaults,
+        ..replica::Settings::of(node)
+    }
 }
 
 /// Tells the peers where every broker of this image listens.

@@ -55,6 +55,7 @@ pub struct Config {
     /// A kernel name, or empty for the system's.
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
+    pub retention_interval: Duration,
     pub log_format: LogFormat,
     pub log_level: String,
     /// What was given, by the names of the table and as it was written; what is absent has its default.

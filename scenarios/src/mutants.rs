@@ -1,4 +1,5 @@
-//! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4.
+//! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
+//! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
 //! Every planted bug that a single broker can have is here. The others of the catalogue have no place in the code yet:
 //! M02 to M18 and M31 to M39 want replicas and a quorum, M42 to M46 groups, M49 to M56 transactions and replicas, M59 to
@@ -71,6 +72,41 @@ pub const MUTANTS: &[Mutant] = &[
         about: "our checksums are not bound to the partition",
         scenario: "misplaced",
         checkers: &["Phantom"],
+        budget: 300,
+    },
+    Mutant {
+        number: 201,
+        about: "retention goes by whatever the wall clock shows",
+        scenario: "retention_roll",
+        checkers: &["RET-2"],
+        budget: 200,
+    },
+    Mutant {
+        number: 202,
+        about: "the durable point is told of what is only being synced",
+        scenario: "torn_tail",
+        checkers: &["LOG-2"],
+        budget: 200,
+    },
+    Mutant {
+        number: 206,
+        about: "the newest timestamp before a place of the index counts the batch at that place",
+        scenario: "retention_roll",
+        checkers: &["LOG-6"],
+        budget: 50,
+    },
+    Mutant {
+        number: 207,
+        about: "a new leader epoch is not written to the list of epochs",
+        scenario: "kill_restart",
+        checkers: &["LOG-7"],
+        budget: 50,
+    },
+    Mutant {
+        number: 213,
+        about: "the producers change though the write fails",
+        scenario: "disk_full",
+        checkers: &["LOG-13"],
         budget: 300,
     },
     Mutant {

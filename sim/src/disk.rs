@@ -45,7 +45,11 @@ pub struct Device {
     pub platter: Platter,
     speed: Arc<Mutex<Speed>>,
     metadata_writes: Arc<Mutex<Vec<LogWrite>>>,
+    watcher: Arc<Mutex<Option<Watcher>>>,
 }
+
+/// Is told each operation that changed a name, and the name: for checkers that look while things happen.
+pub type Watcher = Arc<dyn Fn(Op, &str) + Send + Sync>;
 
 /// One write to a segment of the metadata log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +72,13 @@ impl Device {
         let dice = Mutex::new(world.streams().dice("disk-time", u64::from(node)));
         let clock = Clockwork { world: world.clone(), dice, speed: speed.clone() };
         let metadata_writes: Arc<Mutex<Vec<LogWrite>>> = Arc::default();
-        let witness = Witness { world: world.clone(), node, metadata_writes: metadata_writes.clone() };
+        let watcher: Arc<Mutex<Option<Watcher>>> = Arc::default();
+        let witness = Witness {
+            world: world.clone(),
+            node,
+            metadata_writes: metadata_writes.clone(),
+            watcher: watcher.clone(),
+        };
         let platter = Platter::new(Setup {
             seed: world.streams().dice("disk", u64::from(node)).any(),
             capacity,
@@ -76,7 +86,12 @@ impl Device {
             latency: Some(Arc::new(clock)),
             observer: Some(Arc::new(witness)),
         });
-        Device { platter, speed, metadata_writes }
+        Device { platter, speed, metadata_writes, watcher }
+    }
+
+    /// Calls `watcher` after each operation that changed a name, from now on.
+    pub fn watch(&self, watcher: Watcher) {
+        *self.watcher.lock().expect("nothing panics in here") = Some(watcher);
     }
 
     /// What was written to the metadata log since [`Device::forget_metadata_writes`], oldest first.
@@ -120,6 +135,7 @@ struct Witness {
     world: World,
     node: u32,
     metadata_writes: Arc<Mutex<Vec<LogWrite>>>,
+    watcher: Arc<Mutex<Option<Watcher>>>,
 }
 
 impl Witness {
@@ -149,5 +165,11 @@ impl Observer for Witness {
             let error = error.map(|kind| format!(" FAILED {kind:?}")).unwrap_or_default();
             format!("{op:?} {path} at {at} len {len} {crc:08x}{error}")
         });
+        if matches!(event.op, Op::RenameTo | Op::Create) && error.is_none() {
+            let watcher = self.watcher.lock().expect("nothing panics in here").clone();
+            if let Some(watcher) = watcher {
+                watcher(event.op, event.path);
+            }
+        }
     }
 }

@@ -24,8 +24,8 @@ use crate::epochs::Epochs;
 use crate::index::{SparseIndex, Summary};
 use crate::layout::FileKind;
 use crate::log::OffsetRange;
-use crate::mark;
 use crate::sum::{Entry, Marker, RECORD_BYTES, Record, SumCodec};
+use crate::{mark, mutant};
 
 /// Entries of the newest batches kept in memory beside the unwritten ones, so that tail reads touch one file only.
 pub(crate) const RECENT_ENTRIES: usize = 128;
@@ -110,7 +110,9 @@ impl<D: Disk> Segment<D> {
         let mut index = self.index.as_mut().map(Arc::make_mut);
         for entry in self.recent.iter().skip(self.unwritten) {
             if let Some(index) = index.as_mut() {
-                index.push(entry, ordinal, self.written_max_timestamp);
+                // M206: what is newest before a place counts the batch at that place.
+                let own = if mutant!(206) { entry.max_timestamp } else { -1 };
+                index.push(entry, ordinal, self.written_max_timestamp.max(own));
             }
             self.written_max_timestamp = self.written_max_timestamp.max(entry.max_timestamp);
             ordinal += 1;

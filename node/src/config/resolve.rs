@@ -207,6 +207,7 @@ impl Values {
             groups,
             tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
+            retention_interval: read.millis("retention-interval-ms"),
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },
             log_level: read.text("log-level"),
             given: self.set.iter().map(|(name, (value, _))| (*name, value.clone())).collect(),

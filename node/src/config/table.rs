@@ -127,6 +127,9 @@ pub const TABLE: &[Setting] = &[
         "replicas of a topic that does not say how many; 0: three, or as many as there are brokers"),
     kept("controlled-shutdown-timeout-ms", 10_000, (0, 600_000),
         "how long a graceful stop waits until others lead what this broker led"),
+    number("retention-interval-ms", 30_000, (10, 3_600_000), (50, 3_000),
+        "how often old segments are looked for; a record may outlive its retention by this much and its segment"),
+
     kept("broker-session-timeout-ms", 9_000, (500, 3_600_000),
         "a broker that the controller did not hear for this long leads nothing until it is heard again"),
     kept("replica-lag-ms", 10_000, (100, 3_600_000),

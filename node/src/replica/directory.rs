@@ -46,6 +46,8 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// How often retention looks at every partition.
     pub retention_every: Duration,
+    /// How long a wall clock that jumped forward stands there before retention believes it.
+    pub clock_patience: Duration,
     /// Topic configs by their Kafka names, from this broker's own settings.
     pub topic_defaults: Overrides,
 }
@@ -59,6 +61,7 @@ impl Settings {
             min_free_bytes: 0,
             // Retention is counted in hours or more; Kafka looks every five minutes.
             retention_every: Duration::from_secs(30),
+            clock_patience: super::guarded_clock::PATIENCE,
             topic_defaults: Overrides::new(),
         }
     }

@@ -9,7 +9,7 @@
 //!   `following` (SHELL): a partition's steps in both; [`hub`]: who is to be told what; [`links`]: seams to the others
 //! - `insync` (SHELL): proposes in-sync sets to the controller
 //! - [`flusher`] (SHELL): group commit over the data directory; [`health`]: whether it failed;
-//!   [`retention`] (SHELL): what goes with time, and room on the disk
+//!   [`retention`] (SHELL): what goes with time, and room on the disk; `guarded_clock` (pure): the time it goes by
 //!
 //! ```text
 //!  produce ─► directory ─► partition ─ turn ─► log.append ─► leader ─► flusher ─► leader ─► watermark ─► acks
@@ -23,6 +23,7 @@ mod fetcher;
 pub mod flusher;
 pub mod follower;
 mod following;
+mod guarded_clock;
 pub mod health;
 pub mod hub;
 mod insync;

@@ -1,18 +1,20 @@
 //! SHELL. What goes with time: old segments, forgotten producers, idle files; and the watch over free room.
 //!
 //! Owns: two clocks, one short for the room on the disk, one long for retention.
-//! Promises: a new start is durable before any file goes (LOG-14); the start never passes the watermark; writes are
-//! refused before the disk is full and taken again when there is room, reads go on (LOG-10).
+//! Promises: a new start is durable before any file goes (LOG-14); the start never passes the watermark; a wall clock that
+//! jumps forward deletes nothing before it has stood there for an hour (RET-2, `guarded_clock`); writes are refused before
+//! the disk is full and taken again when there is room, reads go on (LOG-10).
 //! Leaves out: which offset may go (`Log::retention_plan`), who asks for DeleteRecords (`api`).
 //! One task a data directory; [`move_start`] is also what DeleteRecords calls.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::{Disk, SpaceGuard, StartError, mark};
+use dejaq_storage::{Disk, SpaceGuard, StartError, mark, mutant};
 use dejaq_wire::ids::Offset;
 
 use super::directory::Directory;
+use super::guarded_clock::GuardedClock;
 use super::leader::Resigned;
 use super::partition::Partition;
 use super::view::Part;
@@ -78,13 +80,18 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
 
 /// Applies retention to every partition, again and again, until the directory stops.
 pub(super) async fn run<R: Runtime>(runtime: R, every: Duration, directory: Arc<Directory<R>>) {
+    let patience = directory.settings.clock_patience;
+    let mut clock = GuardedClock::new(runtime.now(), runtime.unix_ms(), patience);
     loop {
         directory.pause_until(runtime.now().plus(every)).await;
+        let believed_ms = clock.look(runtime.now(), runtime.unix_ms());
+        // M201: retention goes by whatever the clock shows.
+        let now_ms = if mutant!(201) { runtime.unix_ms() } else { believed_ms };
         for partition in directory.partitions() {
             if directory.is_stopping() {
                 return;
             }
-            tidy(&partition, runtime.unix_ms()).await;
+            tidy(&partition, now_ms).await;
         }
         if directory.is_stopping() {
             return;

@@ -217,6 +217,7 @@ async fn a_start_moved_by_a_client_is_durable() {
 async fn retention_removes_what_is_too_old_and_only_that() {
     let mut world = World::new();
     world.settings.retention_every = Duration::from_millis(20);
+    world.settings.clock_patience = Duration::from_millis(40);
     let life = world.start().await;
     life.create("t", 1, &[("retention.ms", "60000"), ("segment.ms", "1000")]).await;
     life.produce("t", &["old"]).await;

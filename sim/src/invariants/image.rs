@@ -24,6 +24,8 @@ pub struct Batch {
     pub crc: u32,
     /// Whether the bytes agree with that CRC.
     pub intact: bool,
+    /// The latest timestamp of its records.
+    pub newest_ms: i64,
     /// The base offset in the name of its segment.
     pub segment: u64,
     /// Where it begins in its segment.
@@ -168,10 +170,22 @@ fn batches(segment: &[u8], records: &Records, to: &mut Vec<Batch>) {
             return;
         };
         let intact = crc32c(&bytes[21..end]) == crc;
+        let newest_ms = i64::from_be_bytes(bytes[35..43].try_into().expect("eight bytes"));
         let at = (segment.len() - bytes.len()) as u64;
         let last = base.saturating_add(i64::from(delta));
         let recorded = records.has(at, bytes, end as u64, base, last);
-        to.push(Batch { base, last, epoch, crc, intact, segment: 0, at, bytes: end as u64, recorded });
+        to.push(Batch {
+            base,
+            last,
+            epoch,
+            crc,
+            intact,
+            newest_ms,
+            segment: 0,
+            at,
+            bytes: end as u64,
+            recorded,
+        });
         bytes = &bytes[end..];
     }
 }

@@ -6,21 +6,32 @@
 //!
 //! | file | property | source |
 //! |---|---|---|
+//! | `bounds` | LOG-2: the first segment, the start, what is durable and the end are in order | CORRECTNESS 1.1 |
+//! | `index` | LOG-6: an index file is what a rebuild gives | CORRECTNESS 1.1 |
+//! | `epochs` | LOG-7: the list of leader epochs is what the log says | CORRECTNESS 1.1 |
+//! | `producers` | LOG-13, IDM-4: a snapshot of the producers is what a replay gives | CORRECTNESS 1.1, 1.5 |
 //! | `order` | LOG-1: offsets ascend without a gap or a repeat within a log | CORRECTNESS 1.1 |
 //! | `recovery` | LOG-3, LOG-12: what a sync covered is there after a crash, the same bytes | CORRECTNESS 1.1, PAR FAST'18 |
 //! | `resurrection` | LOG-4: what was deleted or never written does not appear after a crash | CORRECTNESS 1.1 |
+//! | `retention` | RET-2: retention removes only what is too old or too much | CORRECTNESS 1.9 |
 //! | `clean` | LOG-8: where the marker of a clean shutdown stands, nothing is unsynced | CORRECTNESS 1.1 |
 //! | `start` | LOG-14: nothing is deleted before the start that permits it is durable | CORRECTNESS 1.1 |
 //! | `replicas` | REP-1g, REP-2, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
 pub mod acknowledged;
+pub mod bounds;
 pub mod clean;
+pub mod epochs;
+pub mod files;
 pub mod image;
+pub mod index;
 pub mod order;
+pub mod producers;
 pub mod recovery;
 pub mod replicas;
 pub mod resurrection;
+pub mod retention;
 mod side_file;
 pub mod start;
 

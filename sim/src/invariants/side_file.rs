@@ -43,17 +43,56 @@ impl Records {
     }
 }
 
-/// The state of the sum after topic id, partition and segment base.
-fn seed(folder: &str, base: u64) -> Option<u32> {
+/// One record of a side file that passes its check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// A batch, by its place in the segment and its first offset.
+    Batch {
+        /// Where it begins.
+        at: u64,
+        /// Its first offset.
+        base: i64,
+    },
+    /// What was durable when it was written.
+    Marker {
+        /// Everything below is durable.
+        end: i64,
+    },
+}
+
+/// The records of a side file that pass their checks, by their number.
+#[must_use]
+pub fn lines(folder: &str, base: u64, bytes: &[u8]) -> BTreeMap<u32, Line> {
+    let Some(seed) = seed(folder, base) else { return BTreeMap::new() };
+    let read = |(ordinal, record): (usize, &[u8])| {
+        let word = |at: usize| u32::from_be_bytes(record[at..at + 4].try_into().expect("four bytes"));
+        let ordinal = u32::try_from(ordinal).expect("a side file is small");
+        let good = !crc32(crc32(seed, &ordinal.to_be_bytes()), &record[..28]) == word(28);
+        let line = if word(0) >> 31 == 0 {
+            Line::Batch { at: u64::from(word(0)), base: base as i64 + i64::from(word(8)) }
+        } else {
+            Line::Marker { end: i64::from_be_bytes(record[4..12].try_into().expect("eight bytes")) }
+        };
+        good.then_some((ordinal, line))
+    };
+    bytes.chunks_exact(RECORD).enumerate().skip(1).filter_map(read).collect()
+}
+
+/// The state of the sum after topic id and partition.
+pub(super) fn partition_seed(folder: &str) -> Option<u32> {
     let (topic, partition) = folder.split_once('-')?;
     let topic = u128::from_str_radix(topic, 16).ok()?;
     let partition: i32 = partition.parse().ok()?;
-    let seed = crc32(crc32(!0, &topic.to_be_bytes()), &partition.to_be_bytes());
-    Some(crc32(seed, &base.to_be_bytes()))
+    Some(crc32(crc32(!0, &topic.to_be_bytes()), &partition.to_be_bytes()))
+}
+
+/// The state of the sum after topic id, partition and segment base.
+pub(super) fn seed(folder: &str, base: u64) -> Option<u32> {
+    Some(crc32(partition_seed(folder)?, &base.to_be_bytes()))
 }
 
 /// CRC-32 (IEEE), not finished: the caller inverts the last state.
-fn crc32(state: u32, bytes: &[u8]) -> u32 {
+pub(super) fn crc32(state: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(state, |crc, byte| {
         let mut low = (crc ^ u32::from(*byte)) & 0xff;
         for _ in 0..8 {

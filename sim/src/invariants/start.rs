@@ -36,6 +36,13 @@ pub fn check(volatile: &Files, durable: &Files) -> Option<Broken> {
     })
 }
 
+/// The start that a partition's file says; `None` if it says nothing.
+#[must_use]
+pub fn told(files: &Files, folder: &str) -> Option<i64> {
+    let path = Path::new("partitions").join(folder).join("start");
+    files.iter().find(|(known, _)| *known == path).and_then(|(_, bytes)| payload(bytes))
+}
+
 /// The offset in a start file: magic 4, version 2, length 4, the offset 8, checksum 4, all big-endian.
 fn payload(bytes: &[u8]) -> Option<i64> {
     let whole: &[u8; 22] = bytes.try_into().ok()?;

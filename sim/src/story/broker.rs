@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use super::ghost::Ghost;
 use super::plan::Plan;
 use super::recorder::Recorder;
+use super::starts::Starts;
 use crate::clock::WallClock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
@@ -44,6 +45,7 @@ struct Inner {
     cluster: Cluster,
     recorder: Recorder,
     config: Config,
+    starts: Starts,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -81,6 +83,7 @@ impl BrokerNode {
                 cluster: cluster.clone(),
                 recorder: recorder.clone(),
                 config: member(plan, node),
+                starts: Starts::watch(world, plan, recorder, &cluster.device(node), cluster.clock(node)),
                 state: Mutex::new(State { ghost: Ghost::of_fleet(plan.brokers > 1), ..State::default() }),
                 changed: Notify::new(),
             }))
@@ -115,6 +118,7 @@ impl BrokerNode {
             state.failed = None;
             state.starts += 1;
         }
+        self.0.starts.process_starts();
         let (node, config) = (self.clone(), self.0.config.clone());
         self.0
             .cluster
@@ -144,6 +148,7 @@ impl BrokerNode {
 
     /// The broker serves: now its logs must hold what the crashes had to leave.
     fn recovered(&self, who: Who) {
+        self.0.starts.process_serves();
         let device = self.device();
         let mut state = self.lock();
         let unclean = state.ghost.is_unclean();
@@ -289,7 +294,7 @@ impl BrokerNode {
     /// The first invariant that was found broken.
     #[must_use]
     pub fn broken(&self) -> Option<Broken> {
-        self.lock().broken.clone()
+        self.lock().broken.clone().or_else(|| self.0.starts.broken())
     }
 
     /// What a stuck story tells about the broker.

@@ -19,6 +19,7 @@ mod faults;
 mod fleet;
 mod ghost;
 mod hostiles;
+mod images;
 mod native;
 mod nemesis;
 mod plan;
@@ -26,6 +27,7 @@ mod producers;
 mod reader;
 mod recorder;
 mod sequencer;
+mod starts;
 
 use std::time::Duration;
 
@@ -133,6 +135,9 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     consumers::finish(stage).await;
     within(stage, "the broker to stop", stage.broker.stop()).await?;
     if let Some(broken) = stage.broker.broken() {
+        return Err(Stop::Broken(broken));
+    }
+    if let Some(broken) = images::check(&stage.broker.device()) {
         return Err(Stop::Broken(broken));
     }
     if let Err(text) = stage.broker.check_deep().await {

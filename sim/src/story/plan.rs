@@ -178,6 +178,24 @@ impl Plan {
         self
     }
 
+    /// Lets retention take records while the story runs: by age, by size, or both, with segments rolled by age, too.
+    #[must_use]
+    pub fn with_retention(mut self, dice: &mut Dice) -> Plan {
+        for topic in &mut self.topics {
+            let (by_age, by_size) = *dice.pick(&[(true, false), (false, true), (true, true)]);
+            let mut set = |name: &str, value: u64| topic.configs.insert(name.into(), value.to_string());
+            if by_age {
+                set("retention.ms", dice.log_between(200, 10_000));
+            }
+            if by_size {
+                set("retention.bytes", dice.log_between(1, 64 << 10));
+            }
+            set("segment.ms", dice.log_between(20, 4_000));
+            topic.trims = true;
+        }
+        self
+    }
+
     /// Makes every producer idempotent with acks=all.
     #[must_use]
     pub fn all_idempotent(mut self) -> Plan {
@@ -254,7 +272,8 @@ impl TopicPlan {
 
 impl ProducerPlan {
     fn drawn(dice: &mut Dice) -> ProducerPlan {
-        let acks = *dice.pick(&[Acks::All, Acks::All, Acks::All, Acks::Leader]);
+        use Acks::{All, Leader};
+        let acks = *dice.pick(&[All, All, All, All, All, All, Leader, Leader, Acks::None]);
         let codecs = [
             Compression::None,
             Compression::None,

@@ -226,6 +226,7 @@ async fn produce(stage: &Stage, runtime: &SimRuntime, plan: &ProducerPlan, numbe
 
 /// One producer id: when it fails for good another one takes its place.
 struct Session {
+    runtime: SimRuntime,
     producer: Producer<SimRuntime>,
     process: u32,
     dead: AtomicUsize,
@@ -233,7 +234,19 @@ struct Session {
 
 fn new_session(stage: &Stage, cluster: &Cluster<SimRuntime>, plan: &ProducerPlan) -> Arc<Session> {
     let producer = Producer::start(cluster.clone(), config(plan)).expect("the plan's settings are valid");
-    Arc::new(Session { producer, process: stage.recorder.fresh_process(), dead: AtomicUsize::new(0) })
+    let runtime = cluster.runtime().clone();
+    Arc::new(Session {
+        runtime,
+        producer,
+        process: stage.recorder.fresh_process(),
+        dead: AtomicUsize::new(0),
+    })
+}
+
+impl Session {
+    fn now_ms(&self) -> i64 {
+        self.runtime.unix_ms()
+    }
 }
 
 fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) -> (Record, SendOp) {
@@ -250,6 +263,10 @@ fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) 
     }
     if dice.chance(200) {
         record = record.header(format!("h{}", dice.below(5)), dice.bytes(5));
+    }
+    if dice.chance(100) {
+        // Late records: retention goes by the newest record of a segment, not by its last.
+        record.timestamp_ms = Some(session.now_ms() - dice.below(20_000) as i64);
     }
     let op = SendOp {
         process: session.process,

@@ -148,8 +148,9 @@ impl Sequencer {
                 (number, [number.to_be_bytes().to_vec(), self.dice.bytes(length)].concat())
             })
             .collect();
+        let timestamp_ms = self.runtime.unix_ms();
         for (_, value) in &values {
-            let record = NewRecord { timestamp_ms: 1, key: None, value: Some(value), headers: &[] };
+            let record = NewRecord { timestamp_ms, key: None, value: Some(value), headers: &[] };
             builder.append(&record);
         }
         let bytes = builder.build().expect("nothing is compressed").to_bytes();

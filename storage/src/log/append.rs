@@ -124,7 +124,7 @@ impl<D: Disk> Log<D> {
             return Err(AppendError::FencedEpoch { latest: latest.epoch });
         }
         let end = view.end;
-        if view.epochs.assign(epoch, end) {
+        if view.epochs.assign(epoch, end) && !mutant!(207) {
             self.commit.epochs_dirty = true;
         }
         Ok(())
@@ -336,7 +336,11 @@ impl<D: Disk> Log<D> {
     }
 
     /// Writes a run and takes it into memory, or leaves everything as it was.
-    fn write_run(&mut self, run: Run, results: &mut Results) -> Result<(), AppendError> {
+    fn write_run(&mut self, mut run: Run, results: &mut Results) -> Result<(), AppendError> {
+        if mutant!(213) {
+            // The planted bug: producers change though the write may fail.
+            self.producers.commit(std::mem::take(&mut run.staged), self.config.max_producers);
+        }
         let outcome = if run.entries.is_empty() { Ok(()) } else { self.write_parts(&run) };
         for (slot, appended) in run.waiting {
             results[slot] = Some(outcome.map(|()| appended));

@@ -291,7 +291,11 @@ impl<D: Disk> Log<D> {
         let mut view = self.shared.lock();
         let (at, start) = (view.segments.len() - 1, view.start);
         let base = view.segments[at].base;
-        let marker = self.commit.marker(base, start);
+        let mut marker = self.commit.marker(base, start);
+        if let Some(marker) = marker.as_mut().filter(|_| mutant!(202)) {
+            // The planted bug: the marker speaks of what this flush is about to make durable.
+            (marker.end, marker.position) = (view.end, view.segments[at].bytes);
+        }
         let (bytes, first) = view.segments[at].records_to_write(&self.shared.codec(base), marker);
         if bytes.is_empty() {
             return Ok(());

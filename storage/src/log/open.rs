@@ -19,11 +19,12 @@ use super::{Busy, Log, OffsetRange};
 use crate::binding::Binding;
 use crate::config::{LogConfig, LogIdentity, OpenOptions};
 use crate::disk::Disk;
+use crate::mark;
 use crate::recovery::{self, Loader};
 use crate::segment::Shared;
 use crate::small_file::{self, Kind, SmallFileError};
 
-const PARTITION: &str = "partition";
+pub(crate) const PARTITION: &str = "partition";
 const PARTITION_KIND: Kind = Kind { magic: *b"DJpa", version: 1 };
 /// Flushes that a close may need: what is appended, then the marker about it.
 const CLOSE_FLUSHES: usize = 3;
@@ -136,10 +137,15 @@ impl<D: Disk> Log<D> {
         options: OpenOptions,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
         if !disk.exists(&dir.join(PARTITION)) {
+            if disk.exists(&dir) && !has_segments(&disk, &dir)? {
+                mark!("a half-made partition is made anew");
+                disk.remove_dir_all(&dir).await?; // its name may be one that a failed sync left undurable for ever
+            }
             disk.create_dir_all(&dir)?;
             // First, so that who finds an identity need not ask whether its directory is durable: this may be repeated.
             disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).await?;
             small_file::replace(&disk, &dir.join(PARTITION), encode_identity(&identity)).await?;
+            return Log::load(disk, dir, identity, config, options, false).await;
         }
         Log::open(disk, dir, identity, config, options).await
     }
@@ -179,6 +185,18 @@ impl<D: Disk> Log<D> {
         config: LogConfig,
         options: OpenOptions,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
+        let renew_names = !options.clean;
+        Log::load(disk, dir, identity, config, options, renew_names).await
+    }
+
+    async fn load(
+        disk: D,
+        dir: PathBuf,
+        identity: LogIdentity,
+        config: LogConfig,
+        options: OpenOptions,
+        renew_names: bool,
+    ) -> Result<(Log<D>, RecoveryReport), OpenError> {
         config.check();
         let restored = check_identity(&disk, &dir, &identity).await?;
         let binding = Binding::new(identity.topic_id, identity.partition);
@@ -190,6 +208,7 @@ impl<D: Disk> Log<D> {
             now_ms: options.now_ms,
             clean: options.clean,
             same_boot: options.same_boot,
+            renew_names,
         };
         let loaded = recovery::load(&loader).await?;
         let mut report = loaded.report;
@@ -254,6 +273,10 @@ impl<D: Disk> Log<D> {
         );
         Ok(())
     }
+}
+
+fn has_segments<D: Disk>(disk: &D, dir: &Path) -> io::Result<bool> {
+    Ok(disk.list(dir)?.iter().any(|entry| entry.name.contains(".log")))
 }
 
 /// Refuses another partition's directory. An identity file that rotted is written again: the caller knows who it is, and

@@ -106,6 +106,7 @@ impl<D: Disk> Log<D> {
             now_ms: self.now_ms,
             clean: false,
             same_boot: true,
+            renew_names: false, // readers may open files by their names meanwhile
         };
         Ok(Truncation { loader, to })
     }

@@ -7,19 +7,22 @@ use std::sync::Arc;
 
 use dejaq_wire::ids::Offset;
 
-use super::{Loader, Progress};
+use super::{EPOCHS, Loader, Progress, START, TRUNCATE};
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::index::{SUMMARY_BYTES, SparseIndex, Summary};
-use crate::layout::{DELETED, FileKind};
+use crate::layout::{DELETED, FileKind, with_suffix};
 use crate::log::OffsetRange;
-use crate::log::open::OpenError;
+use crate::log::open::{OpenError, PARTITION};
 use crate::log::roll::write_derived;
 use crate::mark;
 use crate::segment::{Files, Segment, add_range};
+use crate::small_file;
 use crate::sum::{BadRecord, Marker, RECORD_BYTES, Record};
 use crate::walk::{Patience, RecordWalk, fetch};
 
+/// A name on its way through [`renew_names`].
+const AGAIN: &str = ".again";
 /// Records looked at in one piece when going backwards.
 const BACKWARDS_RECORDS: u32 = 1024;
 
@@ -39,6 +42,16 @@ pub(crate) struct Probe<D: Disk> {
 pub(super) async fn sweep<D: Disk>(loader: &Loader<D>) -> Result<Vec<Offset>, OpenError> {
     let mut bases = BTreeSet::new();
     let mut derived = Vec::new();
+    for entry in loader.disk.list(&loader.dir)? {
+        let Some(name) = entry.name.strip_suffix(AGAIN) else { continue };
+        mark!("a name that was being renewed is put back");
+        let (again, path) = (loader.dir.join(&entry.name), loader.dir.join(name));
+        if loader.disk.exists(&path) {
+            loader.disk.remove(&again).await?;
+        } else {
+            loader.disk.rename(&again, &path)?;
+        }
+    }
     for entry in loader.disk.list(&loader.dir)? {
         if entry.is_dir {
             continue;
@@ -63,6 +76,33 @@ pub(super) async fn sweep<D: Disk>(loader: &Loader<D>) -> Result<Vec<Offset>, Op
 /// Opens the files of every segment; one that is missing beside its other is made empty.
 pub(super) fn probe_all<D: Disk>(loader: &Loader<D>, bases: &[Offset]) -> io::Result<Vec<Probe<D>>> {
     bases.iter().map(|base| probe(loader, *base)).collect()
+}
+
+/// Makes names durable that a killed process may have left undurable for ever: after a directory's sync has failed, its
+/// names count as clean whether they were written or not, and the next sync says `Ok` about nothing (fsyncgate, for
+/// names). So they are changed, to another name and back, and then synced. The small files always; of the segments those
+/// of which nothing is known to be durable, since a durable point inside of a segment vouches for its name.
+/// After a power cut there would be no doubt, but who knows that nothing was tried since? (Found by `failed_sync`.)
+pub(super) async fn renew_names<D: Disk>(
+    loader: &Loader<D>,
+    probes: &[Probe<D>],
+    durable: Offset,
+) -> Result<(), OpenError> {
+    let small = [START, EPOCHS, TRUNCATE].map(|name| loader.dir.join(name));
+    let unsure = probes.iter().filter(|probe| probe.base >= durable);
+    let segments =
+        unsure.flat_map(|probe| [FileKind::Log, FileKind::Sum].map(|kind| loader.path(kind, probe.base)));
+    for path in small.into_iter().chain(segments).filter(|path| loader.disk.exists(path)) {
+        let again = with_suffix(&path, AGAIN);
+        loader.disk.rename(&path, &again)?;
+        loader.disk.rename(&again, &path)?;
+    }
+    // Not so the identity, without which the directory would count as half-made: it is replaced as a whole, and the sync
+    // of the directory that belongs to that covers the others.
+    let identity = loader.dir.join(PARTITION);
+    let bytes = small_file::read_bytes(&loader.disk, &identity).await.map_err(io::Error::other)?;
+    small_file::replace(&loader.disk, &identity, bytes).await?;
+    Ok(())
 }
 
 fn probe<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<Probe<D>> {

@@ -56,6 +56,8 @@ pub(crate) struct Loader<D: Disk> {
     pub(crate) now_ms: i64,
     pub(crate) clean: bool,
     pub(crate) same_boot: bool,
+    /// Names that a process before this one may have failed to make durable are made anew: see `directory::renew_names`.
+    pub(crate) renew_names: bool,
 }
 
 /// A log as it came from the disk, all of it durable.
@@ -151,6 +153,9 @@ pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenE
     let most = intent.unwrap_or(Offset(i64::MAX));
     let newest = directory::newest_marker(loader, &probes, most).await?;
     let start = start_of(start_file, start_told, newest, &probes);
+    if loader.renew_names {
+        directory::renew_names(loader, &probes, newest.map_or(Offset::ZERO, |marker| marker.end)).await?;
+    }
     directory::remove_below(loader, &mut probes, start).await?;
 
     let durable = newest.map_or(start, |marker| marker.end);

@@ -1,10 +1,14 @@
 //! A full disk at every operation, failed writes, failed syncs.
 
-use super::kit::*;
 use crate::model_disk::random::stream;
-use crate::model_disk::{CrashMode, Fault, Plan};
-use crate::{AppendError, FlushError, LogConfig, SealReason, Sealed, SpaceGuard};
-use dejaq_wire::ids::Offset;
+use std::path::Path;
+
+use crate::layout::PARTITIONS;
+use crate::model_disk::{CrashMode, Fault, Plan, Platter, Setup};
+use crate::{AppendError, Disk, FlushError, LogConfig, SealReason, Sealed, SpaceGuard};
+use dejaq_wire::ids::{LeaderEpoch, Offset};
+
+use super::kit::*;
 
 fn plan(fault: Fault, path: &str, after: u64) -> Plan {
     Plan { fault, path_contains: path.to_owned(), after }
@@ -101,6 +105,60 @@ fn a_failed_sync_seals_for_ever_and_acks_nothing() {
         let (pair, report) = pair.reopen(small());
         assert!(report.damaged.is_empty(), "{report:?}");
         assert!(pair.end() >= Offset(6));
+    }
+}
+
+/// After the failed sync the names count as clean, old or new, and the next sync says `Ok`: who believes them loses the
+/// segment, the start or the whole partition with the next power cut.
+#[test]
+fn names_of_which_a_sync_failed_are_durable_after_the_next_start() {
+    for seed in 0..40 {
+        let platter = Platter::new(Setup { seed, ..Setup::default() });
+        let mut pair = Pair::on(platter, LogConfig { segment_bytes: 300, ..small() });
+        pair.fill(1);
+        pair.flush();
+        pair.platter.plan(plan(Fault::DirSyncError, "", 0));
+        let moved = seed % 2 == 0;
+        if moved {
+            assert!(now(pair.log.advance_start(Offset(1))).is_err());
+            pair.platter.heal();
+        } else {
+            pair.append(Spec::plain(2, 200)).expect("it rolls");
+            assert!(now(pair.log.flush()).is_err());
+        }
+        pair.platter.kill();
+        drop(pair.log);
+        let (mut log, _) = try_open(&pair.platter, small()).expect("recovery");
+        let start = log.start();
+        let appended = log.append_leader(&[Spec::plain(2, 60).build(9)], LeaderEpoch(2), NOW_MS);
+        let last = appended[0].expect("room").last;
+        now(log.flush()).expect("the next sync says Ok");
+        pair.platter.crash(&mut stream(seed, "names", 0), CrashMode::Lose);
+        let (log, report) = try_open(&pair.platter, small()).expect("recovery");
+        assert_eq!((log.start(), log.end()), (start, last.next()), "seed {seed}: {report:?}");
+        assert!(report.damaged.is_empty(), "seed {seed}: {report:?}");
+    }
+}
+
+#[test]
+fn a_partition_whose_making_failed_at_a_sync_is_durable_after_the_next_start() {
+    for seed in 0..40 {
+        let after = seed % 4;
+        let platter = Platter::new(Setup { seed, ..Setup::default() });
+        let disk = platter.mount();
+        disk.create_dir_all(Path::new(PARTITIONS)).expect("healthy");
+        now(disk.sync_dir(Path::new(""))).expect("healthy");
+        drop(disk);
+        platter.plan(plan(Fault::DirSyncError, "", after));
+        let failed = try_open(&platter, small()).is_err();
+        platter.kill();
+        platter.heal();
+        let mut pair = Pair::on(platter, small());
+        pair.fill(3);
+        pair.flush();
+        pair.platter.crash(&mut stream(after, "making", 0), CrashMode::Lose);
+        let (pair, _) = pair.reopen(small());
+        assert_eq!(pair.end(), Offset(6), "failed at sync {after}: {failed}");
     }
 }
 
