@@ -44,11 +44,21 @@ fn span(log: &[Batch]) -> (i64, i64) {
 /// What of a durable image was promised: see the module. `before` is what the process itself had.
 #[must_use]
 pub fn promised(durable: &Logs, before: &Logs) -> Logs {
+    promised_from(durable, before, |_| i64::MAX)
+}
+
+/// The same where `start_of` tells the start that a log's own file says. A log that begins behind its start has lost its
+/// front to a crash whose recovery never ended: nothing of it was promised.
+#[must_use]
+pub fn promised_from(durable: &Logs, before: &Logs, start_of: impl Fn(&str) -> i64) -> Logs {
     let mut counted = Logs::default();
     for (folder, batches) in &durable.0 {
         let Some(first) = before.0.get(folder).and_then(|log| log.first()) else { continue };
         let mut next = first.base;
         let mut run = Vec::new();
+        if first.base > start_of(folder) {
+            continue;
+        }
         for batch in batches.iter().skip_while(|batch| batch.last < first.base) {
             if batch.base != next || !batch.recorded || !batch.intact {
                 break;
@@ -82,6 +92,13 @@ mod tests {
         assert_eq!(promised(&recorded(&[batch(0, 1, 1), batch(2, 1, 1)]), &before).batches(), 1);
         assert_eq!(promised(&recorded(&[batch(1, 1, 1)]), &before).batches(), 0, "a hole in front");
         assert_eq!(promised(&logs(&[batch(0, 1, 1)]), &before).batches(), 0, "without a record");
+    }
+
+    #[test]
+    fn behind_a_front_that_a_crash_took_nothing_was_promised() {
+        let (before, durable) = (logs(&[batch(3, 1, 1)]), recorded(&[batch(3, 1, 1)]));
+        assert_eq!(promised_from(&durable, &before, |_| 3).batches(), 1);
+        assert_eq!(promised_from(&durable, &before, |_| 2).batches(), 0, "the log begins behind its start");
     }
 
     #[test]

@@ -43,6 +43,14 @@ pub fn told(files: &Files, folder: &str) -> Option<i64> {
     files.iter().find(|(known, _)| *known == path).and_then(|(_, bytes)| payload(bytes))
 }
 
+/// The starts that the partitions' files say, by folder.
+#[must_use]
+pub fn all(files: &Files) -> BTreeMap<String, i64> {
+    let starts = files.iter().filter(|(path, _)| path.file_name().is_some_and(|name| name == "start"));
+    let folder = |path: &Path| Some(path.parent()?.file_name()?.to_str()?.to_owned());
+    starts.filter_map(|(path, bytes)| Some((folder(path)?, payload(bytes)?))).collect()
+}
+
 /// The offset in a start file: magic 4, version 2, length 4, the offset 8, checksum 4, all big-endian.
 fn payload(bytes: &[u8]) -> Option<i64> {
     let whole: &[u8; 22] = bytes.try_into().ok()?;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::recorder::Recorder;
 use crate::disk::{Device, LogWrite};
 use crate::invariants::image::{Batch, Logs};
-use crate::invariants::recovery::promised;
+use crate::invariants::recovery::promised_from;
 use crate::invariants::{Broken, acknowledged, clean, order, recovery, resurrection, start};
 use crate::oracle::Event;
 use crate::world::NOBODY;
@@ -55,8 +55,10 @@ impl Ghost {
         if self.fleet {
             return unclean;
         }
+        let starts = start::all(&volatile);
         let before = Logs::undamaged(volatile, &damage);
-        let durable = promised(&Logs::undamaged(durable, &damage), &before);
+        let start_of = |folder: &str| starts.get(folder).copied().unwrap_or(0);
+        let durable = promised_from(&Logs::undamaged(durable, &damage), &before, start_of);
         let mut early = recorder.promised().into_iter().filter_map(|(folder, offset)| {
             let checked = acknowledged::check(&folder, offset, &durable);
             checked.filter(|_| offset >= recorder.trimmed(&folder))

@@ -137,14 +137,7 @@ impl<D: Disk> Log<D> {
         options: OpenOptions,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
         if !disk.exists(&dir.join(PARTITION)) {
-            if disk.exists(&dir) && !has_segments(&disk, &dir)? {
-                mark!("a half-made partition is made anew");
-                disk.remove_dir_all(&dir).await?; // its name may be one that a failed sync left undurable for ever
-            }
-            disk.create_dir_all(&dir)?;
-            // First, so that who finds an identity need not ask whether its directory is durable: this may be repeated.
-            disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).await?;
-            small_file::replace(&disk, &dir.join(PARTITION), encode_identity(&identity)).await?;
+            make(&disk, &dir, &identity, None).await?;
             return Log::load(disk, dir, identity, config, options, false).await;
         }
         Log::open(disk, dir, identity, config, options).await
@@ -165,11 +158,8 @@ impl<D: Disk> Log<D> {
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
         assert!(!disk.exists(&dir.join(PARTITION)), "{} holds a log already", dir.display());
         assert!(start.is_valid(), "a log begins at {start:?}");
-        disk.create_dir_all(&dir)?;
-        let binding = Binding::new(identity.topic_id, identity.partition);
-        small_file::replace(&disk, &dir.join(recovery::START), super::start::encode_start(&binding, start))
-            .await?;
-        Log::create(disk, dir, identity, config, options).await
+        make(&disk, &dir, &identity, Some(start)).await?;
+        Log::load(disk, dir, identity, config, options, false).await
     }
 
     /// Opens the log of `identity` in `dir`, after a clean close or any crash.
@@ -273,6 +263,30 @@ impl<D: Disk> Log<D> {
         );
         Ok(())
     }
+}
+
+/// Makes the directory of a partition with its identity, and its start if it does not begin at 0. Durable on return; may
+/// be repeated.
+async fn make<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    identity: &LogIdentity,
+    start: Option<Offset>,
+) -> Result<(), OpenError> {
+    if disk.exists(dir) && !has_segments(disk, dir)? {
+        mark!("a half-made partition is made anew");
+        disk.remove_dir_all(dir).await?; // its name may be one that a failed sync left undurable for ever
+    }
+    disk.create_dir_all(dir)?;
+    // First, so that who finds an identity need not ask whether its directory is durable.
+    disk.sync_dir(dir.parent().unwrap_or(Path::new(""))).await?;
+    if let Some(start) = start {
+        let binding = Binding::new(identity.topic_id, identity.partition);
+        let bytes = super::start::encode_start(&binding, start);
+        small_file::replace(disk, &dir.join(recovery::START), bytes).await?;
+    }
+    small_file::replace(disk, &dir.join(PARTITION), encode_identity(identity)).await?;
+    Ok(())
 }
 
 fn has_segments<D: Disk>(disk: &D, dir: &Path) -> io::Result<bool> {
