@@ -235,6 +235,7 @@ impl<R: Runtime> Broker<R> {
         }
         member.end();
         shards.stop(); // before the server, or members that wait for each other would hold it up
+        directory.end_waits();
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
@@ -266,6 +267,21 @@ impl<R: Runtime> Watch<R> {
         disk.or_else(|| self.controller.stopped().map(|why| format!("the controller stopped: {why}")))
     }
 
+    /// What is wrong though the broker serves: someone must look.
+    #[must_use]
+    pub fn notice(&self) -> Option<String> {
+        let health = self.directory.health();
+        let full = health.lacks_room().then(|| {
+            format!(
+                "the disk is full ({} bytes free): writes are refused, reads go on; move the start of a topic \
+                 (dejaq topic trim), lower retention, or give it room",
+                health.free_bytes()
+            )
+        });
+        let damaged = health.counts.damaged_ranges.get() + health.counts.damaged_reads.get() > 0;
+        full.or_else(|| damaged.then(|| "records are damaged and refused, see the log".to_owned()))
+    }
+
     /// All metrics in Prometheus' text format, with those that are looked up only now.
     #[must_use]
     pub fn metrics_text(&self) -> String {
@@ -274,7 +290,17 @@ impl<R: Runtime> Watch<R> {
         metrics.topics.set(self.published.current().topic_count() as u64);
         metrics.partitions.set(self.directory.partitions().len() as u64);
         metrics.unsynced_bytes.set(self.directory.unsynced_bytes());
-        metrics.offline.set(u64::from(self.directory.health().is_offline()));
+        let health = self.directory.health();
+        metrics.offline.set(u64::from(health.is_offline()));
+        metrics.free_bytes.set(health.free_bytes());
+        metrics.lacks_room.set(u64::from(health.lacks_room()));
+        let found = &health.counts;
+        metrics.refused_for_room.reach(found.refused_for_room.get());
+        metrics.damaged_ranges.reach(found.damaged_ranges.get());
+        metrics.damaged_reads.reach(found.damaged_reads.get());
+        metrics.tails_cut.reach(found.tails_cut.get());
+        metrics.cut_bytes.reach(found.cut_bytes.get());
+        metrics.failed_syncs.reach(found.failed_syncs.get());
         metrics.syncs.reach(total(&syncs.syncs));
         metrics.sync_microseconds.reach(total(&syncs.micros));
         metrics.synced_partitions.reach(total(&syncs.partitions));

@@ -5,7 +5,7 @@
 //! Leaves out: names and texts of topic configs (the node's table). Called by whoever opens a log.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use dejaq_wire::ids::{PartitionId, TopicId};
 
@@ -95,6 +95,8 @@ pub struct OpenOptions {
 #[derive(Debug, Clone)]
 pub struct SpaceGuard {
     refusing: Arc<AtomicBool>,
+    /// See `reserve`.
+    pub(crate) reserve: Arc<AtomicU8>,
     low_bytes: u64,
     high_bytes: u64,
 }
@@ -104,7 +106,8 @@ impl SpaceGuard {
     #[must_use]
     pub fn new(low_bytes: u64, high_bytes: u64) -> SpaceGuard {
         assert!(low_bytes <= high_bytes, "low-water mark {low_bytes} above high-water mark {high_bytes}");
-        SpaceGuard { refusing: Arc::new(AtomicBool::new(false)), low_bytes, high_bytes }
+        let reserve = Arc::new(AtomicU8::new(crate::reserve::UNWANTED));
+        SpaceGuard { refusing: Arc::new(AtomicBool::new(false)), reserve, low_bytes, high_bytes }
     }
 
     /// Takes what the disk says is free now; returns whether appends are refused from here on.
@@ -120,7 +123,7 @@ impl SpaceGuard {
     /// Whether appends are refused now.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        self.refusing.load(Ordering::Relaxed)
+        self.refusing.load(Ordering::Relaxed) || self.lacks_reserve()
     }
 }
 

@@ -102,6 +102,20 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// As [`Disk::sync_many`].
     fn sync_dir(&self, dir: &Path) -> impl Future<Output = io::Result<()>> + Send;
 
+    /// Makes the names in all of these directories durable, all or an error: one after the other, unless the
+    /// implementation knows better.
+    ///
+    /// # Errors
+    /// As [`Disk::sync_many`].
+    fn sync_dirs(&self, dirs: Vec<PathBuf>) -> impl Future<Output = io::Result<()>> + Send {
+        async move {
+            for dir in dirs {
+                self.sync_dir(&dir).await?;
+            }
+            Ok(())
+        }
+    }
+
     /// Bytes that can still be written before the file system is full.
     ///
     /// # Errors

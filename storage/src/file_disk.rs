@@ -176,6 +176,16 @@ impl Disk for FileDisk {
         .await
     }
 
+    async fn sync_dirs(&self, dirs: Vec<PathBuf>) -> io::Result<()> {
+        let all = dirs.iter().map(|dir| self.resolve(dir)).collect::<io::Result<Vec<PathBuf>>>()?;
+        let syncer = Arc::clone(&self.shared.syncer);
+        off_thread(move || {
+            let opened = all.iter().map(File::open).collect::<io::Result<Vec<File>>>()?;
+            syncer.sync_dirs(&opened)
+        })
+        .await
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(&self.shared.root)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! lock   meta.properties   clean   boot     the marker; the run of the machine that wrote last
+//! reserve                                   room that is given up when the disk is full
 //! partitions/<topic id, 32 hex>-<index>/    partition  start  epochs  truncate
 //!     00000000000000000000.log .sum .index       one segment, named by its first offset
 //!     00000000000000000042.producers             the producers' state at that offset
@@ -35,6 +36,8 @@ const BOOT_KIND: small_file::Kind = small_file::Kind { magic: *b"DJbo", version:
 pub const CLEAN_MARKER: &str = "clean";
 /// The file that the lock is taken on.
 pub const LOCK: &str = "lock";
+/// The file that is given up when the disk is full.
+pub const RESERVE: &str = "reserve";
 /// Whose directory it is.
 pub const META: &str = "meta.properties";
 /// The directory of the partitions.

@@ -107,6 +107,11 @@ pub(crate) fn write_aside<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> io::R
 /// Replaces the file durably.
 pub(crate) async fn replace<D: Disk>(disk: &D, path: &Path, bytes: Bytes) -> io::Result<()> {
     let file = write_aside(disk, path, bytes)?;
+    take_place(disk, path, file).await
+}
+
+/// Lets the file that [`write_aside`] made take its place, durably.
+pub(crate) async fn take_place<D: Disk>(disk: &D, path: &Path, file: D::File) -> io::Result<()> {
     disk.sync_many(vec![file]).await?;
     disk.rename(&aside(path), path)?;
     disk.sync_dir(path.parent().unwrap_or(Path::new(""))).await

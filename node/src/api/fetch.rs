@@ -2,7 +2,7 @@
 //!
 //! Owns: the way from a request over its session to one or more passes, and to the answer; the wait in between.
 //! Promises: an answer comes when min_bytes are there, when something went wrong, or at max_wait; a wait ends at once
-//! when a partition of it stops serving; the bytes of all answers that are not sent yet are bounded.
+//! when a partition of it stops serving, or the broker begins to stop; the bytes of all answers that are not sent yet are bounded.
 //! Leaves out: sessions (`fetch_session`, pure), one partition (`fetch_read`).
 //! A follower's fetch does not come here (see `replica::serve`). A reader in another rack is sent to a replica of its own
 //! rack that is in sync; a follower answers up to the watermark that it knows (KIP-392). Who comes to the wrong broker is
@@ -151,6 +151,9 @@ async fn wait<R: Runtime>(data: &DataPlane<R>, pass: &Pass<R>, deadline: Mono) -
     let mut has_moved = false;
     for (partition, seen) in &pass.seen {
         has_moved |= partition.view().watch(&waiter, *seen);
+    }
+    if data.directory.waits_no_more() {
+        return false; // asked after the waiter was listed, so that the last wake is not missed
     }
     has_moved || data.runtime.before(deadline, waiter.notified()).await.is_some()
 }

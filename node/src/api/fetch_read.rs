@@ -229,6 +229,7 @@ fn refused<R: Runtime>(
         // The start moved on, or the log was cut, while we looked.
         ReadError::OutOfRange { .. } => ErrorCode::OFFSET_OUT_OF_RANGE,
         ReadError::Damaged { from, .. } => {
+            data.directory.health().counts.damaged_reads.add(1);
             mark!("a fetch meets damage");
             partition.notice_damage();
             if data.is_news(partition, from) {

@@ -1,6 +1,7 @@
 //! The admin port: HTTP for people and for what watches over a broker.
 //!
-//! Owns: `/metrics` (Prometheus text), `/health/live` (the process answers), `/health/ready` (200, or 503 and why).
+//! Owns: `/metrics` (Prometheus text), `/health/live` (the process answers), `/health/ready` (200, with what someone
+//! must look at; or 503 and why).
 //! Promises: at most [`MAX_CONNECTIONS`] at a time, each request within [`HEADER_TIMEOUT`]; nothing here can change
 //! anything. Leaves out: what the numbers mean (`metrics`), whether the broker is well (`broker::Health`).
 //! Called by `cli::start`. Production only: it listens by tokio directly, no simulated node has an admin port.
@@ -33,6 +34,8 @@ pub(super) struct Shown {
     pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
     /// Why the broker is not ready, if it is not.
     pub(super) problem: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    /// What is wrong though it is ready.
+    pub(super) notice: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Takes `address` and answers there until the process ends; returns where it listens.
@@ -88,7 +91,10 @@ fn respond(method: &Method, path: &str, shown: &Shown) -> Response<Full<Bytes>> 
         (&Method::GET, "/metrics") => (StatusCode::OK, (shown.metrics)()),
         (&Method::GET, "/health/live") => (StatusCode::OK, "alive\n".to_owned()),
         (&Method::GET, "/health/ready") => match (shown.problem)() {
-            None => (StatusCode::OK, "ready\n".to_owned()),
+            None => match (shown.notice)() {
+                None => (StatusCode::OK, "ready\n".to_owned()),
+                Some(notice) => (StatusCode::OK, format!("ready, but {notice}\n")),
+            },
             Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")),
         },
         (&Method::GET, "/") => (StatusCode::OK, "/metrics\n/health/live\n/health/ready\n".to_owned()),
@@ -125,10 +131,15 @@ mod tests {
         let shown = Shown {
             metrics: Box::new(|| "dejaq_connections 1\n".to_owned()),
             problem: Box::new(move || seen.lock().expect("no panic").clone()),
+            notice: Box::new(|| Some("the disk is full".to_owned())),
         };
         let address = start("127.0.0.1:0", shown).await.expect("a free port");
         assert!(get(&address, "/metrics").await.ends_with("\r\n\r\ndejaq_connections 1\n"));
-        assert!(get(&address, "/health/ready").await.starts_with("HTTP/1.1 200"));
+        let ready = get(&address, "/health/ready").await;
+        assert!(
+            ready.starts_with("HTTP/1.1 200") && ready.ends_with("ready, but the disk is full\n"),
+            "{ready}"
+        );
         *problem.lock().expect("no panic") = Some("the disk is gone".to_owned());
         let ready = get(&address, "/health/ready").await;
         assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("the disk is gone"), "{ready}");

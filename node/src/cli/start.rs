@@ -176,10 +176,11 @@ async fn start_admin(config: &Config, broker: &Broker<TokioRuntime>) -> anyhow::
         return Ok(None);
     }
     let broker = Arc::new(broker.watch());
-    let watched = Arc::clone(&broker);
+    let (watched, noticed) = (Arc::clone(&broker), Arc::clone(&broker));
     let shown = Shown {
         metrics: Box::new(move || broker.metrics_text()),
         problem: Box::new(move || watched.problem()),
+        notice: Box::new(move || noticed.notice()),
     };
     let address = admin::start(&config.admin_listen, shown)
         .await

@@ -195,6 +195,8 @@ pub struct Directory<R: Runtime> {
     /// Partitions that found no room are being tried again.
     is_trying_again: AtomicBool,
     is_stopping: AtomicBool,
+    /// Nobody waits for more records any longer.
+    waits_no_more: AtomicBool,
     stop: Notify,
     /// Who is to be told what.
     pub(super) hub: Arc<Hub>,
@@ -257,6 +259,7 @@ impl<R: Runtime> Directory<R> {
             applied: tokio::sync::Mutex::new(Arc::new(Image::default())),
             is_trying_again: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+            waits_no_more: AtomicBool::new(false),
             stop: Notify::new(),
             hub: Arc::default(),
             links: OnceLock::new(),
@@ -267,9 +270,8 @@ impl<R: Runtime> Directory<R> {
         runtime.spawn("flusher", directory.flusher.clone().run());
         directory.apply_as(&image, was_clean).await;
         let (space, every) = (directory.space.clone(), directory.settings.retention_every);
-        if directory.settings.min_free_bytes > 0 {
-            runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
-        }
+        space.hold_reserve(runtime.disk()).await;
+        runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
         runtime.spawn("retention", retention::run(runtime.clone(), every, directory.clone()));
         Ok(directory)
     }
@@ -407,6 +409,17 @@ impl<R: Runtime> Directory<R> {
     /// What syncs are done.
     pub fn flusher(&self) -> &Arc<Flusher<R>> {
         &self.flusher
+    }
+
+    /// A stop begins: whoever waits for more records is answered with what there is, now and from now on.
+    pub fn end_waits(&self) {
+        self.waits_no_more.store(true, Ordering::SeqCst);
+        self.partitions().iter().for_each(|partition| partition.view().wake());
+    }
+
+    /// Whether nobody is to wait for more records any longer.
+    pub fn waits_no_more(&self) -> bool {
+        self.waits_no_more.load(Ordering::SeqCst)
     }
 
     /// Stops serving, flushes and closes every log. Call once, when no request is being answered.

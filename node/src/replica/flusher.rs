@@ -208,6 +208,7 @@ impl<R: Runtime> Flusher<R> {
             Ok(()) => self.count(partitions.len() as u64, self.runtime.now().since(started)),
             Err(error) => {
                 mark!("a sync failed");
+                self.health.counts.failed_syncs.add(1);
                 self.health.fail(&format!("a sync failed: {error}"));
             }
         }

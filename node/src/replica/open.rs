@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dejaq_storage::{
-    CloseError, DataDir, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, mark, mutant,
+    CloseError, DataDir, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, close_many, mark, mutant,
 };
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId, TopicId};
 use tokio::sync::mpsc;
@@ -20,6 +20,8 @@ use super::partition::{Assignment, Partition};
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
+/// Logs that are closed with the same syncs: few enough for the handles that they hold meanwhile, four each.
+const CLOSE_TOGETHER: usize = 128;
 /// Logs that are opened at a time: enough to keep a disk's queue busy, few enough to bound memory and descriptors.
 const AT_ONCE: usize = 16;
 /// The pause before partitions that found no room are tried again: at first, and at most.
@@ -83,34 +85,24 @@ pub(super) async fn open_all<R: Runtime>(
     opened.into_iter().map(|one| one.expect("every job is answered, or the node has stopped")).collect()
 }
 
-/// Closes everything; returns what could not be closed cleanly, by name.
+/// Closes everything, many logs with the same syncs; returns what could not be closed cleanly, by name.
 pub(super) async fn close_all<R: Runtime>(
     runtime: &R,
     partitions: Vec<Arc<Partition<R>>>,
 ) -> Vec<(String, CloseError)> {
-    let count = partitions.len();
-    let queue = Arc::new(Mutex::new(partitions));
-    let (done, mut results) = mpsc::channel(AT_ONCE);
-    for _ in 0..count.min(AT_ONCE) {
-        let (queue, done) = (queue.clone(), done.clone());
-        runtime.spawn("close-partitions", async move {
-            loop {
-                let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let Some(partition) = next else { return };
-                let closed = partition.close().await.map_err(|error| (partition.name(), error));
-                if done.send(closed).await.is_err() {
-                    return; // the node stops at once
-                }
+    let mut failed = Vec::new();
+    for together in partitions.chunks(CLOSE_TOGETHER) {
+        let (mut turns, mut names, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+        for partition in together {
+            turns.push(partition.start_moves.lock().await);
+            if let Some(log) = partition.give_up_log() {
+                names.push(partition.name());
+                logs.push(log);
             }
-        });
+        }
+        let closed = close_many(runtime.disk(), logs).await;
+        failed.extend(names.into_iter().zip(closed).filter_map(|(name, closed)| Some((name, closed.err()?))));
     }
-    drop(done);
-    let (mut closed, mut failed) = (0, Vec::new());
-    while let Some(result) = results.recv().await {
-        closed += 1;
-        failed.extend(result.err());
-    }
-    assert_eq!(closed, count, "every partition is closed, or the node has stopped");
     failed.sort_by(|(one, _), (other, _)| one.cmp(other));
     failed
 }
@@ -137,6 +129,7 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
     let log = match opened {
         Ok((log, report)) => {
             tell(&name, &report);
+            directory.health.count_recovery(&report);
             log
         }
         Err(error) if is_want(&error) => {

@@ -21,8 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dejaq_storage::{
-    AppendError, Appended, CloseError, Disk, Flush, FlushError, Log, LogConfig, LogIdentity, ProducerSummary,
-    mark, mutant,
+    AppendError, Appended, Disk, Flush, FlushError, Log, LogConfig, LogIdentity, ProducerSummary, mark,
+    mutant,
 };
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::replica::Place;
@@ -248,7 +248,9 @@ impl<R: Runtime> Partition<R> {
             if self.shared.health.is_offline() {
                 turn.resign(Resigned::Offline);
             }
-            if let Err(error) = turn.append(writes, &self.view, self.shared.runtime.unix_ms()) {
+            if let Err(error) =
+                turn.append(writes, &self.view, &self.shared.health, self.shared.runtime.unix_ms())
+            {
                 self.shared.health.fail(&format!("{}: {error}", self.name()));
                 turn.resign(Resigned::Offline);
             }
@@ -513,16 +515,10 @@ impl<R: Runtime> Partition<R> {
         self.with_log(|log, _| log.describe_producers()).unwrap_or_default()
     }
 
-    /// Stops serving and closes the log cleanly: flushed, with its marker. The flusher must have stopped.
-    ///
-    /// # Errors
-    /// The data directory must not be marked clean then.
-    pub(super) async fn close(self: &Arc<Self>) -> Result<(), CloseError> {
-        let _one = self.start_moves.lock().await;
-        match self.take_log(Resigned::Stopping) {
-            Some(log) => log.close().await,
-            None => Ok(()),
-        }
+    /// Stops serving and hands the log over, to be closed cleanly. The flusher must have stopped, and the caller holds
+    /// `start_moves`.
+    pub(super) fn give_up_log(self: &Arc<Self>) -> Option<Log<R::Disk>> {
+        self.take_log(Resigned::Stopping)
     }
 
     /// Stops serving and gives up the log. What a running flush still does to its files is waited for by the caller.
@@ -560,7 +556,13 @@ impl<D: Disk> Turn<D> {
     ///
     /// # Errors
     /// The disk failed: whatever waits is to be refused, the directory goes offline.
-    fn append(&mut self, writes: VecDeque<Write>, view: &View<D>, now_ms: i64) -> Result<(), AppendError> {
+    fn append(
+        &mut self,
+        writes: VecDeque<Write>,
+        view: &View<D>,
+        health: &Health,
+        now_ms: i64,
+    ) -> Result<(), AppendError> {
         let mut batches = Vec::with_capacity(writes.len());
         let mut owners = Vec::with_capacity(writes.len());
         for write in writes {
@@ -587,8 +589,10 @@ impl<D: Disk> Turn<D> {
                     self.settle(appended, batch.bytes().len() as u64, required, outcome, view);
                 }
                 Err(why) => {
-                    if matches!(why, AppendError::Io(_) | AppendError::Sealed) {
-                        failed = Err(why);
+                    match why {
+                        AppendError::Io(_) | AppendError::Sealed => failed = Err(why),
+                        AppendError::DiskFull => health.counts.refused_for_room.add(1),
+                        _ => {}
                     }
                     let _ = outcome.send(Err(why.into())); // the producer may be gone
                 }

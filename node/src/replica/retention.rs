@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::{Disk, SpaceGuard, StartError, mark, mutant};
+use dejaq_storage::{Disk, RESERVE_BYTES, SpaceGuard, StartError, mark, mutant};
 use dejaq_wire::ids::Offset;
 
 use super::directory::Directory;
@@ -24,6 +24,11 @@ use crate::runtime::Runtime;
 const ROOM_EVERY: Duration = Duration::from_millis(250);
 /// With so many times the reserve free, the disk is asked less often.
 const PLENTY: u64 = 16;
+
+/// The reserve is held again when so many times its size is free.
+const ROOM_AGAIN: u64 = 4;
+/// Below this the disk counts as full, whatever the settings say: no batch of use fits.
+const ALMOST_NONE: u64 = 4096;
 
 /// Why the start of a log did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,32 +54,39 @@ enum Target {
     Leaders(Offset),
 }
 
-/// Watches free room until the directory stops. Returns only then.
+/// Watches free room until the directory stops: refuses writes before the disk is full, and holds the reserve again when
+/// there is room. Returns only then.
 pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, directory: Arc<Directory<R>>) {
-    let reserve_bytes = directory.settings.min_free_bytes;
+    let wanted_bytes = directory.settings.min_free_bytes.max(RESERVE_BYTES);
     let mut was_refusing = false;
     while !directory.is_stopping() {
         let mut pause = ROOM_EVERY;
         match runtime.disk().free_bytes() {
             Ok(free_bytes) => {
-                let is_refusing = space.update(free_bytes);
-                if free_bytes / PLENTY >= reserve_bytes {
+                space.update(free_bytes);
+                if space.lacks_reserve() && free_bytes / ROOM_AGAIN >= RESERVE_BYTES {
+                    space.hold_reserve(runtime.disk()).await;
+                }
+                let is_refusing = space.is_refusing();
+                directory.health().see_room(free_bytes, is_refusing || free_bytes < ALMOST_NONE);
+                if free_bytes / PLENTY >= wanted_bytes {
                     pause *= 4;
                 }
-                if is_refusing && !was_refusing {
-                    mark!("the disk is nearly full");
-                    tracing::warn!(
-                        free_bytes,
-                        "the disk is nearly full: writes are refused until there is room"
-                    );
-                } else if was_refusing && !is_refusing {
-                    tracing::info!(free_bytes, "there is room on the disk again: writes are taken");
-                }
+                tell_room(free_bytes, was_refusing, is_refusing);
                 was_refusing = is_refusing;
             }
             Err(error) => tracing::warn!(%error, "the disk does not say how much room it has"),
         }
         directory.pause_until(runtime.now().plus(pause)).await;
+    }
+}
+
+fn tell_room(free_bytes: u64, was_refusing: bool, is_refusing: bool) {
+    if is_refusing && !was_refusing {
+        mark!("the disk is nearly full");
+        tracing::warn!(free_bytes, "the disk is nearly full: writes are refused until there is room");
+    } else if was_refusing && !is_refusing {
+        tracing::info!(free_bytes, "there is room on the disk again: writes are taken");
     }
 }
 

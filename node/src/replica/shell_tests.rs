@@ -324,3 +324,47 @@ async fn partitions_of_lost_metadata_are_not_deleted() {
     assert!(matches!(refused, Err(NotStarted::MetadataLost(1))), "{refused:?}");
     assert!(has_files_of(&world, id));
 }
+
+#[tokio::test]
+async fn a_disk_without_one_free_byte_is_freed_by_moving_a_start() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[("internal.segment.bytes", "300")]).await;
+    for value in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+        life.produce("t", &[value; 4]).await;
+    }
+    let used: u64 = world.platter.lengths().iter().map(|(_, length)| length).sum();
+    world.platter.set_capacity(Some(used));
+    assert_eq!(life.produce("t", &["no"; 40]).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
+    while !life.directory.health().lacks_room() {
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+    assert!(life.directory.health().counts.refused_for_room.get() > 0);
+    assert_eq!(move_start(&life.partition("t", 0), Some(Offset(20))).await, Ok(Offset(20)));
+    world.platter.set_capacity(Some(used + (1 << 20)));
+    while life.directory.space().is_refusing() {
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+    assert!(life.produce("t", &["yes"]).await.error_code.is_none());
+    assert!(!life.directory.health().is_offline());
+    life.stop().await.expect("clean");
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_is_answered_when_a_stop_begins() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    let request = life.request(11, &crate::api::test_kit::fetch_request("t", 0, 15_000));
+    let started = life.turn(vec![request]).remove(0);
+    let begun = life.node.now();
+    let answered = tokio::join!(life.finish(started), async {
+        life.node.sleep(Duration::from_millis(30)).await;
+        life.directory.end_waits();
+    });
+    drop(answered);
+    assert!(life.node.now().since(begun) < Duration::from_secs(5), "it waited for its deadline");
+    let request = life.request(11, &crate::api::test_kit::fetch_request("t", 0, 15_000));
+    life.reply(request).await;
+    assert!(life.node.now().since(begun) < Duration::from_secs(5), "the next one does not wait either");
+}

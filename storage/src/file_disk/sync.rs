@@ -84,6 +84,19 @@ impl Syncer {
         self.judged(|| file.inner.file.sync_data())
     }
 
+    /// Directories of the root's file system, too, are covered by one `syncfs`: it commits the journal that has the names.
+    pub(super) fn sync_dirs(&self, dirs: &[File]) -> io::Result<()> {
+        if self.trust_syncfs && dirs.len() > FEW && dirs.iter().all(|dir| self.is_on_root_device(dir)) {
+            return self.sync_file_system();
+        }
+        dirs.iter().try_for_each(|dir| self.judged(|| dir.sync_all()))
+    }
+
+    fn is_on_root_device(&self, file: &File) -> bool {
+        let device = |file: &File| rustix::fs::fstat(file).map(|stat| stat.st_dev).ok();
+        device(file).is_some_and(|of| Some(of) == device(&self.root))
+    }
+
     fn sync_file_system(&self) -> io::Result<()> {
         let _turn = self.one_at_a_time.lock().unwrap_or_else(PoisonError::into_inner);
         // Judged inside the turn: whoever comes next sees the verdict before its own call can return `Ok`.

@@ -167,7 +167,7 @@ impl<D: Disk> fmt::Debug for Flush<D> {
 }
 
 /// Runs flushes of any number of logs of one disk: one sync for all files, then small files take their place, then one
-/// sync for each directory. The only way to run them.
+/// sync for all directories. The only way to run them.
 ///
 /// # Errors
 /// The first failure; nothing may be believed durable then, and trying again proves nothing.
@@ -189,8 +189,8 @@ pub async fn sync_flushes<D: Disk>(disk: &D, flushes: &mut [Flush<D>]) -> io::Re
         }
         dirs.extend(flush.dirs.drain(..));
     }
-    for dir in dirs {
-        disk.sync_dir(&dir).await?;
+    if !dirs.is_empty() {
+        disk.sync_dirs(dirs.into_iter().collect()).await?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dejaq_wire::ids::{Offset, PartitionId, TopicId};
 
-use super::flush::{Commit, FlushError};
+use super::flush::{Commit, FlushError, sync_flushes};
 use super::{Busy, Log, OffsetRange};
 use crate::binding::Binding;
 use crate::config::{LogConfig, LogIdentity, OpenOptions};
@@ -243,26 +243,61 @@ impl<D: Disk> Log<D> {
     ///
     /// # Errors
     /// [`CloseError`]: the data directory must not be marked clean then.
-    pub async fn close(mut self) -> Result<(), CloseError> {
+    pub async fn close(self) -> Result<(), CloseError> {
+        let disk = self.shared.disk.clone();
+        close_many(&disk, vec![self]).await.pop().expect("one result a log")
+    }
+
+    fn begin_close(&mut self) -> Result<(), CloseError> {
         if self.busy != Busy::Nothing || self.commit.is_in_flight() {
             return Err(CloseError::Busy);
         }
         if self.end() > Offset::ZERO {
             self.snapshot_producers();
         }
-        for _ in 0..CLOSE_FLUSHES {
-            let Some(flush) = self.begin_idle_flush()? else { break };
-            self.run_flush(flush).await?;
-        }
-        assert!(self.flushed() == self.end(), "closed at {:?} of {:?}", self.flushed(), self.end());
-        assert!(
-            self.marked_durable() == self.end(),
-            "marked to {:?} of {:?}",
-            self.marked_durable(),
-            self.end()
-        );
         Ok(())
     }
+
+    fn check_closed(&self) {
+        let (end, flushed, marked) = (self.end(), self.flushed(), self.marked_durable());
+        assert!(flushed == end, "closed at {flushed:?} of {end:?}");
+        assert!(marked == end, "marked to {marked:?} of {end:?}");
+    }
+}
+
+/// Closes logs of one disk as [`Log::close`] does, with syncs that they share: each step is one sync for all of them.
+/// The results come in the order of `logs`. Not cancel safe.
+pub async fn close_many<D: Disk>(disk: &D, mut logs: Vec<Log<D>>) -> Vec<Result<(), CloseError>> {
+    let mut results: Vec<Result<(), CloseError>> = logs.iter_mut().map(Log::begin_close).collect();
+    for _ in 0..CLOSE_FLUSHES {
+        let (mut flushes, mut owners) = (Vec::new(), Vec::new());
+        for (at, log) in logs.iter_mut().enumerate() {
+            if results[at].is_err() {
+                continue;
+            }
+            match log.begin_idle_flush() {
+                Ok(Some(flush)) => {
+                    flushes.push(flush);
+                    owners.push(at);
+                }
+                Ok(None) => {}
+                Err(error) => results[at] = Err(error.into()),
+            }
+        }
+        if flushes.is_empty() {
+            break;
+        }
+        let synced = sync_flushes(disk, &mut flushes).await;
+        for (at, flush) in owners.into_iter().zip(flushes) {
+            if let Err(sealed) = logs[at].end_flush(flush, &synced) {
+                results[at] = Err(CloseError::Flush(sealed.into()));
+            }
+        }
+    }
+    for (log, _) in logs.iter().zip(&results).filter(|(_, result)| result.is_ok()) {
+        log.check_closed();
+    }
+    results
 }
 
 /// Makes the directory of a partition with its identity, and its start if it does not begin at 0. Durable on return; may

@@ -18,6 +18,7 @@ use dejaq_wire::ids::Offset;
 
 use super::{Busy, Log};
 use crate::binding::Binding;
+use crate::config::SpaceGuard;
 use crate::disk::Disk;
 use crate::layout::{DELETED, FileKind, with_suffix};
 use crate::segment::{Segment, View};
@@ -53,6 +54,7 @@ pub struct StartWrite<D: Disk> {
     path: PathBuf,
     bytes: Bytes,
     to: Offset,
+    space: SpaceGuard,
 }
 
 /// The new start is durable.
@@ -78,12 +80,23 @@ pub(crate) fn encode_start(binding: &Binding, start: Offset) -> Bytes {
 }
 
 impl<D: Disk> StartWrite<D> {
-    /// Makes the start durable.
+    /// Makes the start durable. On a full disk the reserve is given up for it.
     ///
     /// # Errors
     /// The disk's; call [`Log::abandon_start`] then.
     pub async fn run(self) -> io::Result<StartWritten> {
-        small_file::replace(&self.disk, &self.path, self.bytes).await?;
+        let written = small_file::write_aside(&self.disk, &self.path, self.bytes.clone());
+        let file = match written {
+            // Nothing was synced yet, so that trying again proves as much as the first try.
+            Err(error)
+                if error.kind() == io::ErrorKind::StorageFull
+                    && self.space.give_up_reserve(&self.disk).await =>
+            {
+                small_file::write_aside(&self.disk, &self.path, self.bytes)?
+            }
+            other => other?,
+        };
+        small_file::take_place(&self.disk, &self.path, file).await?;
         Ok(StartWritten { to: self.to })
     }
 }
@@ -182,7 +195,8 @@ impl<D: Disk> Log<D> {
         self.busy = Busy::MovingStart { to };
         let bytes = encode_start(&self.shared.binding, to);
         let path = self.shared.dir.join(crate::recovery::START);
-        Ok(Some(StartWrite { disk: self.shared.disk.clone(), path, bytes, to }))
+        let (disk, space) = (self.shared.disk.clone(), self.space.clone());
+        Ok(Some(StartWrite { disk, path, bytes, to, space }))
     }
 
     /// The start could not be persisted: it stays. Whether the disk has the new one is unknown, which is safe: nobody was

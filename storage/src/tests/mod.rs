@@ -8,3 +8,4 @@ mod damage;
 mod full;
 mod golden;
 mod history;
+mod reserve;
