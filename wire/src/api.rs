@@ -102,6 +102,8 @@ apis! {
     ConsumerGroupHeartbeat = 68, 0..=1, flexible 0;
     ConsumerGroupDescribe = 69, 0..=1, flexible 0;
     DescribeTopicPartitions = 75, 0..=0, flexible 0;
+    AddRaftVoter = 80, 0..=0, flexible 0;
+    RemoveRaftVoter = 81, 0..=0, flexible 0;
 }
 
 impl ApiKey {

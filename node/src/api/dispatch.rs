@@ -17,10 +17,10 @@ use super::init_producer_id::ProducerIds;
 use super::{
     alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics,
     delete_groups, delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
-    describe_log_dirs, describe_producers, describe_topic_partitions, elect_leaders, fetch, find_coordinator,
-    heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups,
-    list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, reply, sync_group, unregister_broker,
+    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch,
+    find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
+    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete,
+    offset_fetch, offset_for_leader_epoch, produce, reply, sync_group, unregister_broker,
 };
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Request, Service, Session, Started};
@@ -60,6 +60,9 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DescribeProducers,
     ApiKey::UnregisterBroker,
     ApiKey::DescribeTopicPartitions,
+    ApiKey::DescribeQuorum,
+    ApiKey::AddRaftVoter,
+    ApiKey::RemoveRaftVoter,
 ];
 
 /// What the APIs work with.
@@ -191,6 +194,9 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::ListPartitionReassignments => {
             now!(request, |body| list_partition_reassignments::answer(&control.published.current(), &body))
         }
+        ApiKey::DescribeQuorum => later!(request, |body| describe_quorum::answer(&control, v, body)),
+        ApiKey::AddRaftVoter => later!(request, |body| describe_quorum::add(&control, body)),
+        ApiKey::RemoveRaftVoter => later!(request, |body| describe_quorum::remove(&control, body)),
         ApiKey::ElectLeaders => later!(request, |body| elect_leaders::answer(&control, body)),
         ApiKey::UnregisterBroker => later!(request, |body| unregister_broker::answer(&control, body)),
         api => Started::Done(not_served(api)),

@@ -9,12 +9,14 @@ use dejaq_storage::model_disk::{CrashMode, ModelDisk, Platter, Setup};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerEpoch, Offset, PartitionId, ProducerId};
 use dejaq_wire::kafka::create_topics::CreatableTopic;
+use dejaq_wire::peer::raft::Voter;
 use tokio::task::JoinSet;
 
 use super::*;
 use crate::config::QuorumNode;
 use crate::controller::decide::create_topics::CreateTopics;
 use crate::controller::decide::producer_ids::AllocateProducerIds;
+use crate::controller::raft::Change;
 use crate::runtime::Mono;
 use crate::runtime::net::{Listener, Net};
 use crate::runtime::tokio::TokioRuntime;
@@ -440,4 +442,85 @@ async fn what_is_acknowledged_survives_its_leaders_and_the_loss_of_all_power() {
         trio.until("everything everywhere", same).await;
         assert_eq!(trio.log(at).await, log, "node {}", at + 1);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_lost_its_disk_follows_but_votes_only_when_it_is_made_one_again() {
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    assert_eq!(trio.create(0, "t").await, Ok(()));
+    trio.see("t").await;
+    let leader = trio.leader().await;
+    let wiped = (leader + 1) % 3;
+    let other = (leader + 2) % 3;
+    let id = BrokerId(wiped as i32 + 1);
+    trio.kill(wiped).await;
+    trio.platters[wiped] = Platter::new(Setup::default());
+    trio.start(&[wiped]).await;
+    trio.see("t").await;
+    let look = async |trio: &Trio| {
+        let deadline = trio.clock.now().plus(PATIENCE);
+        trio.broker(other).cluster.reach.quorum(deadline).await.result.expect("a leader")
+    };
+    let quorum = look(&trio).await;
+    let old = quorum.voters.iter().map(|(voter, _)| voter.key).find(|key| key.id == id).expect("it voted");
+    let new = quorum.observers.iter().map(|(key, _)| *key).find(|key| key.id == id).expect("it follows");
+    assert_ne!(old.directory, new.directory);
+
+    // It does not count: with one of the two others gone, nothing is committed any more.
+    trio.kill(other).await;
+    trio.clock.sleep(Duration::from_millis(800)).await;
+    assert_eq!(trio.broker(leader).cluster.controller.leader(), None, "a leader without a majority goes");
+    trio.start(&[other]).await;
+    trio.leader().await;
+
+    let reach = &trio.broker(other).cluster.reach;
+    let deadline = || trio.clock.now().plus(PATIENCE);
+    reach.change_voters(Change::Remove(old), deadline()).await.result.expect("two of three agree");
+    let address = trio.configs[wiped].peer_listen.clone();
+    let voter = Voter { key: new, address };
+    let mut added = reach.change_voters(Change::Add(voter.clone()), deadline()).await.result;
+    for _ in 0..100 {
+        if added.is_ok() {
+            break;
+        }
+        trio.clock.sleep(Duration::from_millis(50)).await; // it has to be heard since the leader changed
+        added = reach.change_voters(Change::Add(voter.clone()), deadline()).await.result;
+    }
+    added.expect("it follows");
+    let now_votes = look(&trio).await;
+    assert!(now_votes.voters.iter().any(|(voter, _)| voter.key == new), "{now_votes:?}");
+    trio.all_live().await;
+    let leader = trio.leader().await;
+    let third = (0..3).find(|at| *at != leader && *at != wiped).expect("three");
+    trio.kill(third).await;
+    assert_eq!(trio.create(leader, "u").await, Ok(()), "two of three, and one of them is the new one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_a_cluster_of_its_own_is_told_so_and_does_not_start() {
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    trio.kill(2).await;
+    trio.platters[2] = Platter::new(Setup::default());
+    let real = FileDisk::open(trio.dir.path()).expect("the directory is there");
+    let node = || Node {
+        real: TokioRuntime::new(real.clone(), SocketOptions::default()),
+        disk: trio.platters[2].mount(),
+        tasks: Arc::default(),
+    };
+    // It was a cluster of its own before.
+    let mut alone = trio.configs[2].clone();
+    (alone.quorum, alone.peer_listen) = (Vec::new(), String::new());
+    let first = node();
+    let broker = Broker::start(first.clone(), alone).await.expect("a cluster of one");
+    broker.shutdown().await.expect("a clean stop");
+    first.end().await;
+    drop(first);
+    trio.platters[2].kill();
+    let second = node();
+    let refused =
+        Broker::start(second.clone(), trio.configs[2].clone()).await.map(drop).expect_err("another cluster");
+    assert!(refused.to_string().contains("votes alone"), "{refused}");
+    second.end().await;
 }

@@ -20,6 +20,7 @@ mod log;
 mod output;
 mod partition;
 mod produce;
+mod quorum;
 mod start;
 mod topic;
 
@@ -48,6 +49,8 @@ enum Command {
     Broker(broker::Args),
     /// Show how the cluster stands.
     Cluster(cluster::Args),
+    /// Show and change who votes on the cluster's metadata.
+    Quorum(quorum::Args),
     /// Send the lines of a file as records.
     Produce(produce::Args),
     /// Print the records of a topic.
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Partition(args) => partition::run(args),
         Command::Broker(args) => broker::run(args),
         Command::Cluster(args) => cluster::run(args),
+        Command::Quorum(args) => quorum::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),

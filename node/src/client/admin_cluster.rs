@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dejaq_wire::error_code::ErrorCode;
-use dejaq_wire::ids::{BrokerId, PartitionId};
+use dejaq_wire::ids::{BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionId};
+use dejaq_wire::kafka::add_raft_voter::AddRaftVoterRequest;
 use dejaq_wire::kafka::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
 use dejaq_wire::kafka::describe_cluster::DescribeClusterRequest;
+use dejaq_wire::kafka::describe_quorum::{DescribeQuorumRequest, PartitionData, ReplicaState, TopicData};
 use dejaq_wire::kafka::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
 use dejaq_wire::kafka::elect_leaders::{ElectLeadersRequest, TopicPartitions};
 use dejaq_wire::kafka::list_partition_reassignments::ListPartitionReassignmentsRequest;
+use dejaq_wire::kafka::remove_raft_voter::RemoveRaftVoterRequest;
 use dejaq_wire::kafka::unregister_broker::UnregisterBrokerRequest;
 
 use super::admin::{Admin, AdminError, ConfigChange, ConfigOwner, refused, unanswered};
@@ -62,6 +65,37 @@ pub struct Heirs {
     pub eligible: Vec<BrokerId>,
     /// They did, until they stopped uncleanly.
     pub last_known: Vec<BrokerId>,
+}
+
+/// The topic that stands for the metadata quorum's log.
+const METADATA: &str = "__cluster_metadata";
+
+/// A node of the metadata quorum.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumReplica {
+    /// Its number.
+    pub id: BrokerId,
+    /// Its data directory.
+    pub directory: DirectoryId,
+    /// Whether it votes.
+    pub votes: bool,
+    /// The end of its log, if it was ever heard.
+    pub end: Option<Offset>,
+    /// When it was heard last, unix milliseconds, if it was.
+    pub heard_ms: Option<i64>,
+}
+
+/// The metadata quorum as its leader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QuorumState {
+    /// Who leads, if somebody does.
+    pub leader: Option<BrokerId>,
+    /// Since which epoch.
+    pub epoch: LeaderEpoch,
+    /// How far its log is committed.
+    pub committed: Offset,
+    /// Voters first.
+    pub replicas: Vec<QuorumReplica>,
 }
 
 /// What became of one election.
@@ -121,6 +155,74 @@ impl<R: Runtime> Admin<R> {
         let change = if draining { ConfigChange::Append(id) } else { ConfigChange::Subtract(id) };
         let changes = BTreeMap::from([(DRAIN_BROKERS.to_owned(), change)]);
         self.alter_configs(&ConfigOwner::AllBrokers, &changes, deadline).await
+    }
+
+    /// How the metadata quorum stands.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn quorum(&self, deadline: Mono) -> Result<QuorumState, AdminError> {
+        let partitions = vec![PartitionData { partition_index: PartitionId(0) }];
+        let request =
+            DescribeQuorumRequest { topics: vec![TopicData { topic_name: METADATA.into(), partitions }] };
+        let answer = self.cluster().ask_any(&request, deadline).await?;
+        refused("quorum", answer.error_code, answer.error_message)?;
+        let told = answer.topics.into_iter().flat_map(|topic| topic.partitions).next();
+        let told = told.ok_or_else(|| unanswered("quorum"))?;
+        refused("quorum", told.error_code, told.error_message)?;
+        let replica = |votes: bool| {
+            move |state: ReplicaState| QuorumReplica {
+                id: state.replica_id,
+                directory: state.replica_directory_id,
+                votes,
+                end: Some(state.log_end_offset).filter(|end| end.is_valid()),
+                heard_ms: Some(state.last_fetch_timestamp).filter(|at| *at >= 0),
+            }
+        };
+        let voters = told.current_voters.into_iter().map(replica(true));
+        let observers = told.observers.into_iter().map(replica(false));
+        Ok(QuorumState {
+            leader: Some(told.leader_id).filter(|id| id.is_valid()),
+            epoch: told.leader_epoch,
+            committed: told.high_watermark,
+            replicas: voters.chain(observers).collect(),
+        })
+    }
+
+    /// Makes a node that follows the quorum a voter.
+    ///
+    /// # Errors
+    /// [`AdminError`]; REQUEST_TIMED_OUT if it does not follow closely enough yet.
+    pub async fn add_voter(
+        &self,
+        voter: BrokerId,
+        directory: DirectoryId,
+        deadline: Mono,
+    ) -> Result<(), AdminError> {
+        let request = AddRaftVoterRequest {
+            timeout_ms: self.timeout_ms(deadline),
+            voter_id: voter,
+            voter_directory_id: directory,
+            ..Default::default()
+        };
+        let answer = self.cluster().ask_any(&request, deadline).await?;
+        refused(&format!("voter {voter}"), answer.error_code, answer.error_message)
+    }
+
+    /// Takes the vote of a node away.
+    ///
+    /// # Errors
+    /// [`AdminError`].
+    pub async fn remove_voter(
+        &self,
+        voter: BrokerId,
+        directory: DirectoryId,
+        deadline: Mono,
+    ) -> Result<(), AdminError> {
+        let request =
+            RemoveRaftVoterRequest { voter_id: voter, voter_directory_id: directory, ..Default::default() };
+        let answer = self.cluster().ask_any(&request, deadline).await?;
+        refused(&format!("voter {voter}"), answer.error_code, answer.error_message)
     }
 
     /// Takes a broker that does not run any more out of the cluster.

@@ -113,6 +113,10 @@ pub async fn start<R: Runtime>(
     let mut turn = Turn::default();
     let restored = Restored { hard, snapshot, batches };
     let raft = Raft::open(settings, restored, runtime.random_u64(), runtime.now(), &mut turn)?;
+    let voters = raft.entries().voters();
+    if boot.voters.len() > 1 && voters.count() == 1 && voters.has(me) {
+        return Err(JournalError::OtherQuorum { node: me.id, named: boot.voters.len() });
+    }
     let image = Arc::new(image);
     let published = Published::new(image.clone());
     let (inbox, leader, stopped) = (Inbox::new(), Leader::default(), Arc::new(OnceLock::new()));
@@ -274,6 +278,9 @@ impl<R: Runtime> Driver<R> {
         }
         for errand in errands {
             self.errand(errand)?;
+        }
+        for node in &gone {
+            self.step(Input::Gone(*node))?;
         }
         if let Some(active) = &mut self.active
             && !gone.is_empty()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::raft::{ReplicaKey, Voter};
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::draft::{Context, Decide, Draft};
@@ -52,7 +53,7 @@ pub enum Unavailable {
 type Reply<A> = Result<Committed<A>, Unavailable>;
 
 /// What the quorum looks like from its leader.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quorum {
     /// Its epoch.
     pub epoch: LeaderEpoch,
@@ -69,7 +70,7 @@ pub struct Quorum {
 }
 
 /// How far a node of the quorum is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reached {
     /// The end of its log; [`Offset::NONE`] if it was never heard.
     pub end: Offset,

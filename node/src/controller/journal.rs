@@ -25,7 +25,7 @@ use dejaq_storage::{
     AppendError, DataDir, Disk, FlushError, Log, LogConfig, LogIdentity, OpenError, OpenOptions, ReadAsk,
     ReadError, RecoveryReport, mark, mutant, sync_flushes,
 };
-use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::peer::raft::{Batch, Content, MAX_SNAPSHOT_BYTES, Position, ReplicaKey, SnapshotId};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +73,18 @@ pub enum JournalError {
         start: Offset,
         /// Where the snapshot ends; 0 if there is none.
         snapshot: Offset,
+    },
+    /// It would lead itself, and its operator would believe that it joined.
+    #[error(
+        "this data directory is of a cluster in which node {node} votes alone, and quorum names {named} nodes; to \
+         make that cluster larger, start the others with --quorum naming node {node} alone and give them votes with \
+         `dejaq quorum add`; to join another cluster, give an empty data directory"
+    )]
+    OtherQuorum {
+        /// This node.
+        node: BrokerId,
+        /// How many are configured.
+        named: usize,
     },
     /// The voters make no quorum.
     #[error("the voters of the quorum: {0}")]

@@ -18,12 +18,15 @@ use std::time::Duration;
 
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::BrokerId;
+use dejaq_wire::ids::{BrokerId, Offset};
 use dejaq_wire::peer::Ask;
 
 use super::calls::{Answered, ControlCall};
 use super::draft::Refusal;
-use super::handle::{Controller, Unavailable};
+use super::handle::{Controller, Quorum, Unavailable};
+use super::quorum::calls::{ChangeVoters, Look};
+use super::raft::Change;
+use super::room;
 use crate::peer::{AskError, ClusterId, Identity, PeerLimits, Peers};
 use crate::runtime::{Mono, Runtime};
 
@@ -87,29 +90,78 @@ impl<R: Runtime> Reach<R> {
         let mut pause = PAUSE.0;
         loop {
             let seen = self.controller.leader();
-            let attempt = match seen {
+            let tried = match seen {
                 Some(node) if node == self.peers.me() => self.ask_here(request.clone(), deadline).await,
-                Some(node) => self.ask_there(node, request.clone(), deadline).await,
-                None => Attempt::Again("no controller is active".to_owned()),
+                Some(node) => self.ask_there(node, request.clone(), deadline, Q::unpack).await,
+                None => nobody(),
             };
-            let why = match attempt {
-                Attempt::Over(answered) => return answered,
-                Attempt::Again(why) => why,
-            };
-            if let Some(why) = self.controller.stopped() {
-                let why = format!("the controller of this node has stopped: {why}");
-                return Answered::refused(Refusal::new(ErrorCode::NOT_CONTROLLER, why));
+            if let Some(answered) = self.judge(tried, seen, &mut pause, deadline).await {
+                return answered;
             }
-            let now = self.runtime.now();
-            if now >= deadline {
-                let why = format!("the active controller was not reached within the timeout: {why}");
-                return Answered::refused(Refusal::new(ErrorCode::REQUEST_TIMED_OUT, why));
-            }
-            tracing::debug!(why, "asking the controller again");
-            let until = deadline.min(now.plus(pause));
-            let _ = self.runtime.before(until, self.controller.leader_other_than(seen)).await;
-            pause = (pause * 2).min(PAUSE.1);
         }
+    }
+
+    /// The quorum as its leader sees it.
+    pub async fn quorum(&self, deadline: Mono) -> Answered<Quorum> {
+        let mut pause = PAUSE.0;
+        loop {
+            let seen = self.controller.leader();
+            let tried = match seen {
+                Some(node) if node == self.peers.me() => told(room::look(&self.controller).await),
+                Some(node) => self.ask_there(node, Look, deadline, |answer| answer).await,
+                None => nobody(),
+            };
+            if let Some(answered) = self.judge(tried, seen, &mut pause, deadline).await {
+                return answered;
+            }
+        }
+    }
+
+    /// Changes who votes; done once it is committed.
+    pub async fn change_voters(&self, change: Change, deadline: Mono) -> Answered<Offset> {
+        let mut pause = PAUSE.0;
+        loop {
+            let seen = self.controller.leader();
+            let change = change.clone();
+            let tried = match seen {
+                Some(node) if node == self.peers.me() => {
+                    told(room::change_voters(&self.controller, change).await)
+                }
+                Some(node) => self.ask_there(node, ChangeVoters(change), deadline, |answer| answer).await,
+                None => nobody(),
+            };
+            if let Some(answered) = self.judge(tried, seen, &mut pause, deadline).await {
+                return answered;
+            }
+        }
+    }
+
+    /// The answer, if there is one or none can be had any more; else after a pause, which a new leader ends early.
+    async fn judge<T>(
+        &self,
+        tried: Attempt<T>,
+        seen: Option<BrokerId>,
+        pause: &mut Duration,
+        deadline: Mono,
+    ) -> Option<Answered<T>> {
+        let why = match tried {
+            Attempt::Over(answered) => return Some(answered),
+            Attempt::Again(why) => why,
+        };
+        if let Some(why) = self.controller.stopped() {
+            let why = format!("the controller of this node has stopped: {why}");
+            return Some(Answered::refused(Refusal::new(ErrorCode::NOT_CONTROLLER, why)));
+        }
+        let now = self.runtime.now();
+        if now >= deadline {
+            let why = format!("the active controller was not reached within the timeout: {why}");
+            return Some(Answered::refused(Refusal::new(ErrorCode::REQUEST_TIMED_OUT, why)));
+        }
+        tracing::debug!(why, "asking the controller again");
+        let until = deadline.min(now.plus(*pause));
+        let _ = self.runtime.before(until, self.controller.leader_other_than(seen)).await;
+        *pause = (*pause * 2).min(PAUSE.1);
+        None
     }
 
     async fn ask_here<Q: ControlCall>(&self, request: Q, deadline: Mono) -> Attempt<Q::Told> {
@@ -119,13 +171,14 @@ impl<R: Runtime> Reach<R> {
         }
     }
 
-    async fn ask_there<Q: ControlCall>(
+    async fn ask_there<Q: Ask, T>(
         &self,
         node: BrokerId,
         request: Q,
         deadline: Mono,
-    ) -> Attempt<Q::Told> {
-        let repeatable = <Q as Ask>::REPEATABLE;
+        unpack: fn(Q::Answer) -> Answered<T>,
+    ) -> Attempt<T> {
+        let repeatable = Q::REPEATABLE;
         let until = if repeatable { deadline.min(self.runtime.now().plus(ATTEMPT)) } else { deadline };
         let in_doubt = |error: AskError| match repeatable {
             true => Attempt::Again(error.to_string()),
@@ -135,12 +188,8 @@ impl<R: Runtime> Reach<R> {
                 Attempt::Over(Answered::refused(Refusal::new(ErrorCode::REQUEST_TIMED_OUT, why)))
             }
         };
-        match self.peers.request(node, request, until).await.map(Q::unpack) {
-            Ok(Answered { result: Err(Refusal { code: ErrorCode::NOT_CONTROLLER, message }), .. }) => {
-                mark!("the controller moved while it was asked");
-                Attempt::Again(message.unwrap_or_default())
-            }
-            Ok(answered) => Attempt::Over(answered),
+        match self.peers.request(node, request, until).await {
+            Ok(answer) => told(unpack(answer)),
             Err(error @ (AskError::Lost(_) | AskError::TimedOut(_))) => in_doubt(error),
             Err(error @ AskError::Stopping) => {
                 Attempt::Over(Answered::refused(Refusal::new(ErrorCode::NOT_CONTROLLER, error.to_string())))
@@ -159,12 +208,24 @@ impl<R: Runtime> Reach<R> {
     }
 }
 
+fn nobody<T>() -> Attempt<T> {
+    Attempt::Again("no controller is active".to_owned())
+}
+
+/// What a node answered: that it is not the active one is no answer.
+fn told<T>(answered: Answered<T>) -> Attempt<T> {
+    match answered {
+        Answered { result: Err(Refusal { code: ErrorCode::NOT_CONTROLLER, message }), .. } => {
+            mark!("the controller moved while it was asked");
+            Attempt::Again(message.unwrap_or_default())
+        }
+        answered => Attempt::Over(answered),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use dejaq_storage::file_disk::FileDisk;
-    use dejaq_wire::ids::Offset;
 
     use super::super::decide::create_topics::CreateTopics;
     use super::super::decide::producer_ids::AllocateProducerIds;
@@ -176,6 +237,7 @@ mod tests {
     use crate::peer::{PeerBound, PeerServer, Routes};
     use crate::runtime::tokio::TokioRuntime;
     use crate::runtime::tokio_net::SocketOptions;
+    use dejaq_storage::file_disk::FileDisk;
 
     fn identity(node: i32) -> Identity {
         Identity { node: BrokerId(node), cluster: ClusterId::known("c") }

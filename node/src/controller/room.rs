@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dejaq_wire::ids::Offset;
 use dejaq_wire::peer::{Ask, Body, Parts, Refusal as PeerRefusal};
 
 use super::calls::{Answered, ControlCall};
@@ -23,8 +24,10 @@ use super::decide::members::UnregisterBroker;
 use super::decide::producer_ids::AllocateProducerIds;
 use super::decide::reassign::Reassign;
 use super::decide::register_broker::RegisterBroker;
-use super::handle::Controller;
+use super::handle::{Controller, Quorum};
 use super::probe;
+use super::quorum::calls::{ChangeVoters, Look, refusal};
+use super::raft::{Change, Lost};
 use crate::peer::{Answering, PeerService, PeerSession, Peers, answer, read};
 use crate::runtime::Runtime;
 
@@ -60,6 +63,25 @@ impl<R: Runtime> ControlRoom<R> {
     }
 }
 
+/// The quorum as its leader sees it.
+pub(super) async fn look(controller: &Controller) -> Answered<Quorum> {
+    match controller.look_at_quorum().await {
+        Some(quorum) if quorum.is_leader => {
+            let end = quorum.committed;
+            Answered { result: Ok(quorum), end }
+        }
+        Some(_) | None => Answered::refused(refusal(&Lost::NotLeader)),
+    }
+}
+
+/// Changes who votes, if this node leads.
+pub(super) async fn change_voters(controller: &Controller, change: Change) -> Answered<Offset> {
+    match controller.change_voters(change).await {
+        Ok(end) => Answered { result: Ok(end), end },
+        Err(lost) => Answered::refused(refusal(&lost)),
+    }
+}
+
 impl<R: Runtime> PeerService for ControlRoom<R> {
     fn start(&self, _session: &Arc<PeerSession>, parts: Parts) -> Answering {
         match parts.tag {
@@ -75,12 +97,30 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
             ElectLeaders::TAG => self.submit::<ElectLeaders>(parts),
             Reassign::TAG => self.submit::<Reassign>(parts),
             UnregisterBroker::TAG => self.submit::<UnregisterBroker>(parts),
+            Look::TAG => match read::<Look>(parts) {
+                Ok(Look) => {
+                    let controller = self.controller.clone();
+                    Answering::Later(Box::pin(async move { answer(look(&controller).await) }))
+                }
+                Err(refusal) => Answering::Now(Err(refusal)),
+            },
+            ChangeVoters::TAG => match read::<ChangeVoters>(parts) {
+                Ok(ChangeVoters(change)) => {
+                    let controller = self.controller.clone();
+                    Answering::Later(Box::pin(
+                        async move { answer(change_voters(&controller, change).await) },
+                    ))
+                }
+                Err(refusal) => Answering::Now(Err(refusal)),
+            },
             _ => Answering::Now(Err(PeerRefusal::Unknown)),
         }
     }
 
     fn ended(&self, session: &PeerSession) {
-        if self.controller.leader() == Some(self.peers.me()) {
+        // The active controller looks after everybody, everybody after the active controller.
+        let leader = self.controller.leader();
+        if leader == Some(self.peers.me()) || leader == Some(session.node) {
             probe::start(&self.runtime, &self.peers, self.controller.inbox(), session.node);
         }
     }

@@ -159,9 +159,14 @@ fn fault(world: &mut World) {
         }
         10 | 11 => world.cuts.clear(),
         12 => world.nodes[victim].slow_until = until,
-        13 => match world.rng.below(4) {
+        13 => match world.rng.below(5) {
             0 => world.nodes[victim].full = true,
             1 => world.loss = world.rng.pick(&[0, 5, 30]),
+            2 => {
+                // Somebody believes that a process is gone, rightly or not.
+                let gone = world.nodes[victim].id;
+                world.after(1, any, None, Event::Gone(gone));
+            }
             _ => world.after(1, victim, None, Event::Resign),
         },
         _ => wipe(world, any),

@@ -44,6 +44,7 @@ pub enum Event {
     Read,
     Change(Change),
     Resign,
+    Gone(BrokerId),
     Start,
 }
 
@@ -269,6 +270,7 @@ impl World {
                 Input::Change { token, change }
             }
             Event::Resign => Input::Resign,
+            Event::Gone(node) => Input::Gone(node),
             Event::Start => unreachable!("handled above"),
         };
         let mut turn = Turn::default();

@@ -3,7 +3,7 @@
 //! The tour: everything that happens comes through the [`inbox`], which the driver (`controller::driver`) empties; it
 //! steps `raft` and hands on what comes out: writes to the [`writer`] (SHELL), which makes them durable by the `journal`;
 //! messages to `peer`, from where they arrive in the [`room`] of another node; committed entries to the image.
-//! [`entry`] (pure) is how an entry lies in the log.
+//! [`entry`] (pure) is how an entry lies in the log, [`calls`] what operators ask its leader for.
 //!
 //! ```text
 //!  peers ─► room ─┐                    ┌─► writer ─► journal ─► disk ─┐
@@ -12,6 +12,7 @@
 //!                       └─────────────────── durable, failed, full ◄──┘
 //! ```
 
+pub mod calls;
 pub mod entry;
 pub(super) mod inbox;
 pub mod room;

@@ -191,6 +191,15 @@ impl Raft {
         poll.yes.iter().filter(|vote| votes(*vote)).count() >= voters.votes_to_win()
     }
 
+    /// Whoever follows `node` need not wait until it was silent for long. It is asked around first, as ever: a word that
+    /// is wrong unseats nobody.
+    pub(super) fn leader_gone(&mut self, now: Mono, node: BrokerId, turn: &mut Turn) {
+        if matches!(&self.role, Role::Follower(following) if following.leader == node) {
+            mark!("a follower does not wait for a leader whose process is gone");
+            self.ask_around(now, turn);
+        }
+    }
+
     /// The leader goes in peace: its best successor stands at once, the others give it a little time.
     pub(super) fn leader_resigns(
         &mut self,

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::raft::{Batch, Envelope, MAX_CHUNK_BYTES, ReplicaKey, SnapshotId, Voter};
+use serde::{Deserialize, Serialize};
 
 use super::voters::BadVoters;
 
@@ -75,10 +76,13 @@ pub enum Input {
     Compacted(Arc<Snapshot>),
     /// This node is about to stop: let another one lead.
     Resign,
+    /// The process of this node is gone, as far as can be seen. If it leads, that is as if it had been silent for long
+    /// enough: others are asked, and those who hear it refuse.
+    Gone(BrokerId),
 }
 
 /// A change of the voters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// A node that follows already becomes a voter.
     Add(Voter),

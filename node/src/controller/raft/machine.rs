@@ -121,6 +121,7 @@ impl Raft {
                 }
             }
             Input::Resign => self.resign(now, turn),
+            Input::Gone(node) => self.leader_gone(now, node, turn),
         }
         self.settle(now, turn);
     }
