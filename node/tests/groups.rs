@@ -73,7 +73,8 @@ impl World {
 
     fn cluster(&self) -> Cluster<TokioRuntime> {
         let retry = RetryPolicy { backoff: Duration::from_millis(10), ..RetryPolicy::default() };
-        let config = ClusterConfig { bootstrap: vec![self.address.clone()], retry, ..ClusterConfig::default() };
+        let config =
+            ClusterConfig { bootstrap: vec![self.address.clone()], retry, ..ClusterConfig::default() };
         Cluster::new(self.outside.clone(), config)
     }
 
@@ -102,7 +103,8 @@ impl World {
             ..GroupConfig::of(G)
         };
         let told = changes.clone();
-        let listener = move |change: &Rebalance| told.lock().expect("no test panics in it").push(change.clone());
+        let listener =
+            move |change: &Rebalance| told.lock().expect("no test panics in it").push(change.clone());
         (GroupConsumer::subscribe(self.cluster(), config, &["t"], listener), changes)
     }
 }
@@ -249,7 +251,10 @@ async fn an_operator_sees_sets_and_deletes_a_group() {
     let picture = admin_groups::describe(&coordinator, &cluster, world.deadline()).await.expect("described");
     assert_eq!((picture.assignor.as_str(), picture.members[0].owned.len()), ("range", 4));
     let refused = admin_groups::delete(&coordinator, &cluster, world.deadline()).await;
-    assert!(matches!(refused, Err(GroupError::Refused { code: ErrorCode::NON_EMPTY_GROUP, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(GroupError::Refused { code: ErrorCode::NON_EMPTY_GROUP, .. })),
+        "{refused:?}"
+    );
     one.close(world.deadline()).await.expect("it leaves");
     let kept = admin_groups::committed(&cluster, &coordinator, None, world.deadline()).await.expect("read");
     assert_eq!(kept.values().map(|kept| kept.offset.0).collect::<Vec<_>>(), [2, 2, 2, 2]);

@@ -182,7 +182,8 @@ fn messages_of_followers_keep_their_bytes() {
         changed: vec![standing],
         gone: vec![place],
     };
-    let news = |found| News { place, epoch, at: end, watermark: Offset(299), start: Offset(1), found };
+    let (watermark, start, last_epoch) = (Offset(299), Offset(1), LeaderEpoch(2));
+    let news = |found| News { place, epoch, at: end, last_epoch, watermark, start, found };
     let fetched = ReplicaFetched {
         talk: Talk::On,
         news: vec![

@@ -63,6 +63,8 @@ pub struct Heard {
     pub epoch: LeaderEpoch,
     /// The position that it answers.
     pub at: Offset,
+    /// Epoch of the last record before it, as we told it.
+    pub last_epoch: LeaderEpoch,
     /// The leader's watermark.
     pub watermark: Offset,
     /// The leader's first offset.
@@ -133,10 +135,12 @@ impl Follower {
         follower
     }
 
-    /// What an answer of the leader asks for.
+    /// What an answer of the leader asks for, when our last record is of `last_epoch`. An answer to what we had before a
+    /// cut may come when we are at the same offset again, with other records: it is told by their epoch.
     #[must_use]
-    pub fn judge(&self, heard: &Heard) -> Next {
-        if heard.epoch != self.epoch || heard.at != self.local_end || self.resigned.is_some() {
+    pub fn judge(&self, heard: &Heard, last_epoch: LeaderEpoch) -> Next {
+        let is_ours = heard.at == self.local_end && heard.last_epoch == last_epoch;
+        if heard.epoch != self.epoch || !is_ours || self.resigned.is_some() {
             mark!("a follower ignores an answer of another epoch or position");
             return Next::Ignore;
         }

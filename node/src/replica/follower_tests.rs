@@ -3,6 +3,8 @@
 use super::*;
 
 const EPOCH: LeaderEpoch = LeaderEpoch(5);
+/// Of the last record of our log.
+const LAST: LeaderEpoch = LeaderEpoch(1);
 
 fn follower(start: i64, end: i64, flushed: i64, watermark: i64) -> Follower {
     let start = Start {
@@ -18,7 +20,8 @@ fn follower(start: i64, end: i64, flushed: i64, watermark: i64) -> Follower {
 }
 
 fn heard(at: i64, watermark: i64, found: Found) -> Heard {
-    Heard { epoch: EPOCH, at: Offset(at), watermark: Offset(watermark), start: Offset(0), found }
+    let (at, watermark, start) = (Offset(at), Offset(watermark), Offset(0));
+    Heard { epoch: EPOCH, at, last_epoch: LAST, watermark, start, found }
 }
 
 fn epoch_end(epoch: i32, end: i64) -> EpochEnd {
@@ -104,12 +107,12 @@ fn a_watermark_is_learned_only_when_the_logs_agree() {
     let mut effects = Vec::new();
     let mut ours = follower(0, 20, 20, 10);
     let answer = heard(20, 18, diverged((1, 10), (1, 20)));
-    assert_eq!(ours.judge(&answer), Next::Cut(Offset(10)));
+    assert_eq!(ours.judge(&answer, LAST), Next::Cut(Offset(10)));
     ours.cutting(Offset(10), &mut effects);
     ours.cut(Offset(10), &mut effects);
     assert_eq!((ours.watermark(), ours.local_end()), (Offset(10), Offset(10)));
     assert_eq!(effects, [], "readers see nothing of the leader's watermark yet");
-    assert_eq!(ours.judge(&heard(10, 18, Found::Agrees)), Next::Take);
+    assert_eq!(ours.judge(&heard(10, 18, Found::Agrees), LAST), Next::Take);
     ours.appended(Offset(15), 100, &mut effects);
     ours.learn(Offset(18), &mut effects);
     assert_eq!(ours.watermark(), Offset(15), "never beyond the own end");
@@ -118,7 +121,7 @@ fn a_watermark_is_learned_only_when_the_logs_agree() {
 #[test]
 fn a_follower_that_begins_keeps_what_lies_above_its_own_watermark() {
     let ours = follower(0, 20, 20, 3);
-    assert_eq!(ours.judge(&heard(20, 20, Found::Agrees)), Next::Take);
+    assert_eq!(ours.judge(&heard(20, 20, Found::Agrees), LAST), Next::Take);
 }
 
 #[test]
@@ -126,16 +129,20 @@ fn an_answer_of_another_epoch_or_position_changes_nothing() {
     let ours = follower(0, 20, 20, 3);
     let other = Heard { epoch: LeaderEpoch(4), ..heard(20, 20, Found::Agrees) };
     let late = heard(19, 20, diverged((1, 5), (1, 20)));
-    assert_eq!([ours.judge(&other), ours.judge(&late)], [Next::Ignore; 2]);
+    // It tells of the log that was here before a cut; now others of a later epoch are at the same offset.
+    let before = Heard { last_epoch: LeaderEpoch(0), ..heard(20, 20, diverged((0, 5), (0, 20))) };
+    for answer in [other, late, before] {
+        assert_eq!(ours.judge(&answer, LAST), Next::Ignore, "{answer:?}");
+    }
 }
 
 #[test]
 fn a_log_of_which_nothing_can_be_kept_begins_anew() {
     let ours = follower(10, 20, 20, 10);
     let answer = Heard { start: Offset(2), ..heard(20, 9, diverged((1, 5), (1, 10))) };
-    assert_eq!(ours.judge(&answer), Next::Restart(Offset(2)));
+    assert_eq!(ours.judge(&answer, LAST), Next::Restart(Offset(2)));
     let behind = Heard { start: Offset(40), ..heard(20, 90, Found::Below(Offset(38))) };
-    assert_eq!(ours.judge(&behind), Next::Restart(Offset(38)));
+    assert_eq!(ours.judge(&behind, LAST), Next::Restart(Offset(38)));
 }
 
 #[test]

@@ -90,9 +90,7 @@ impl<R: Runtime> Partition<R> {
             // What lies behind damage is not ours until the damage is mended: we tell that we have lost it.
             let damage = damage(log, follower.log_start());
             let end = damage.map_or(follower.local_end(), |from| from.min(follower.local_end()));
-            let last = (end > follower.log_start()).then(|| log.reader().epoch_at(end.previous())).flatten();
-            // The planted bug M05: whatever it has, it takes for its leader's, and is never asked to cut it.
-            let last_epoch = if mutant!(5) { follower.epoch() } else { last.unwrap_or(LeaderEpoch::NONE) };
+            let last_epoch = last_epoch(log, follower, end);
             let durable = follower.flushed_end().min(end);
             Some(Standing { place: self.place(), epoch: follower.epoch(), end, last_epoch, durable })
         })
@@ -155,7 +153,7 @@ impl<R: Runtime> Partition<R> {
                 return (Outcome::Same, None);
             }
             let heard = heard(&news, log);
-            match follower.judge(&heard) {
+            match follower.judge(&heard, last_epoch(log, follower, follower.local_end())) {
                 Next::Ignore => (Outcome::Same, None),
                 Next::Cut(to) => {
                     if mutant!(9) {
@@ -337,6 +335,15 @@ impl<R: Runtime> Partition<R> {
     }
 }
 
+/// Epoch of the last record before `end`, which with it names the log.
+fn last_epoch<D: Disk>(log: &Log<D>, follower: &Follower, end: Offset) -> LeaderEpoch {
+    if mutant!(5) {
+        return follower.epoch(); // the planted bug: whatever it has, it takes for its leader's, and is never asked to cut
+    }
+    let last = (end > follower.log_start()).then(|| log.reader().epoch_at(end.previous())).flatten();
+    last.unwrap_or(LeaderEpoch::NONE)
+}
+
 /// Where damage begins, if there is any.
 fn damage<D: Disk>(log: &Log<D>, start: Offset) -> Option<Offset> {
     let from = log.damaged().iter().filter(|range| range.to > start).map(|range| range.from).min()?;
@@ -352,7 +359,8 @@ fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
         Found::Below { base } => follower::Found::Below(*base),
         Found::Batches(_) | Found::Refused(_) => follower::Found::Agrees,
     };
-    Heard { epoch: news.epoch, at: news.at, watermark: news.watermark, start: news.start, found }
+    let News { epoch, at, last_epoch, watermark, start, .. } = *news;
+    Heard { epoch, at, last_epoch, watermark, start, found }
 }
 
 /// Appends what a leader sent; part of it may be in when that fails.

@@ -50,4 +50,6 @@ pub use serve::Serve;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod shell_tests;

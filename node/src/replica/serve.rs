@@ -222,7 +222,15 @@ impl<R: Runtime> Round<R> {
                 return Look::Nothing;
             }
         }
-        Look::Found(News { place: at.place, epoch, at: at.end, watermark, start, found })
+        Look::Found(News {
+            place: at.place,
+            epoch,
+            at: at.end,
+            last_epoch: at.last_epoch,
+            watermark,
+            start,
+            found,
+        })
     }
 
     /// Adds the watermarks and starts that moved.
@@ -237,7 +245,8 @@ impl<R: Runtime> Round<R> {
                 continue;
             }
             let found = Found::Batches(bytes::Bytes::new());
-            let one = News { place: at.place, epoch, at: at.end, watermark, start, found };
+            let last_epoch = at.last_epoch;
+            let one = News { place: at.place, epoch, at: at.end, last_epoch, watermark, start, found };
             self.told(&one);
             news.push(one);
         }
@@ -255,8 +264,9 @@ enum Look {
 }
 
 fn refuse(at: &Standing, why: Why) -> Look {
-    let (place, epoch, found) = (at.place, at.epoch, Found::Refused(why));
-    Look::Found(News { place, epoch, at: at.end, watermark: Offset::ZERO, start: Offset::ZERO, found })
+    let (place, epoch, last_epoch, found) = (at.place, at.epoch, at.last_epoch, Found::Refused(why));
+    let (watermark, start) = (Offset::ZERO, Offset::ZERO);
+    Look::Found(News { place, epoch, at: at.end, last_epoch, watermark, start, found })
 }
 
 /// The epoch in which this node leads, if it is that of the follower.

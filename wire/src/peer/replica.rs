@@ -92,6 +92,9 @@ pub struct News {
     pub epoch: LeaderEpoch,
     /// The position that it answers.
     pub at: Offset,
+    /// Epoch of the last record before `at`, as asked: with it the position names one log, and an answer that is late is
+    /// told by looking.
+    pub last_epoch: LeaderEpoch,
     /// End of what the leader shows to readers.
     pub watermark: Offset,
     /// First offset of the leader's log.
@@ -146,6 +149,7 @@ struct NewsHead {
     place: Place,
     epoch: LeaderEpoch,
     at: Offset,
+    last_epoch: LeaderEpoch,
     watermark: Offset,
     start: Offset,
     found: FoundHead,
@@ -207,8 +211,8 @@ impl Body for ReplicaFetched {
                 Found::Below { base } => FoundHead::Below { base },
                 Found::Refused(why) => FoundHead::Refused(why),
             };
-            let News { place, epoch, at, watermark, start, .. } = one;
-            news.push(NewsHead { place, epoch, at, watermark, start, found });
+            let News { place, epoch, at, last_epoch, watermark, start, .. } = one;
+            news.push(NewsHead { place, epoch, at, last_epoch, watermark, start, found });
         }
         Parts::with_tail::<ReplicaFetched>(&Head { talk: self.talk, news }, tail)
     }
@@ -228,8 +232,8 @@ impl Body for ReplicaFetched {
                 FoundHead::Below { base } => Found::Below { base },
                 FoundHead::Refused(why) => Found::Refused(why),
             };
-            let NewsHead { place, epoch, at, watermark, start, .. } = one;
-            news.push(News { place, epoch, at, watermark, start, found });
+            let NewsHead { place, epoch, at, last_epoch, watermark, start, .. } = one;
+            news.push(News { place, epoch, at, last_epoch, watermark, start, found });
         }
         if tail.is_empty() { Ok(ReplicaFetched { talk: head.talk, news }) } else { Err(damaged) }
     }
@@ -251,7 +255,8 @@ mod tests {
 
     fn news(partition: i32, found: Found) -> News {
         let (watermark, start) = (Offset(9), Offset(1));
-        News { place: place(partition), epoch: LeaderEpoch(3), at: Offset(5), watermark, start, found }
+        let (epoch, last_epoch) = (LeaderEpoch(3), LeaderEpoch(2));
+        News { place: place(partition), epoch, at: Offset(5), last_epoch, watermark, start, found }
     }
 
     /// As it arrives: one chunk of tail.
