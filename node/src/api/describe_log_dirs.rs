@@ -50,7 +50,7 @@ fn sizes<R: Runtime>(topic: &TopicEntry<R>, is_asked: impl Fn(PartitionId) -> bo
     let partitions = partitions.map(|partition| DescribeLogDirsPartition {
         partition_index: partition.identity().partition,
         partition_size: size(partition.view().reader().size_bytes()),
-        offset_lag: 0,
+        offset_lag: partition.lag(),
         is_future_key: false,
     });
     DescribeLogDirsTopic { name: topic.name.to_string(), partitions: partitions.collect() }

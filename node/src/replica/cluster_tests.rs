@@ -47,6 +47,8 @@ struct Between {
     told: Mutex<BTreeMap<BrokerId, Published>>,
     /// The controller does not answer proposals, though it takes them.
     loses_answers: Mutex<bool>,
+    /// Hears nothing of the metadata for now.
+    deaf: Mutex<Option<BrokerId>>,
 }
 
 impl Between {
@@ -55,7 +57,8 @@ impl Between {
         let mut image = self.image.lock().unwrap();
         let end = image.end().next();
         *image = Arc::new(image.after(records, end).expect("they fit"));
-        for published in self.told.lock().unwrap().values() {
+        let deaf = *self.deaf.lock().unwrap();
+        for (_, published) in self.told.lock().unwrap().iter().filter(|(node, _)| Some(**node) != deaf) {
             published.publish(image.clone());
         }
     }
@@ -217,6 +220,7 @@ impl Cluster {
             image: Mutex::default(),
             told: Mutex::default(),
             loses_answers: Mutex::default(),
+            deaf: Mutex::default(),
         };
         let platters = (1..=3).map(|id| (id, Platter::new(Setup::default()))).collect();
         Cluster {
@@ -671,4 +675,28 @@ async fn a_follower_with_a_damaged_log_leaves_the_set_mends_itself_and_comes_bac
     assert_eq!(cluster.live[&3].values().await.len(), 7);
     let seen = cluster.live[&1].directory.replication();
     assert_eq!((seen.led, seen.under_replicated, seen.lag), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_replica_that_is_known_to_itself_first_joins_though_nothing_is_written() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.live[&1].acked("a").await;
+    let of = |ids: &[i32]| -> Vec<BrokerId> { ids.iter().map(|id| BrokerId(*id)).collect() };
+    cluster.between.change(|state| (state.replicas, state.isr) = (of(&[1, 2]), of(&[1, 2])));
+    cluster
+        .until("node 3 has nothing", |cluster| cluster.live[&3].directory.partition(PLACE).is_none())
+        .await;
+    *cluster.between.deaf.lock().unwrap() = Some(BrokerId(1));
+    cluster.between.change(|state| state.replicas = of(&[1, 2, 3]));
+    cluster
+        .until("node 3 has all", |cluster| {
+            let partition = cluster.live[&3].directory.partition(PLACE);
+            partition.is_some_and(|one| one.view().reader().flushed() == Offset(1))
+        })
+        .await;
+    cluster.live[&1].node.sleep(Duration::from_millis(50)).await; // it has told so
+    *cluster.between.deaf.lock().unwrap() = None;
+    let image = cluster.between.image.lock().unwrap().clone();
+    cluster.between.told.lock().unwrap()[&BrokerId(1)].publish(image);
+    cluster.until("node 3 is in sync", |cluster| cluster.isr().len() == 3).await;
 }

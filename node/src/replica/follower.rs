@@ -95,6 +95,8 @@ pub struct Follower {
     local_end: Offset,
     flushed_end: Offset,
     watermark: Offset,
+    /// The leader's watermark, as it told last.
+    leaders_watermark: Offset,
     policy: Policy,
     /// Our log was found to agree with the leader's in this epoch.
     settled: bool,
@@ -124,6 +126,7 @@ impl Follower {
             local_end: start.local_end,
             flushed_end: start.flushed_end,
             watermark: start.watermark.max(start.log_start).min(start.local_end),
+            leaders_watermark: start.watermark,
             policy: start.policy,
             settled: false,
             unsynced: Unsynced::default(),
@@ -165,6 +168,7 @@ impl Follower {
     /// The answer was taken: the logs agree up to our end, and we know what the leader knows.
     pub fn learn(&mut self, watermark: Offset, effects: &mut Vec<Effect>) {
         self.settled = true;
+        self.leaders_watermark = watermark;
         self.show(watermark, effects);
         self.advance(effects);
         self.check();
@@ -301,6 +305,12 @@ impl Follower {
     #[must_use]
     pub fn watermark(&self) -> Offset {
         self.watermark
+    }
+
+    /// Visible records that it lacks, as far as its leader told.
+    #[must_use]
+    pub fn lag(&self) -> i64 {
+        self.leaders_watermark.max(self.local_end).since(self.local_end)
     }
 
     /// Whether the logs were found to agree in this epoch.

@@ -111,6 +111,11 @@ impl<R: Runtime> Partition<R> {
         })
     }
 
+    /// Visible records that it lacks as a follower, as far as its leader told; 0 if it leads.
+    pub fn lag(self: &Arc<Self>) -> i64 {
+        self.with_turn(|turn| turn.role.follower().map_or(0, |follower| follower.lag()))
+    }
+
     /// A read met damage: if this is a follower, its leader hears of it.
     pub fn notice_damage(self: &Arc<Self>) {
         let leader = self.with_turn(|turn| turn.role.follower().map(|follower| follower.leader()));

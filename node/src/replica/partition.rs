@@ -470,9 +470,13 @@ impl<R: Runtime> Partition<R> {
                 if let Some(counter) = changes {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
-                if skips && !mutant!(14) {
-                    let followers = replicas.iter().filter(|replica| **replica != assignment.me);
-                    followers.for_each(|follower| self.shared.hub.end_session(*follower));
+                // Who is new may have told its position before we knew that it is a replica; after states that were not
+                // seen, all that was told is void. They tell it again.
+                for follower in replicas.iter().filter(|replica| **replica != assignment.me) {
+                    let is_new = !leader.isr().replicas().contains(follower);
+                    if (skips && !mutant!(14)) || is_new {
+                        self.shared.hub.end_session(*follower);
+                    }
                 }
                 self.shared.hub.lead(self.place(), replicas.len() > 1);
                 let partition_epoch = assignment.partition_epoch;
