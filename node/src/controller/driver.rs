@@ -4,7 +4,9 @@
 //! Promises: an answer, and the image that it speaks of, leave only after their records are committed and applied
 //! (MQ-12); decisions are made by the leader of the quorum alone, once everything of the leaders before is applied; one
 //! proposal is under way at a time, each made on the committed image, so that who is deposed has nothing to take back; a
-//! request whose asker has gone is decided all the same. A failed write, and a committed record that does not apply
+//! request whose asker has gone is decided all the same. A decision that changes nothing is answered from the committed
+//! image without asking the quorum again: who was deposed and has not noticed, which takes two election timeouts at most,
+//! may still say so; no read is claimed to be linearizable (MQ-16). A failed write, and a committed record that does not apply
 //! (MQ-18), stop this node's part for good. Everything that waits shares the next entry.
 //! Leaves out: what to decide (`decide`), the quorum's rules (`raft`), bytes and syncs (`quorum::writer`).
 //! Called by the broker at start, by everyone else through its [`Controller`] handle, by peers through the rooms.

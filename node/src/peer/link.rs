@@ -21,7 +21,7 @@ use dejaq_wire::peer::{Call, Parts, PeerMessage};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
-use super::greeting::greet;
+use super::greeting::{GreetingError, greet};
 use super::peers::{AskError, Shared};
 use crate::runtime::net::{Frame, FrameReader, Net};
 use crate::runtime::{Mono, Runtime};
@@ -120,6 +120,19 @@ impl Backoff {
     }
 }
 
+/// Why there is no connection.
+struct Unwanted {
+    why: String,
+    /// The other side, or this one, does not want it.
+    is_refused: bool,
+}
+
+impl Unwanted {
+    fn by_chance(error: &std::io::Error) -> Unwanted {
+        Unwanted { why: error.to_string(), is_refused: false }
+    }
+}
+
 type Reader<R> = <<R as Runtime>::Net as Net>::Reader;
 
 async fn connect<R: Runtime>(
@@ -130,17 +143,25 @@ async fn connect<R: Runtime>(
     let deadline = shared.runtime.now() + shared.limits.connect_timeout;
     let greeted = shared.runtime.before(deadline, async {
         let (mut reader, mut writer) =
-            shared.runtime.net().connect(address).await.map_err(|error| error.to_string())?;
-        greet(&shared.me, node, &mut reader, &mut writer).await.map_err(|error| error.to_string())?;
-        Ok::<_, String>((reader, writer))
+            shared.runtime.net().connect(address).await.map_err(|error| Unwanted::by_chance(&error))?;
+        greet(&shared.me, node, &mut reader, &mut writer).await.map_err(|error| Unwanted {
+            why: error.to_string(),
+            is_refused: matches!(error, GreetingError::Refused { .. } | GreetingError::OtherNode { .. }),
+        })?;
+        Ok::<_, Unwanted>((reader, writer))
     });
     match greeted.await {
         Some(Ok((mut reader, writer))) => {
             reader.set_memory(shared.memory.clone());
             Some((reader, shared.outbox(writer)))
         }
-        Some(Err(error)) => {
-            debug!(peer = %node, address, error, "cannot connect");
+        Some(Err(Unwanted { why, is_refused: true })) => {
+            // Not by a cable: somebody has to change something.
+            warn!(peer = %node, address, why, "a peer does not take this node");
+            None
+        }
+        Some(Err(Unwanted { why, is_refused: false })) => {
+            debug!(peer = %node, address, why, "cannot connect");
             None
         }
         None => {
