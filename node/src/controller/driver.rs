@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dejaq_storage::{DataDir, mark, mutant};
-use dejaq_wire::ids::{LeaderEpoch, Offset};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::raft::{
     Batch, Content, DirectoryId, Envelope, Position, ReplicaKey, SnapshotId, Voter,
 };
@@ -55,6 +55,8 @@ const TURN_REQUESTS: usize = 64;
 const TURN_RECORDS: usize = 10_000;
 /// A message of the quorum that was not sent by then is of no use any more.
 const MESSAGE_LIFE: Duration = Duration::from_secs(1);
+/// How long the word that a process is gone is believed; who lives says so much sooner.
+const GONE_LIFE: Duration = Duration::from_secs(2);
 /// How long a leader that stops waits for another one.
 const HANDOVER: Duration = Duration::from_millis(500);
 /// Without anything that is due, the driver looks up this often.
@@ -183,6 +185,8 @@ struct Waits {
     next_token: u64,
     requests: VecDeque<Waiting>,
     changes: BTreeMap<Token, oneshot::Sender<Result<Offset, Lost>>>,
+    /// Nodes whose process was gone, and when: who becomes active soon after need not look again.
+    gone: BTreeMap<BrokerId, Mono>,
     /// No room on the disk: nothing new is begun.
     full: bool,
     closing: Option<Closing>,
@@ -282,6 +286,7 @@ impl<R: Runtime> Driver<R> {
             self.errand(errand)?;
         }
         for node in &gone {
+            self.waits.gone.insert(*node, self.runtime.now());
             self.step(Input::Gone(*node))?;
         }
         if let Some(active) = &mut self.active
@@ -407,7 +412,9 @@ impl<R: Runtime> Driver<R> {
         match (&self.active, ready) {
             (None, true) => {
                 let now = self.runtime.now();
-                let liveness = Liveness::take_over(now, &self.image);
+                let mut liveness = Liveness::take_over(now, &self.image);
+                self.waits.gone.retain(|_, at| now.since(*at) < GONE_LIFE);
+                liveness.suspect(&self.waits.gone.keys().copied().collect());
                 info!(epoch = view.epoch.0, "this node is the active controller");
                 self.active = Some(Active { liveness, next_tick: now, proposal: None });
                 for broker in self.image.brokers().filter(|broker| !broker.fenced && broker.id != self.me.id)

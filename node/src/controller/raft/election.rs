@@ -191,12 +191,23 @@ impl Raft {
         poll.yes.iter().filter(|vote| votes(*vote)).count() >= voters.votes_to_win()
     }
 
-    /// Whoever follows `node` need not wait until it was silent for long. It is asked around first, as ever: a word that
-    /// is wrong unseats nobody.
+    /// Whoever follows `node` need not wait until it was silent for long. The first of the other voters asks around, as
+    /// ever before it stands; the rest let it, and stand only when nothing comes of it, or they would all stand at the
+    /// same moment. A word that is wrong unseats nobody: who hears the leader refuses.
     pub(super) fn leader_gone(&mut self, now: Mono, node: BrokerId, turn: &mut Turn) {
-        if matches!(&self.role, Role::Follower(following) if following.leader == node) {
-            mark!("a follower does not wait for a leader whose process is gone");
-            self.ask_around(now, turn);
+        let follows = matches!(&self.role, Role::Follower(following) if following.leader == node);
+        if !follows || !self.may_stand() {
+            return;
+        }
+        mark!("a follower does not wait for a leader whose process is gone");
+        let first = self.voters().ids().filter(|id| *id != node).min();
+        if first != Some(self.settings.me.id) {
+            return self.unattach(now, turn);
+        }
+        self.ask_around(now, turn);
+        let soon = self.timing().retry / 3; // others may notice a little later
+        if let Role::Prospective { poll, .. } = &mut self.role {
+            poll.again = now + soon;
         }
     }
 
