@@ -4,6 +4,7 @@
 //! and its producer fields cannot break arithmetic. Leaves out: what a client may send (`dejaq_wire::record`).
 
 use bytes::Bytes;
+use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{Batch, BatchError, BatchHeader};
 
 /// Bytes at the front that the batch CRC does not cover, plus the CRC itself: what our own sum binds.
@@ -20,6 +21,23 @@ pub(crate) fn has_sane_producer(header: &BatchHeader) -> bool {
     !header.has_producer()
         || header.is_control()
         || (header.producer_epoch.is_valid() && header.base_sequence.is_valid())
+}
+
+/// Longest control batch that is looked into; ours have 78 bytes.
+const CONTROL_BYTES: usize = 4096;
+
+/// Length of a batch that ends a transaction: every one has it, since only brokers of ours write them. Where no batch has
+/// this length, no transaction ends; a batch that has it need not be one.
+pub(crate) const MARKER_BYTES: u32 = 78;
+
+/// What a control batch tells of a transaction's end, if it does; `bytes` are the whole batch.
+pub(crate) fn marker_of(header: &BatchHeader, bytes: &Bytes) -> Option<EndTxnMarker> {
+    if !header.is_control() || !header.has_producer() || bytes.len() > CONTROL_BYTES {
+        return None;
+    }
+    let batch = Batch::parse(bytes).ok()?;
+    let record = batch.records(CONTROL_BYTES).ok()?.next()?.ok()?;
+    EndTxnMarker::of(&batch, &record)
 }
 
 /// Exactly one v2 batch whose CRC was computed and found good in this process. Cheap to clone; the bytes are shared.
@@ -60,5 +78,27 @@ impl VerifiedBatch {
     #[must_use]
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dejaq_wire::ids::{CoordinatorEpoch, ProducerEpoch, ProducerId};
+
+    use super::*;
+
+    #[test]
+    fn every_marker_has_the_length_by_which_recovery_looks_for_markers() {
+        for (id, epoch, commit, coordinator, timestamp_ms) in
+            [(0, 0, true, 0, 0), (i64::MAX, i16::MAX, false, i32::MAX, i64::MAX / 2)]
+        {
+            let (producer_id, producer_epoch) = (ProducerId(id), ProducerEpoch(epoch));
+            let coordinator_epoch = CoordinatorEpoch(coordinator);
+            let told = EndTxnMarker { producer_id, producer_epoch, commit, coordinator_epoch };
+            let bytes = told.batch(timestamp_ms).to_bytes();
+            assert_eq!(bytes.len(), MARKER_BYTES as usize);
+            let header = BatchHeader::parse(&bytes).expect("our own");
+            assert_eq!(marker_of(&header, &bytes), Some(told));
+        }
     }
 }

@@ -5,6 +5,8 @@
 
 use dejaq_wire::ids::Offset;
 
+use crate::aborted::AbortedTxn;
+use crate::batch::marker_of;
 use crate::disk::{Disk, Open};
 use crate::epochs::Epochs;
 use crate::index::{Place, SparseIndex};
@@ -29,6 +31,7 @@ impl<D: Disk> Log<D> {
         let damaged = reader.damaged();
         let mut epochs = Epochs::default();
         let mut producers = Producers::default();
+        let mut aborted = Vec::new();
         let mut next = Offset::ZERO;
         let mut first = None;
         while let Some(frozen) = reader.freeze(next).map_err(|error| error.to_string())? {
@@ -39,13 +42,14 @@ impl<D: Disk> Log<D> {
             let mut walk = frozen.walk();
             while let Some(step) = walk.next().await.map_err(|miss| format!("{miss:?}"))? {
                 match step {
-                    Step::Batch { entry, header, .. } => {
+                    Step::Batch { entry, header, bytes } => {
                         if entry.base < next {
                             return Err(format!("LOG-1: batch {:?} after {next:?}", entry.base));
                         }
                         next = entry.last.next();
                         epochs.observe(header.leader_epoch, entry.base);
-                        producers.replay(&header, 0, usize::MAX);
+                        let told = marker_of(&header, &bytes);
+                        aborted.extend(producers.replay(&header, told.as_ref(), 0, usize::MAX));
                     }
                     Step::Damaged { to, .. } if to <= start => next = to,
                     Step::Damaged { from, to, why } => {
@@ -69,6 +73,7 @@ impl<D: Disk> Log<D> {
             self.check_epochs(&epochs, start, end)?;
             let first = first.unwrap_or(start);
             self.producers_agree(&producers, first).map_err(|error| format!("LOG-13: {error}"))?;
+            self.check_aborted(&aborted, first)?;
         }
         Ok(())
     }
@@ -96,6 +101,24 @@ impl<D: Disk> Log<D> {
             }
         }
         Ok(())
+    }
+
+    /// The lists of aborted transactions are what the markers say; of those that began below the log only they know.
+    fn check_aborted(&self, from_log: &[AbortedTxn], first: Offset) -> Result<(), String> {
+        let told = |txn: &AbortedTxn| (txn.producer_id, txn.first, txn.marker);
+        let view = self.shared.lock();
+        let kept = view.segments.iter().flat_map(|segment| &segment.aborted).filter(|txn| txn.first >= first);
+        let (kept, found): (Vec<_>, Vec<_>) = (kept.map(told).collect(), from_log.iter().map(told).collect());
+        // What began below the log may seem to begin inside of it.
+        if let Some(txn) = kept.iter().find(|txn| !found.contains(txn)) {
+            return Err(format!("TXN-12: {txn:?} is listed as aborted, and not in the log: {found:?}"));
+        }
+        let markers: Vec<Offset> =
+            view.segments.iter().flat_map(|segment| &segment.aborted).map(|txn| txn.marker).collect();
+        match found.iter().find(|(_, _, marker)| !markers.contains(marker)) {
+            Some(txn) => Err(format!("TXN-12: {txn:?} was aborted, and is not listed: {kept:?}")),
+            None => Ok(()),
+        }
     }
 
     /// Every place of an index is where its record says.

@@ -6,7 +6,7 @@
 //! Derived: kept in memory for the active segment, written when a segment is sealed, made again when missing or bad.
 //!
 //! ```text
-//! "DJQI" 4 | version 2 | 0 2 | segment base 8 | end 8 | log bytes 4 | records 4 | max ts 8 | interval 4 | count 4 | check 4
+//! "DJQI" 4 | version 2 | has aborted 2 | segment base 8 | end 8 | log bytes 4 | records 4 | max ts 8 | interval 4 | count 4 | check 4
 //! then count x ( base - segment 4 | position 4 | ordinal 4 | max ts before 8 ), then check 4           big-endian
 //! ```
 
@@ -45,6 +45,8 @@ pub(crate) struct Summary {
     pub(crate) bytes: u32,
     pub(crate) records: u32,
     pub(crate) max_timestamp: i64,
+    /// It has, or may have, a file of aborted transactions beside it.
+    pub(crate) has_aborted: bool,
 }
 
 /// The index of one segment.
@@ -115,7 +117,7 @@ impl SparseIndex {
         let mut bytes = BytesMut::with_capacity(SUMMARY_BYTES + self.places.len() * ENTRY_BYTES + 4);
         bytes.put_slice(&MAGIC);
         bytes.put_u16(INDEX_VERSION);
-        bytes.put_u16(0);
+        bytes.put_u16(u16::from(summary.has_aborted));
         bytes.put_i64(summary.base.0);
         bytes.put_i64(summary.end.0);
         bytes.put_u32(summary.bytes);
@@ -155,13 +157,14 @@ impl SparseIndex {
         }
         bytes.advance(4);
         let version = bytes.get_u16();
-        bytes.advance(2);
+        let has_aborted = bytes.get_u16() != 0;
         let summary = Summary {
             base: Offset(bytes.get_i64()),
             end: Offset(bytes.get_i64()),
             bytes: bytes.get_u32(),
             records: bytes.get_u32(),
             max_timestamp: bytes.get_i64(),
+            has_aborted,
         };
         let (interval, count) = (bytes.get_u32(), bytes.get_u32() as usize);
         let good = version == INDEX_VERSION && summary.base == base && count <= MAX_ENTRIES;
@@ -249,8 +252,14 @@ mod tests {
     #[test]
     fn no_flipped_bit_of_the_file_is_believed() {
         let binding = Binding::new(TopicId([3; 16]), PartitionId(4));
-        let summary =
-            Summary { base: Offset(100), end: Offset(105), bytes: 50, records: 6, max_timestamp: 104 };
+        let summary = Summary {
+            base: Offset(100),
+            end: Offset(105),
+            bytes: 50,
+            records: 6,
+            max_timestamp: 104,
+            has_aborted: true,
+        };
         let file = index(5).encode(&binding, &summary);
         assert_eq!(SparseIndex::decode(&binding, Offset(100), &file), Some((summary, index(5))));
         for bit in 0..file.len() * 8 {

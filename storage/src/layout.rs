@@ -10,6 +10,7 @@
 //! reserve                                   room that is given up when the disk is full
 //! partitions/<topic id, 32 hex>-<index>/    partition  start  epochs  truncate
 //!     00000000000000000000.log .sum .index       one segment, named by its first offset
+//!     00000000000000000000.aborted               transactions aborted in that segment, if there are any
 //!     00000000000000000042.producers             the producers' state at that offset
 //!     *.tmp *.deleted                            leftovers: ignored, removed at the next start
 //! partitions/<...>.deleted/                      a partition being removed
@@ -394,18 +395,23 @@ pub(crate) enum FileKind {
     Log,
     Sum,
     Index,
+    Aborted,
     Producers,
 }
 
 impl FileKind {
-    pub(crate) const ALL: [FileKind; 4] =
-        [FileKind::Log, FileKind::Sum, FileKind::Index, FileKind::Producers];
+    pub(crate) const ALL: [FileKind; 5] =
+        [FileKind::Log, FileKind::Sum, FileKind::Index, FileKind::Aborted, FileKind::Producers];
+    /// Those that go with their segment.
+    pub(crate) const OF_SEGMENT: [FileKind; 4] =
+        [FileKind::Log, FileKind::Sum, FileKind::Index, FileKind::Aborted];
 
     fn extension(self) -> &'static str {
         match self {
             FileKind::Log => "log",
             FileKind::Sum => "sum",
             FileKind::Index => "index",
+            FileKind::Aborted => "aborted",
             FileKind::Producers => "producers",
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! `wire` is below (batches are its business), `node` above (topics, replication and clients are its business).
 
+pub mod aborted;
 pub mod batch;
 mod binding;
 mod check;
@@ -31,6 +32,7 @@ pub mod time_index;
 mod walk;
 pub mod whole_file;
 
+pub use aborted::AbortedTxn;
 pub use batch::VerifiedBatch;
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
 pub use disk::{DirEntry, Disk, DiskFile, Open};

@@ -18,6 +18,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use dejaq_wire::ids::{LeaderEpoch, Offset};
 
+use crate::aborted::AbortedTxn;
 use crate::disk::Disk;
 use crate::epochs::EpochEnd;
 use crate::index::SparseIndex;
@@ -187,6 +188,13 @@ impl<D: Disk> LogReader<D> {
     #[must_use]
     pub fn damaged(&self) -> Vec<OffsetRange> {
         self.shared.lock().damaged.clone()
+    }
+
+    /// Aborted transactions with records in `from..upper`, in the order of their first records: what a reader of
+    /// committed records must skip there. Ask after reading the records, for what was read.
+    #[must_use]
+    pub fn aborted(&self, from: Offset, upper: Offset) -> Vec<AbortedTxn> {
+        self.shared.lock().aborted(from, upper)
     }
 
     /// Reads without waiting for the device: `None` when some byte is not in memory; ask [`LogReader::read`] then.

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::{BufMut, Bytes, BytesMut};
 use dejaq_wire::ids::Offset;
 
+use crate::aborted::{self, AbortedTxn};
 use crate::binding::Binding;
 use crate::disk::{Disk, Open};
 use crate::epochs::Epochs;
@@ -65,6 +66,10 @@ pub(crate) struct Segment<D: Disk> {
     /// `None`: not loaded (sealed) or dropped.
     pub(crate) index: Option<Arc<SparseIndex>>,
     pub(crate) files: Option<Files<D>>,
+    /// Transactions whose abort marker lies in this segment, in the order of the markers.
+    pub(crate) aborted: Vec<AbortedTxn>,
+    /// False only inside of recovery: `aborted` is to be made again from the log.
+    pub(crate) is_aborted_known: bool,
 }
 
 impl<D: Disk> Segment<D> {
@@ -82,6 +87,8 @@ impl<D: Disk> Segment<D> {
             unwritten: 0,
             index: Some(Arc::new(SparseIndex::new(index_interval))),
             files: None,
+            aborted: Vec::new(),
+            is_aborted_known: true,
         }
     }
 
@@ -173,6 +180,7 @@ impl<D: Disk> Segment<D> {
             bytes: self.bytes,
             records: self.records,
             max_timestamp: self.max_timestamp,
+            has_aborted: !self.is_aborted_known || !self.aborted.is_empty(),
         }
     }
 }
@@ -204,6 +212,19 @@ impl<D: Disk> View<D> {
 
     pub(crate) fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.bytes)).sum()
+    }
+
+    /// Aborted transactions with records in `from..upper`, in the order of their first records.
+    pub(crate) fn aborted(&self, from: Offset, upper: Offset) -> Vec<AbortedTxn> {
+        let mut found = Vec::new();
+        let first = self.segment_of(from).unwrap_or(0);
+        for segment in &self.segments[first..] {
+            if aborted::choose(&segment.aborted, from, upper, &mut found) {
+                break;
+            }
+        }
+        found.sort_unstable_by_key(|txn| txn.first);
+        found
     }
 
     /// The first known damage that ends after `offset`.

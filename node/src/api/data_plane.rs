@@ -20,6 +20,9 @@ use crate::replica::{Directory, NoPartition, Partition, Table, TopicEntry};
 use crate::runtime::Runtime;
 use crate::runtime::memory::MemoryBudget;
 
+/// The isolation level of readers who want committed records only.
+pub const READ_COMMITTED: i8 = 1;
+
 /// Damaged ranges that are remembered as told; beyond, they are told again.
 const TOLD_DAMAGE: usize = 1024;
 

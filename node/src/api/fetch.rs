@@ -26,7 +26,7 @@ use dejaq_wire::kafka::fetch::{
 };
 use tokio::sync::Notify;
 
-use super::data_plane::{self, DataPlane, LeaderHint};
+use super::data_plane::{self, DataPlane, LeaderHint, READ_COMMITTED};
 use super::fetch_read::{self, Pass, Reader, told};
 use super::fetch_session::{Ask, Key, Plan, SessionError, TopicRef, Wanted};
 use crate::runtime::memory::Claim;
@@ -38,7 +38,6 @@ const FIRST_BY_ID: i16 = 13;
 const FIRST_WITH_SESSIONS: i16 = 7;
 /// First version of clients that know how to read from followers (KIP-392).
 const FIRST_FROM_FOLLOWERS: i16 = 11;
-const READ_COMMITTED: i8 = 1;
 
 /// Answers one request that was received at `received_at`.
 pub async fn answer<R: Runtime>(
@@ -113,7 +112,7 @@ fn ask(version: i16, request: FetchRequest) -> Ask {
 async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> (Pass<R>, Option<Claim>) {
     loop {
         // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
-        let budget = expected_bytes(data, plan, terms.reader.from_followers).min(terms.max_bytes).max(1);
+        let budget = expected_bytes(data, plan, &terms.reader).min(terms.max_bytes).max(1);
         let Some(mut claim) = data.runtime.before(terms.deadline, data.answers.claim(budget)).await else {
             mark!("the memory for answers was used up until the deadline of a fetch");
             return (fetch_read::pass(data, &[], 0, &terms.reader).await, None);
@@ -128,13 +127,15 @@ async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> 
 }
 
 /// Bytes that a pass may read now: nothing of a partition that has nothing new.
-fn expected_bytes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, follows: bool) -> usize {
+fn expected_bytes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, reader: &Reader) -> usize {
     let table = data.directory.table();
     let of_one = |(key, want): &(Key, Wanted)| {
-        let found = data_plane::readable(&table, &key.topic, key.partition, LeaderEpoch::NONE, follows);
+        let found =
+            data_plane::readable(&table, &key.topic, key.partition, LeaderEpoch::NONE, reader.from_followers);
         let Ok(partition) = found else { return 0 };
         let view = partition.view();
-        if want.offset >= view.watermark() {
+        let end = if reader.read_committed { view.stable_end() } else { view.watermark() };
+        if want.offset >= end {
             return 0;
         }
         usize::try_from(view.reader().size_bytes()).map_or(want.max_bytes, |size| size.min(want.max_bytes))

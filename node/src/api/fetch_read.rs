@@ -2,17 +2,18 @@
 //!
 //! Owns: the limits of one answer (KIP-74: the first batch comes whatever its size), the fencing and the range check of
 //! one partition, the one mapping of read errors to Kafka's codes.
-//! Promises: nothing at or beyond the watermark is returned (REP-8); an offset between watermark and log end is no
+//! Promises: nothing at or beyond the watermark is returned (REP-8), to a reader of committed records nothing at or
+//! beyond the stable end, and he is told the aborted transactions of what he gets (TXN-2, TXN-12); an offset between watermark and log end is no
 //! error (REP-17); damage is never served and is told once in the log.
 //! Leaves out: sessions and waiting (`fetch`).
 
 use std::sync::Arc;
 
-use dejaq_storage::{Disk, LogReader, Read, ReadAsk, ReadError, mark, mutant};
+use dejaq_storage::{AbortedTxn, Disk, LogReader, Read, ReadAsk, ReadError, mark, mutant};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId};
 use dejaq_wire::kafka::Records;
-use dejaq_wire::kafka::fetch::{EpochEndOffset, PartitionData};
+use dejaq_wire::kafka::fetch::{AbortedTransaction, EpochEndOffset, PartitionData};
 
 use super::data_plane::{self, DataPlane};
 use super::fetch_session::{Key, Told, Wanted};
@@ -54,8 +55,9 @@ pub(super) async fn pass<R: Runtime>(
         Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, is_urgent: false, seen: Vec::new() };
     for (key, wanted) in wanted {
         let room = max_bytes.saturating_sub(pass.bytes).min(wanted.max_bytes);
-        let limits = Room { bytes: room, at_least_one: pass.bytes == 0 };
-        let mut answer = match find(&table, key, wanted, reader.from_followers) {
+        let read_committed = reader.read_committed;
+        let limits = Room { bytes: room, at_least_one: pass.bytes == 0, read_committed };
+        let answer = match find(&table, key, wanted, reader.from_followers) {
             Ok(partition) => {
                 let nearer = nearer(data, &partition, wanted, reader);
                 let (mut answer, watermark) = match nearer {
@@ -69,9 +71,6 @@ pub(super) async fn pass<R: Runtime>(
             }
             Err(code) => failed(key.partition, code),
         };
-        if reader.read_committed && answer.error_code.is_none() {
-            answer.aborted_transactions = Some(Vec::new()); // no transactions are served, so none is aborted
-        }
         pass.bytes += answer.records.as_ref().map_or(0, Records::len);
         // A follower that is behind may catch up while the fetch waits.
         pass.is_urgent |= told(&answer).is_notable && answer.error_code != ErrorCode::OFFSET_NOT_AVAILABLE;
@@ -96,6 +95,7 @@ pub(super) fn told(answer: &PartitionData) -> Told {
 struct Room {
     bytes: usize,
     at_least_one: bool,
+    read_committed: bool,
 }
 
 fn find<R: Runtime>(
@@ -134,11 +134,13 @@ fn nearer<R: Runtime>(
 /// An answer without records.
 fn empty<R: Runtime>(partition: &Partition<R>) -> PartitionData {
     let view = partition.view();
-    let watermark = view.watermark(); // before the read: what is returned lies below it
+    // Before the read: what is returned lies below. And the stable end before the watermark, which may move in between.
+    let stable = view.stable_end();
+    let watermark = view.watermark();
     PartitionData {
         partition_index: partition.identity().partition,
         high_watermark: watermark,
-        last_stable_offset: watermark,
+        last_stable_offset: stable,
         log_start_offset: view.reader().start(),
         records: Some(Records::default()),
         ..Default::default()
@@ -156,10 +158,12 @@ async fn read<R: Runtime>(
     let reader = view.reader();
     let follows = view.part() == Part::Follows;
     let mut answer = empty(partition);
+    answer.aborted_transactions = room.read_committed.then(Vec::new);
     let mut watermark = answer.high_watermark;
     if follows && mutant!(17) {
         watermark = reader.end(); // the planted bug: a follower shows what nobody committed
     }
+    let bound = if room.read_committed { answer.last_stable_offset } else { watermark };
     let is_behind = follows && wanted.offset > watermark;
     if wanted.offset < reader.start() || (wanted.offset > reader.end() && !is_behind) {
         answer.error_code = ErrorCode::OFFSET_OUT_OF_RANGE;
@@ -176,18 +180,26 @@ async fn read<R: Runtime>(
         return (answer, watermark);
     }
     let is_full = room.bytes == 0 && !room.at_least_one;
-    if wanted.offset >= watermark || is_full {
+    if wanted.offset >= bound || is_full {
         return (answer, watermark);
     }
     let ask = ReadAsk {
         offset: wanted.offset,
         max_bytes: room.bytes,
         at_least_one: room.at_least_one,
-        end_bound: watermark,
+        end_bound: bound,
     };
     match read_warm_or_cold(reader, ask).await {
         Ok(read) => {
-            assert!(read.next <= watermark, "{:?} is returned, readers may see {watermark:?}", read.next);
+            assert!(read.next <= bound, "{:?} is returned, this reader may see {bound:?}", read.next);
+            if room.read_committed {
+                let aborted = reader.aborted(wanted.offset, read.next).into_iter();
+                let told = |txn: AbortedTxn| AbortedTransaction {
+                    producer_id: txn.producer_id,
+                    first_offset: txn.first,
+                };
+                answer.aborted_transactions = Some(aborted.map(told).collect());
+            }
             answer.records = Some(Records::from(read.batches));
         }
         Err(error) => answer = refused(data, partition, answer, error),
@@ -245,7 +257,7 @@ fn refused<R: Runtime>(
             ErrorCode::KAFKA_STORAGE_ERROR
         }
     };
-    PartitionData { error_code, ..answer }
+    PartitionData { error_code, aborted_transactions: None, ..answer }
 }
 
 fn failed(index: PartitionId, error_code: ErrorCode) -> PartitionData {

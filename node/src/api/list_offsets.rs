@@ -1,6 +1,6 @@
 //! ListOffsets (2): the offset of a time, or of one end of the log.
 //!
-//! Promises: nothing beyond the watermark is told; a leader that has not caught up with what it inherited answers
+//! Promises: nothing beyond the watermark is told, and to a reader of committed records nothing beyond the stable end; a leader that has not caught up with what it inherited answers
 //! OFFSET_NOT_AVAILABLE for the end (KIP-207), so that the end never seems to go back. Nothing found is -1 and -1.
 //! Leaves out: the archive: "earliest local" is the earliest, "latest tiered" is nothing.
 
@@ -15,7 +15,7 @@ use dejaq_wire::kafka::list_offsets::{
     ListOffsetsTopicResponse,
 };
 
-use super::data_plane::{DataPlane, partition_in_epoch};
+use super::data_plane::{DataPlane, READ_COMMITTED, partition_in_epoch};
 use super::fetch_session::TopicRef;
 use crate::replica::{Partition, Table};
 use crate::runtime::Runtime;
@@ -33,6 +33,7 @@ pub async fn answer<R: Runtime>(
     request: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let table = data.directory.table();
+    let is_committed = request.isolation_level == READ_COMMITTED;
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.as_str().into());
@@ -47,7 +48,7 @@ pub async fn answer<R: Runtime>(
                 Entry::Vacant(new) => {
                     new.insert(partitions.len());
                     partitions.push(match is_known_in(version, part.timestamp) {
-                        true => one(&table, &name, &part).await,
+                        true => one(&table, &name, &part, is_committed).await,
                         false => refused(&part, ErrorCode::UNSUPPORTED_VERSION),
                     });
                 }
@@ -76,9 +77,10 @@ async fn one<R: Runtime>(
     table: &Table<R>,
     topic: &TopicRef,
     part: &ListOffsetsPartition,
+    is_committed: bool,
 ) -> ListOffsetsPartitionResponse {
     let found = match partition_in_epoch(table, topic, part.partition_index, part.current_leader_epoch) {
-        Ok(partition) => find(partition, part.timestamp).await,
+        Ok(partition) => find(partition, part.timestamp, is_committed).await,
         Err(code) => Err(code),
     };
     let mut answer =
@@ -98,10 +100,11 @@ async fn one<R: Runtime>(
 async fn find<R: Runtime>(
     partition: &Partition<R>,
     timestamp: i64,
+    is_committed: bool,
 ) -> Result<Option<TimestampOffset>, ErrorCode> {
     let view = partition.view();
     let reader = view.reader();
-    let watermark = view.watermark();
+    let end = if is_committed { view.stable_end() } else { view.watermark() };
     match timestamp {
         EARLIEST | EARLIEST_LOCAL => Ok(Some(end_of(reader, reader.start()))),
         LATEST_TIERED => Ok(None),
@@ -109,9 +112,9 @@ async fn find<R: Runtime>(
             mark!("the end of a log is not known yet");
             Err(ErrorCode::OFFSET_NOT_AVAILABLE)
         }
-        LATEST => Ok(Some(TimestampOffset { epoch: view.epoch(), ..end_of(reader, watermark) })),
-        MAX_TIMESTAMP => reader.max_timestamp(watermark).await.map_err(code_of),
-        at if at >= 0 => reader.offset_for_timestamp(at, watermark).await.map_err(code_of),
+        LATEST => Ok(Some(TimestampOffset { epoch: view.epoch(), ..end_of(reader, end) })),
+        MAX_TIMESTAMP => reader.max_timestamp(end).await.map_err(code_of),
+        at if at >= 0 => reader.offset_for_timestamp(at, end).await.map_err(code_of),
         _ => Err(ErrorCode::UNSUPPORTED_VERSION),
     }
 }

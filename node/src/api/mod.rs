@@ -55,6 +55,8 @@ pub mod sync_group;
 pub mod unregister_broker;
 
 #[cfg(test)]
+mod committed_tests;
+#[cfg(test)]
 mod control_tests;
 #[cfg(test)]
 mod data_tests;

@@ -359,6 +359,8 @@ fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
             AppendError::FencedEpoch { .. } | AppendError::Busy => ErrorCode::NOT_LEADER_OR_FOLLOWER,
             AppendError::StaleProducer { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
             AppendError::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
+            AppendError::NotInTransaction => ErrorCode::INVALID_TXN_STATE,
+            AppendError::StaleCoordinator { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED, // markers only
             AppendError::TooManyProducers => ErrorCode::REQUEST_TIMED_OUT,
             AppendError::TooLarge => ErrorCode::RECORD_LIST_TOO_LARGE,
             AppendError::NotNext { .. } => ErrorCode::UNKNOWN_SERVER_ERROR, // followers only

@@ -265,7 +265,9 @@ impl<R: Runtime> Partition<R> {
                 Effect::Flush => self.shared.flusher.flush_soon(self),
                 Effect::FlushWithin(wait) => self.shared.flusher.flush_within(self, wait),
                 Effect::Watermark(end) => {
-                    self.view.publish_watermark(end);
+                    let stable =
+                        turn.log.as_mut().map_or(self.view.stable_end().min(end), |log| log.stable_end(end));
+                    self.view.publish_watermark(end, stable);
                     moved = true;
                 }
                 Effect::Ack { token, after } => {

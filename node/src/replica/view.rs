@@ -1,6 +1,7 @@
 //! What readers see of a partition: published by its turn, read without it.
 //!
-//! Owns: the watermark, the epoch and its start, whether the partition leads or follows, and the waiting fetches.
+//! Owns: the watermark, the stable end (for readers of committed records), the epoch and its start, whether the
+//! partition leads or follows, and the waiting fetches.
 //! Promises: the watermark is published after the records below it can be read, and never goes back while it leads;
 //! a fetch that waits is woken at most once a turn, after the watermark moved or the partition stopped serving; no
 //! wake is lost between looking and waiting.
@@ -29,6 +30,8 @@ const PRUNE_FROM: usize = 32;
 pub struct View<D: Disk> {
     reader: LogReader<D>,
     watermark: AtomicI64,
+    /// `stable <= watermark`: written after it, read before it.
+    stable: AtomicI64,
     epoch: AtomicI32,
     epoch_start: AtomicI64,
     /// 0 while it leads, [`FOLLOWS`], else 1 + the reason's place in [`REASONS`].
@@ -78,6 +81,7 @@ impl<D: Disk> View<D> {
     pub(super) fn new(reader: LogReader<D>) -> View<D> {
         View {
             watermark: AtomicI64::new(reader.start().0),
+            stable: AtomicI64::new(reader.start().0),
             reader,
             epoch: AtomicI32::new(LeaderEpoch::NONE.0),
             epoch_start: AtomicI64::new(0),
@@ -95,6 +99,12 @@ impl<D: Disk> View<D> {
     /// End of what readers may see (REP-8).
     pub fn watermark(&self) -> Offset {
         Offset(self.watermark.load(Ordering::Acquire))
+    }
+
+    /// End of what readers of committed records may see: every transaction that has a record below is decided, and its
+    /// decision is below the watermark (TXN-3). Ask for it before the watermark.
+    pub fn stable_end(&self) -> Offset {
+        Offset(self.stable.load(Ordering::Acquire))
     }
 
     /// The epoch of the leader here.
@@ -158,10 +168,12 @@ impl<D: Disk> View<D> {
         self.part.store(FOLLOWS, Ordering::Release);
     }
 
-    /// Shows records up to `end`. Call [`View::wake`] after the turn.
-    pub(super) fn publish_watermark(&self, end: Offset) {
+    /// Shows records up to `end`, and up to `stable` to those who want committed ones. Call [`View::wake`] after the turn.
+    pub(super) fn publish_watermark(&self, end: Offset, stable: Offset) {
         assert!(end <= self.reader.end(), "{end:?} is beyond the log end {:?}", self.reader.end());
+        assert!(stable <= end, "{stable:?} is stable, and beyond the watermark {end:?}");
         self.watermark.store(end.0, Ordering::Release);
+        self.stable.store(stable.0, Ordering::Release);
     }
 
     /// Stops serving and wakes everyone.

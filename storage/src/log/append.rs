@@ -7,11 +7,12 @@
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, Sequence};
+use dejaq_wire::ids::{CoordinatorEpoch, LeaderEpoch, Offset, ProducerEpoch, Sequence};
 use dejaq_wire::record::BatchHeader;
+use dejaq_wire::record::control::EndTxnMarker;
 
 use super::{Busy, Log, SealReason};
-use crate::batch::VerifiedBatch;
+use crate::batch::{VerifiedBatch, marker_of};
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::producers::{Staged, Verdict};
@@ -60,6 +61,15 @@ pub enum AppendError {
         /// What came.
         found: Sequence,
     },
+    /// Answer TRANSACTION_COORDINATOR_FENCED; a later coordinator has written a marker of this producer.
+    #[error("the coordinator is fenced, a later one has epoch {current}")]
+    StaleCoordinator {
+        /// The epoch that fences it.
+        current: CoordinatorEpoch,
+    },
+    /// Answer INVALID_TXN_STATE; the batch is in no transaction, but its producer has one open.
+    #[error("the producer has a transaction open, and the batch is not in it")]
+    NotInTransaction,
     /// Answer a retriable error: every remembered producer has an open transaction.
     #[error("too many producers")]
     TooManyProducers,
@@ -165,7 +175,8 @@ impl<D: Disk> Log<D> {
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
             let header = batch.header();
-            if let Some(early) = self.judge(&mut run, slot, header) {
+            let told = marker_of(header, batch.bytes());
+            if let Some(early) = self.judge(&mut run, slot, header, told.as_ref()) {
                 results[slot] = early;
                 continue;
             }
@@ -181,7 +192,7 @@ impl<D: Disk> Log<D> {
                 cursor = self.cursor();
             }
             let entry = self.place(&mut run, batch, &mut fronts, &cursor, epoch);
-            run.staged.apply(&self.producers, header, cursor.end, now_ms);
+            run.staged.apply(&self.producers, header, told.as_ref(), cursor.end, now_ms);
             run.waiting.push((slot, Appended { base: entry.base, last: entry.last, duplicate: false }));
             cursor.position = entry.position_after();
             cursor.end = entry.last.next();
@@ -230,7 +241,8 @@ impl<D: Disk> Log<D> {
             run.entries.push(entry);
             // The planted bug M49: a follower keeps the bytes only, and knows no producer when it leads.
             if !mutant!(49) {
-                run.staged.apply(&self.producers, header, entry.base, now_ms);
+                let told = marker_of(header, batch.bytes());
+                run.staged.apply(&self.producers, header, told.as_ref(), entry.base, now_ms);
             }
             run.waiting.push((slot, Appended { base: entry.base, last: entry.last, duplicate: false }));
             cursor.position = entry.position_after();
@@ -270,11 +282,17 @@ impl<D: Disk> Log<D> {
         run: &mut Run,
         slot: usize,
         header: &BatchHeader,
+        told: Option<&EndTxnMarker>,
     ) -> Option<Option<Result<Appended, AppendError>>> {
-        if !header.producer_id.is_valid() || header.is_control() {
+        if !header.producer_id.is_valid() {
             return None;
         }
-        match run.staged.check(&self.producers, header, self.config.max_producers) {
+        let verdict = match told {
+            Some(told) => run.staged.check_marker(&self.producers, told),
+            None if header.is_control() => return None,
+            None => run.staged.check(&self.producers, header, self.config.max_producers),
+        };
+        match verdict {
             Verdict::Accept => None,
             Verdict::Duplicate { base, last } => {
                 let original = Appended { base, last, duplicate: true };
@@ -289,6 +307,10 @@ impl<D: Disk> Log<D> {
                 let found = header.base_sequence;
                 Some(Some(Err(AppendError::OutOfOrderSequence { expected, found })))
             }
+            Verdict::StaleCoordinator { current } => {
+                Some(Some(Err(AppendError::StaleCoordinator { current })))
+            }
+            Verdict::NotInTransaction => Some(Some(Err(AppendError::NotInTransaction))),
             Verdict::TooMany => Some(Some(Err(AppendError::TooManyProducers))),
         }
     }
@@ -353,6 +375,7 @@ impl<D: Disk> Log<D> {
                 bytes += u64::from(entry.length);
                 view.active().push(entry);
             }
+            view.active().aborted.extend_from_slice(run.staged.aborted());
             view.end = view.active().end;
             view.check();
         }

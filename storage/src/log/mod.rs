@@ -173,6 +173,18 @@ impl<D: Disk> Log<D> {
         self.producers.summaries()
     }
 
+    /// End of what readers of committed records may see when `watermark` is the end of what others may (TXN-3). The
+    /// watermarks told must not go back while the log is open, but for what a truncation takes.
+    pub fn stable_end(&mut self, watermark: Offset) -> Offset {
+        self.producers.stable_end(watermark)
+    }
+
+    /// Whether this producer has a transaction open here in this epoch.
+    #[must_use]
+    pub fn is_in_transaction(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.producers.is_open(producer, epoch)
+    }
+
     /// Forgets producers that were silent for longer than the configuration allows; returns how many. Call once a minute.
     pub fn expire_producers(&mut self, now_ms: i64) -> usize {
         self.producers.expire(now_ms, self.config.producer_expiry_ms)

@@ -11,12 +11,13 @@ use bytes::Bytes;
 
 use super::Log;
 use super::append::AppendError;
+use crate::aborted::{self, ABORTED_KIND};
 use crate::disk::{Disk, DiskFile};
 use crate::layout::FileKind;
 use crate::producers::snapshot;
 use crate::segment::{Files, Segment};
 use crate::sum::{Marker, Record, SumCodec};
-use crate::{mark, small_file};
+use crate::{mark, mutant, small_file};
 
 /// Makes the two files of an empty segment. Not durable on return.
 pub(crate) fn create_segment<D: Disk>(
@@ -59,6 +60,10 @@ impl<D: Disk> Log<D> {
         assert!(old.base < end, "a segment of {:?} is rolled empty", old.base);
         let summary = old.summary();
         let index = old.index.take();
+        let aborted = aborted::file_of(old.base, &old.aborted);
+        if mutant!(55) {
+            old.aborted.clear(); // the planted bug: the list lives as long as its segment is the active one
+        }
         old.seal();
         view.segments.push(fresh);
         view.check();
@@ -74,6 +79,14 @@ impl<D: Disk> Log<D> {
                 Err(_) => mark!("an index file could not be written"),
             }
         }
+        if let Some(payload) = aborted {
+            let bytes = small_file::encode(ABORTED_KIND, &self.shared.binding, &payload);
+            match write_derived(&self.shared.disk, &self.shared.path(FileKind::Aborted, summary.base), bytes)
+            {
+                Ok(file) => self.commit.note_derived(file),
+                Err(_) => mark!("a list of aborted transactions could not be written"),
+            }
+        }
         self.snapshot_producers();
         Ok(())
     }
@@ -85,7 +98,11 @@ impl<D: Disk> Log<D> {
         if self.snapped_end == Some(end) {
             return;
         }
-        let payload = snapshot::encode(&self.producers, end);
+        let payload = {
+            let mut view = self.shared.lock();
+            let active = view.active();
+            snapshot::encode(&self.producers, end, active.base, &active.aborted)
+        };
         let bytes = small_file::encode(snapshot::PRODUCERS_KIND, &self.shared.binding, &payload);
         let path = self.shared.path(FileKind::Producers, end);
         match write_derived(&self.shared.disk, &path, bytes) {

@@ -232,7 +232,7 @@ impl<D: Disk> Log<D> {
         view.generation += 1;
         let mut files = Vec::new();
         for segment in view.segments.drain(..count) {
-            for kind in [FileKind::Log, FileKind::Sum, FileKind::Index] {
+            for kind in FileKind::OF_SEGMENT {
                 let path = self.shared.path(kind, segment.base);
                 let aside = with_suffix(&path, DELETED);
                 // What cannot be renamed lies below the durable start: the next start of the process removes it.

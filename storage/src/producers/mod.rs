@@ -4,8 +4,10 @@
 //! only if it follows (IDM-3, wrapping at 2^31-1), a retry of any of the last five is recognised (IDM-1, IDM-2), an
 //! older epoch is fenced (IDM-6), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
 //! replay of the log gives (IDM-4), and an unknown producer may start at any sequence (IDM-7, Kafka's rule).
-//! Leaves out: who may write (`log::append`), where snapshots lie (`log::roll`), the last stable offset (issue 5 reads
-//! `txn_start` and adds the aborted index at [`Producers::replay`]'s control branch).
+//! Transactions: the last stable offset is the least of the watermark and the first offset of any transaction that has no
+//! marker, or whose marker lies at or beyond the watermark (TXN-3); a marker ends at most one transaction, fences what is
+//! older than it, and the same marker again is answered like a retry (TXN-5).
+//! Leaves out: who may write (`log::append`), where snapshots lie (`log::roll`), the aborted lists (`aborted`).
 //!
 //! ```text
 //! batch ─► Staged::check ─► Accept / Duplicate / refuse        write ok ─► Producers::commit
@@ -13,12 +15,15 @@
 //! ```
 
 pub(crate) mod snapshot;
+mod stable;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dejaq_wire::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
+use dejaq_wire::ids::{CoordinatorEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 use dejaq_wire::record::BatchHeader;
+use dejaq_wire::record::control::EndTxnMarker;
 
+use crate::aborted::AbortedTxn;
 use crate::batch::has_sane_producer;
 use crate::log::ProducerSummary;
 use crate::{mark, mutant};
@@ -59,6 +64,8 @@ pub(crate) struct Producer {
     pub(crate) coordinator_epoch: i32,
     /// First offset of the transaction that has no marker yet.
     pub(crate) txn_start: Option<Offset>,
+    /// Offset of the last marker of `epoch`: the same one again is answered with it.
+    pub(crate) marker: Option<Offset>,
     /// Wall clock of the last append or marker; not part of what a replay must reproduce.
     pub(crate) active_ms: i64,
 }
@@ -70,14 +77,20 @@ impl Producer {
             batches: VecDeque::new(),
             coordinator_epoch: -1,
             txn_start: None,
+            marker: None,
             active_ms: now_ms,
         }
     }
 
+    fn begin_epoch(&mut self, epoch: ProducerEpoch) {
+        self.epoch = epoch;
+        self.batches.clear();
+        self.marker = None;
+    }
+
     fn apply_data(&mut self, header: &BatchHeader, base: Offset, now_ms: i64) {
         if header.producer_epoch != self.epoch {
-            self.epoch = header.producer_epoch;
-            self.batches.clear();
+            self.begin_epoch(header.producer_epoch);
         }
         let last = base.plus(i64::from(header.last_offset_delta));
         if let Some(previous) = self.batches.back() {
@@ -99,15 +112,23 @@ impl Producer {
         self.active_ms = now_ms;
     }
 
-    /// A marker ends the transaction; with KIP-890 it may carry the next epoch already.
-    fn apply_marker(&mut self, header: &BatchHeader, now_ms: i64) {
+    /// A marker ends the transaction; with KIP-890 it may carry the next epoch already. Returns where the transaction
+    /// that it ended began.
+    fn apply_marker(
+        &mut self,
+        header: &BatchHeader,
+        told: &EndTxnMarker,
+        at: Offset,
+        now_ms: i64,
+    ) -> Option<Offset> {
         if header.producer_epoch > self.epoch {
             mark!("a marker bumps the producer's epoch");
-            self.epoch = header.producer_epoch;
-            self.batches.clear();
+            self.begin_epoch(header.producer_epoch);
         }
-        self.txn_start = None;
+        self.coordinator_epoch = self.coordinator_epoch.max(told.coordinator_epoch.0);
+        self.marker = Some(at);
         self.active_ms = now_ms;
+        self.txn_start.take()
     }
 }
 
@@ -115,9 +136,22 @@ impl Producer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accept,
-    Duplicate { base: Offset, last: Offset },
-    StaleEpoch { current: ProducerEpoch },
-    OutOfOrder { expected: Sequence },
+    Duplicate {
+        base: Offset,
+        last: Offset,
+    },
+    StaleEpoch {
+        current: ProducerEpoch,
+    },
+    OutOfOrder {
+        expected: Sequence,
+    },
+    /// A marker of a coordinator that was replaced.
+    StaleCoordinator {
+        current: CoordinatorEpoch,
+    },
+    /// A batch outside of a transaction while its producer has one open.
+    NotInTransaction,
     TooMany,
 }
 
@@ -127,6 +161,10 @@ pub(crate) struct Producers {
     by_id: BTreeMap<ProducerId, Producer>,
     /// Every producer without an open transaction, the one silent longest first.
     idle: BTreeSet<(i64, ProducerId)>,
+    /// First offsets of the transactions without a marker.
+    open: BTreeSet<(Offset, ProducerId)>,
+    /// Transactions whose marker is not known to be below the watermark.
+    ended: stable::Ended,
     /// Producers forgotten by expiry or for lack of room since the log was opened.
     forgotten: u64,
 }
@@ -135,6 +173,9 @@ pub(crate) struct Producers {
 #[derive(Debug, Default)]
 pub(crate) struct Staged {
     changed: BTreeMap<ProducerId, Producer>,
+    ended: Vec<stable::EndedTxn>,
+    /// In the order of their markers.
+    aborted: Vec<AbortedTxn>,
 }
 
 impl Staged {
@@ -151,6 +192,9 @@ impl Staged {
         };
         if header.producer_epoch < known.epoch {
             return Verdict::StaleEpoch { current: known.epoch };
+        }
+        if known.txn_start.is_some() && !header.is_transactional() {
+            return Verdict::NotInTransaction;
         }
         if header.producer_epoch > known.epoch {
             return if header.base_sequence == Sequence::ZERO {
@@ -170,20 +214,66 @@ impl Staged {
         if header.base_sequence == expected { Verdict::Accept } else { Verdict::OutOfOrder { expected } }
     }
 
-    /// Takes a batch in, as data or as a marker, at `base`.
-    pub(crate) fn apply(&mut self, committed: &Producers, header: &BatchHeader, base: Offset, now_ms: i64) {
+    /// Whether the leader may append this marker.
+    pub(crate) fn check_marker(&self, committed: &Producers, told: &EndTxnMarker) -> Verdict {
+        let Some(known) = self.get(committed, told.producer_id) else { return Verdict::Accept };
+        if told.coordinator_epoch.0 < known.coordinator_epoch {
+            return Verdict::StaleCoordinator { current: CoordinatorEpoch(known.coordinator_epoch) };
+        }
+        if told.producer_epoch < known.epoch {
+            return Verdict::StaleEpoch { current: known.epoch };
+        }
+        match known.marker.filter(|_| known.txn_start.is_none() && told.producer_epoch == known.epoch) {
+            Some(at) => {
+                mark!("a repeated marker is answered and not appended");
+                Verdict::Duplicate { base: at, last: at }
+            }
+            None => Verdict::Accept,
+        }
+    }
+
+    /// Takes a batch in, as data or as the marker `told`, at `base`.
+    pub(crate) fn apply(
+        &mut self,
+        committed: &Producers,
+        header: &BatchHeader,
+        told: Option<&EndTxnMarker>,
+        base: Offset,
+        now_ms: i64,
+    ) {
         if !header.has_producer() || !has_sane_producer(header) {
             return;
         }
-        let producer = self.changed.entry(header.producer_id).or_insert_with(|| {
-            let known = committed.by_id.get(&header.producer_id).cloned();
+        let id = header.producer_id;
+        let producer = self.changed.entry(id).or_insert_with(|| {
+            let known = committed.by_id.get(&id).cloned();
             known.unwrap_or_else(|| Producer::new(header.producer_epoch, now_ms))
         });
-        if header.is_control() {
-            producer.apply_marker(header, now_ms);
-        } else {
+        if !header.is_control() {
             producer.apply_data(header, base, now_ms);
+            return;
         }
+        let Some(told) = told else { return };
+        let Some(first) = producer.apply_marker(header, told, base, now_ms) else { return };
+        assert!(first < base, "the transaction of {id:?} begins at {first:?}, its marker is at {base:?}");
+        self.ended.push(stable::EndedTxn { first, marker: base });
+        if !told.commit {
+            let stable = self.first_open(committed).unwrap_or(base.next()).min(base.next());
+            self.aborted.push(AbortedTxn { producer_id: id, first, marker: base, stable });
+        }
+    }
+
+    /// First offset of the oldest transaction that is open after what is staged.
+    fn first_open(&self, committed: &Producers) -> Option<Offset> {
+        let untouched =
+            committed.open.iter().find(|(_, id)| !self.changed.contains_key(id)).map(|(first, _)| *first);
+        let staged = self.changed.values().filter_map(|producer| producer.txn_start);
+        staged.chain(untouched).min()
+    }
+
+    /// Transactions that were aborted by what is staged.
+    pub(crate) fn aborted(&self) -> &[AbortedTxn] {
+        &self.aborted
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -197,6 +287,7 @@ impl Producers {
         for (id, producer) in staged.changed {
             self.insert(id, producer);
         }
+        staged.ended.into_iter().for_each(|ended| self.ended.add(ended));
         while self.by_id.len() > limit
             && let Some((_, id)) = self.idle.pop_first()
         {
@@ -211,30 +302,55 @@ impl Producers {
         assert!(producer.batches.len() <= WINDOW, "{id:?} remembers {} batches", producer.batches.len());
         if let Some(old) = self.by_id.get(&id) {
             self.idle.remove(&(old.active_ms, id));
+            self.open.remove(&(old.txn_start.unwrap_or(Offset::NONE), id));
         }
-        if producer.txn_start.is_none() {
-            self.idle.insert((producer.active_ms, id));
-        }
+        match producer.txn_start {
+            Some(first) => self.open.insert((first, id)),
+            None => self.idle.insert((producer.active_ms, id)),
+        };
         self.by_id.insert(id, producer);
     }
 
+    /// End of what readers of committed records may see, when `watermark` is the end of what others may (TXN-3).
+    /// Forgets what it need not remember as the watermark goes up.
+    pub(crate) fn stable_end(&mut self, watermark: Offset) -> Offset {
+        if mutant!(50) {
+            return watermark; // the planted bug: undecided transactions are shown
+        }
+        let open = self.open.first().map(|(first, _)| *first);
+        let ended = self.ended.first_at_or_beyond(watermark);
+        // M51: a transaction is over when its marker is appended.
+        let ended = if mutant!(51) { None } else { ended };
+        [open, ended].into_iter().flatten().fold(watermark, Offset::min)
+    }
+
+    /// Whether this producer has a transaction open in this epoch.
+    pub(crate) fn is_open(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
+        self.by_id.get(&id).is_some_and(|producer| producer.epoch == epoch && producer.txn_start.is_some())
+    }
+
     fn check(&self) {
-        assert!(
-            self.idle.len() <= self.by_id.len(),
-            "{} idle of {} producers",
-            self.idle.len(),
-            self.by_id.len()
-        );
+        let (idle, open, all) = (self.idle.len(), self.open.len(), self.by_id.len());
+        assert!(idle + open == all, "{idle} idle and {open} in transactions of {all} producers");
     }
 
     /// Takes in a batch that is in the log already: recovery, truncation and followers do not judge, they follow.
-    pub(crate) fn replay(&mut self, header: &BatchHeader, now_ms: i64, limit: usize) {
+    /// Returns the transaction that it aborted.
+    pub(crate) fn replay(
+        &mut self,
+        header: &BatchHeader,
+        told: Option<&EndTxnMarker>,
+        now_ms: i64,
+        limit: usize,
+    ) -> Option<AbortedTxn> {
         if !header.producer_id.is_valid() {
-            return;
+            return None;
         }
         let mut staged = Staged::default();
-        staged.apply(self, header, header.base_offset, now_ms);
+        staged.apply(self, header, told, header.base_offset, now_ms);
+        let aborted = staged.aborted.pop();
         self.commit(staged, limit);
+        aborted
     }
 
     /// Forgets producers that were silent for longer than `expiry_ms` and have no open transaction (IDM-7).
@@ -277,7 +393,11 @@ impl Producers {
                 return Err(format!("{id:?} is not in the log from {start:?} on, but remembered: {mine:?}"));
             };
             let theirs: Vec<_> = other.batches.iter().collect();
-            if producer.epoch != other.epoch || mine != theirs {
+            // A transaction that began below `start` begins later for the replay.
+            let is_older = producer.txn_start.is_some_and(|first| first < start);
+            let same_txn = is_older || producer.txn_start == other.txn_start;
+            let same_marker = producer.marker.filter(|at| *at >= start) == other.marker;
+            if producer.epoch != other.epoch || mine != theirs || !same_txn || !same_marker {
                 return Err(format!("{id:?} is {producer:?}, a replay from {start:?} gives {other:?}"));
             }
         }

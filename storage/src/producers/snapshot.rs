@@ -6,22 +6,48 @@
 //! offset 8 | forgotten 8 | count 4, then count x
 //! ( producer id 8 | epoch 2 | coordinator epoch 4 | txn start 8 or -1 | active ms 8 | batches 1, then x
 //!   ( first sequence 4 | last sequence 4 | base 8 | last 8 | timestamp 8 ) )
+//! markers 4, then count x ( producer id 8 | offset of its last marker 8 )
+//! ended 4, then count x ( first 8 | marker 8 )          transactions whose marker may not be below the watermark
+//! base of the active segment 8, or -1 | its aborted transactions, as in their own file
 //! ```
+//! Version 1 had no more than the producers; what was written in it is replayed instead.
 
 use std::collections::VecDeque;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dejaq_wire::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
 
+use super::stable::EndedTxn;
 use super::{BatchMemory, Producer, Producers, WINDOW};
+use crate::aborted::{self, ABORTED_BYTES, AbortedTxn};
 use crate::small_file::Kind;
 
 /// The snapshot file.
-pub(crate) const PRODUCERS_KIND: Kind = Kind { magic: *b"DJpr", version: 1 };
+pub(crate) const PRODUCERS_KIND: Kind = Kind { magic: *b"DJpr", version: 2 };
 const PRODUCER_BYTES: usize = 31;
 const BATCH_BYTES: usize = 32;
+/// Aborted transactions of a snapshot: one that would hold more does not tell them, and another takes its place.
+const MOST_ABORTED: usize = (4 << 20) / ABORTED_BYTES;
 
-pub(crate) fn encode(producers: &Producers, offset: Offset) -> Bytes {
+/// A snapshot as it was read.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Snapshot {
+    /// Everything below is in it.
+    pub(crate) offset: Offset,
+    pub(crate) producers: Producers,
+    /// The segment that was the active one, if its aborted transactions are told.
+    pub(crate) segment: Option<Offset>,
+    /// Those of that segment.
+    pub(crate) aborted: Vec<AbortedTxn>,
+}
+
+/// The state at `offset`, while the active segment is `segment` and holds the markers of `aborted`.
+pub(crate) fn encode(
+    producers: &Producers,
+    offset: Offset,
+    segment: Offset,
+    aborted: &[AbortedTxn],
+) -> Bytes {
     let mut bytes = BytesMut::with_capacity(20 + producers.by_id.len() * (PRODUCER_BYTES + BATCH_BYTES));
     bytes.put_i64(offset.0);
     bytes.put_u64(producers.forgotten);
@@ -41,11 +67,25 @@ pub(crate) fn encode(producers: &Producers, offset: Offset) -> Bytes {
             bytes.put_i64(batch.timestamp_ms);
         }
     }
+    let markers = || producers.by_id.iter().filter_map(|(id, producer)| Some((id, producer.marker?)));
+    bytes.put_u32(markers().count() as u32);
+    for (id, marker) in markers() {
+        bytes.put_i64(id.0);
+        bytes.put_i64(marker.0);
+    }
+    bytes.put_u32(producers.ended.list().len() as u32);
+    for txn in producers.ended.list() {
+        bytes.put_i64(txn.first.0);
+        bytes.put_i64(txn.marker.0);
+    }
+    let told = aborted.len() <= MOST_ABORTED;
+    bytes.put_i64(if told { segment.0 } else { -1 });
+    aborted::put(if told { aborted } else { &[] }, &mut bytes);
     bytes.freeze()
 }
 
-/// The offset and the state, if the payload makes sense.
-pub(crate) fn decode(mut payload: Bytes) -> Option<(Offset, Producers)> {
+/// The snapshot, if the payload makes sense.
+pub(crate) fn decode(mut payload: Bytes) -> Option<Snapshot> {
     if payload.remaining() < 20 {
         return None;
     }
@@ -55,7 +95,30 @@ pub(crate) fn decode(mut payload: Bytes) -> Option<(Offset, Producers)> {
         let (id, producer) = decode_producer(&mut payload, offset)?;
         producers.insert(id, producer);
     }
-    payload.is_empty().then_some((offset, producers))
+    for (id, marker) in pairs(&mut payload)? {
+        let producer = producers.by_id.get_mut(&ProducerId(id))?;
+        producer.marker = Some(marker).filter(|marker| marker.is_valid() && *marker < offset);
+    }
+    for (first, marker) in pairs(&mut payload)? {
+        let txn = EndedTxn { first: Offset(first), marker };
+        if !txn.first.is_valid() || txn.first >= marker || marker >= offset {
+            return None;
+        }
+        producers.ended.add(txn);
+    }
+    let segment = if payload.remaining() < 8 { return None } else { Offset(payload.get_i64()) };
+    let segment = Some(segment).filter(|segment| segment.is_valid());
+    let aborted = aborted::get(&mut payload)?;
+    payload.is_empty().then_some(Snapshot { offset, producers, segment, aborted })
+}
+
+/// A count, then as many numbers with an offset each.
+fn pairs(payload: &mut Bytes) -> Option<Vec<(i64, Offset)>> {
+    let count = if payload.remaining() < 4 { return None } else { payload.get_u32() as usize };
+    if payload.remaining() / 16 < count {
+        return None;
+    }
+    Some((0..count).map(|_| (payload.get_i64(), Offset(payload.get_i64()))).collect())
 }
 
 fn decode_producer(payload: &mut Bytes, end: Offset) -> Option<(ProducerId, Producer)> {
@@ -84,5 +147,7 @@ fn decode_producer(payload: &mut Bytes, end: Offset) -> Option<(ProducerId, Prod
         .iter()
         .all(|b| b.first_sequence.0 >= 0 && b.last_sequence.0 >= 0 && b.base <= b.last && b.last < end);
     let sorted = batches.iter().zip(batches.iter().skip(1)).all(|(a, b)| a.last < b.base);
-    (sane && sorted).then_some((id, Producer { epoch, batches, coordinator_epoch, txn_start, active_ms }))
+    let marker = None; // told further down
+    (sane && sorted)
+        .then_some((id, Producer { epoch, batches, coordinator_epoch, txn_start, marker, active_ms }))
 }

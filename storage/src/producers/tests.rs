@@ -35,12 +35,42 @@ impl Partition {
         let mut staged = Staged::default();
         let verdict = staged.check(&self.producers, header, limit);
         if verdict == Verdict::Accept {
-            staged.apply(&self.producers, header, Offset(self.end), self.now_ms);
+            staged.apply(&self.producers, header, None, Offset(self.end), self.now_ms);
             self.producers.commit(staged, limit);
             self.end += i64::from(header.last_offset_delta) + 1;
         }
         verdict
     }
+
+    fn begin(&mut self, id: i64, epoch: i16, sequence: i32) -> Verdict {
+        self.append(&BatchHeader { attributes: 1 << 4, ..batch(id, epoch, sequence, 1) })
+    }
+
+    /// As the coordinator of epoch `coordinator` ends a transaction; also what became of it.
+    fn end(&mut self, id: i64, epoch: i16, commit: bool, coordinator: i32) -> (Verdict, Option<AbortedTxn>) {
+        let (header, told) = marker(id, epoch, commit, coordinator);
+        let mut staged = Staged::default();
+        let verdict = staged.check_marker(&self.producers, &told);
+        if verdict != Verdict::Accept {
+            return (verdict, None);
+        }
+        staged.apply(&self.producers, &header, Some(&told), Offset(self.end), self.now_ms);
+        let aborted = staged.aborted().first().copied();
+        self.producers.commit(staged, 100);
+        self.end += 1;
+        (verdict, aborted)
+    }
+
+    fn stable(&mut self, watermark: i64) -> i64 {
+        self.producers.stable_end(Offset(watermark)).0
+    }
+}
+
+fn marker(id: i64, epoch: i16, commit: bool, coordinator: i32) -> (BatchHeader, EndTxnMarker) {
+    let header = BatchHeader { attributes: 1 << 5 | 1 << 4, ..batch(id, epoch, -1, 1) };
+    let coordinator_epoch = CoordinatorEpoch(coordinator);
+    let (producer_id, producer_epoch) = (header.producer_id, header.producer_epoch);
+    (header, EndTxnMarker { producer_id, producer_epoch, commit, coordinator_epoch })
 }
 
 #[test]
@@ -107,7 +137,7 @@ fn nothing_changes_when_the_write_fails() {
     let mut staged = Staged::default();
     let header = batch(1, 0, 1, 1);
     assert_eq!(staged.check(&partition.producers, &header, 100), Verdict::Accept);
-    staged.apply(&partition.producers, &header, Offset(1), 0);
+    staged.apply(&partition.producers, &header, None, Offset(1), 0);
     // A second batch of the same call is judged by what the first one will have done.
     assert_eq!(staged.check(&partition.producers, &batch(1, 0, 2, 1), 100), Verdict::Accept);
     drop(staged);
@@ -139,10 +169,9 @@ fn expiry_counts_from_the_last_batch_or_marker() {
     partition.append(&batch(1, 0, 0, 1));
     partition.now_ms = 1500;
     partition.append(&batch(2, 0, 0, 1));
-    let mut marker = batch(1, 0, -1, 1);
-    marker.attributes = 1 << 5 | 1 << 4;
-    marker.base_offset = Offset(2);
-    partition.producers.replay(&marker, 1800, 100);
+    let (mut header, told) = marker(1, 0, true, 0);
+    header.base_offset = Offset(2);
+    partition.producers.replay(&header, Some(&told), 1800, 100);
     assert_eq!(partition.producers.expire(2600, 1000), 1);
     let known: Vec<i64> = partition.producers.summaries().iter().map(|s| s.producer_id.0).collect();
     assert_eq!(known, [1]);
@@ -155,10 +184,9 @@ fn a_marker_ends_the_transaction() {
     open.attributes = 1 << 4;
     partition.append(&open);
     assert_eq!(partition.producers.summaries()[0].txn_start, Some(Offset(0)));
-    let mut marker = batch(1, 1, -1, 1);
-    marker.attributes = 1 << 5 | 1 << 4;
-    marker.base_offset = Offset(3);
-    partition.producers.replay(&marker, 0, 100);
+    let (mut header, told) = marker(1, 1, true, 0);
+    header.base_offset = Offset(3);
+    assert_eq!(partition.producers.replay(&header, Some(&told), 0, 100), None);
     assert_eq!(partition.producers.summaries()[0].txn_start, None);
     assert_eq!(partition.append(&batch(1, 1, 0, 1)), Verdict::Accept);
 }
@@ -170,9 +198,15 @@ fn a_snapshot_gives_the_state_back_and_no_cut_one_is_believed() {
         partition.append(&batch(1, 0, at * 10, 10));
         partition.append(&batch(i64::from(at) + 10, 2, 5, 3));
     }
-    let payload = snapshot::encode(&partition.producers, Offset(partition.end));
-    let (offset, producers) = snapshot::decode(payload.clone()).expect("good");
-    assert_eq!((offset.0, &producers), (partition.end, &partition.producers));
+    partition.begin(1, 0, 70);
+    partition.begin(2, 0, 0);
+    let (_, aborted) = partition.end(2, 1, false, 3);
+    let (end, aborted) = (Offset(partition.end), vec![aborted.expect("it had begun")]);
+    let payload = snapshot::encode(&partition.producers, end, Offset(5), &aborted);
+    let found = snapshot::decode(payload.clone()).expect("good");
+    let producers = partition.producers;
+    let whole = snapshot::Snapshot { offset: end, producers, segment: Some(Offset(5)), aborted };
+    assert_eq!(found, whole);
     for length in 0..payload.len() {
         assert!(snapshot::decode(payload.slice(..length)).is_none(), "length {length}");
     }
@@ -187,10 +221,79 @@ fn a_replay_from_a_later_start_agrees_as_long_as_nothing_was_forgotten() {
         let mut header = batch(1, 0, at, 1);
         header.base_offset = Offset(i64::from(at));
         if at >= 2 {
-            replayed.replay(&header, 99, 100);
+            replayed.replay(&header, None, 99, 100);
         }
     }
     assert_eq!(partition.producers.agree_with_replay(&replayed, Offset(2)), Ok(()));
     assert!(partition.producers.agree_with_replay(&replayed, Offset(1)).is_err());
     assert!(Producers::default().agree_with_replay(&replayed, Offset(2)).is_err());
+}
+
+#[test]
+fn readers_of_committed_records_wait_for_markers_that_the_watermark_has_passed() {
+    let mut partition = Partition::default();
+    partition.begin(1, 0, 0); // 0
+    partition.begin(2, 0, 0); // 1
+    partition.append(&batch(3, 0, 0, 1)); // 2
+    assert_eq!(partition.stable(3), 0);
+    partition.end(1, 1, true, 0); // 3
+    assert_eq!(partition.stable(3), 0, "the marker at 3 is not below the watermark");
+    assert_eq!(partition.stable(4), 1);
+    partition.end(2, 1, false, 0); // 4
+    partition.begin(1, 1, 0); // 5
+    assert_eq!(partition.stable(4), 1);
+    assert_eq!(partition.stable(5), 5);
+    assert_eq!(partition.stable(6), 5);
+}
+
+#[test]
+fn an_aborted_transaction_is_told_with_where_readers_may_stop_to_look() {
+    let mut partition = Partition::default();
+    partition.begin(1, 0, 0); // 0
+    partition.begin(2, 0, 0); // 1
+    let told = |aborted: Option<AbortedTxn>| aborted.map(|txn| (txn.first.0, txn.marker.0, txn.stable.0));
+    assert_eq!(told(partition.end(2, 1, false, 0).1), Some((1, 2, 0)), "that of producer 1 may come later");
+    assert_eq!(told(partition.end(1, 1, false, 0).1), Some((0, 3, 4)));
+    assert_eq!(partition.end(1, 2, false, 0), (Verdict::Accept, None), "it had nothing open");
+}
+
+#[test]
+fn the_same_marker_again_is_a_success_that_changes_nothing() {
+    let mut partition = Partition::default();
+    partition.begin(1, 0, 0); // 0
+    assert_eq!(partition.end(1, 1, true, 7).0, Verdict::Accept); // 1
+    let before = partition.producers.clone();
+    assert_eq!(partition.end(1, 1, true, 7).0, Verdict::Duplicate { base: Offset(1), last: Offset(1) });
+    assert_eq!(partition.end(1, 1, true, 8).0, Verdict::Duplicate { base: Offset(1), last: Offset(1) });
+    assert_eq!(partition.producers, before);
+    partition.begin(1, 1, 0); // 2, the next one, of a client that does not bump its epoch
+    assert_eq!(partition.end(1, 1, true, 8).0, Verdict::Accept); // 3
+}
+
+#[test]
+fn a_marker_of_an_older_epoch_or_coordinator_is_fenced() {
+    let mut partition = Partition::default();
+    partition.begin(1, 3, 0);
+    assert_eq!(partition.end(1, 2, true, 0).0, Verdict::StaleEpoch { current: ProducerEpoch(3) });
+    assert_eq!(partition.end(1, 4, true, 5).0, Verdict::Accept);
+    assert_eq!(partition.end(1, 4, true, 4).0, Verdict::StaleCoordinator { current: CoordinatorEpoch(5) });
+    assert_eq!(partition.begin(1, 3, 1), Verdict::StaleEpoch { current: ProducerEpoch(4) });
+    assert_eq!(partition.begin(1, 4, 1), Verdict::OutOfOrder { expected: Sequence::ZERO });
+    assert_eq!(partition.begin(1, 4, 0), Verdict::Accept);
+}
+
+#[test]
+fn a_marker_fences_a_producer_that_was_never_seen() {
+    let mut partition = Partition::default();
+    assert_eq!(partition.end(1, 4, false, 0).0, Verdict::Accept);
+    assert_eq!(partition.begin(1, 3, 0), Verdict::StaleEpoch { current: ProducerEpoch(4) });
+}
+
+#[test]
+fn a_batch_outside_of_its_producers_open_transaction_is_refused() {
+    let mut partition = Partition::default();
+    partition.begin(1, 0, 0);
+    assert_eq!(partition.append(&batch(1, 0, 1, 1)), Verdict::NotInTransaction);
+    assert!(partition.producers.is_open(ProducerId(1), ProducerEpoch(0)));
+    assert!(!partition.producers.is_open(ProducerId(1), ProducerEpoch(1)));
 }

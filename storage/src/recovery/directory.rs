@@ -8,6 +8,8 @@ use std::sync::Arc;
 use dejaq_wire::ids::Offset;
 
 use super::{EPOCHS, Loader, Progress, START, TRUNCATE};
+use crate::aborted::{self, ABORTED_KIND};
+use crate::batch::MARKER_BYTES;
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::index::{SUMMARY_BYTES, SparseIndex, Summary};
@@ -63,12 +65,12 @@ pub(super) async fn sweep<D: Disk>(loader: &Loader<D>) -> Result<Vec<Offset>, Op
         }
         match FileKind::parse(&entry.name) {
             Some((FileKind::Log | FileKind::Sum, base)) => drop(bases.insert(base)),
-            Some((FileKind::Index, base)) => derived.push(base),
+            Some((kind @ (FileKind::Index | FileKind::Aborted), base)) => derived.push((kind, base)),
             Some((FileKind::Producers, _)) | None => {}
         }
     }
-    for base in derived.into_iter().filter(|base| !bases.contains(base)) {
-        loader.disk.remove(&loader.path(FileKind::Index, base)).await?;
+    for (kind, base) in derived.into_iter().filter(|(_, base)| !bases.contains(base)) {
+        loader.disk.remove(&loader.path(kind, base)).await?;
     }
     Ok(bases.into_iter().collect())
 }
@@ -182,7 +184,7 @@ pub(super) async fn remove_below<D: Disk>(
 }
 
 pub(super) async fn remove_files<D: Disk>(loader: &Loader<D>, base: Offset) -> io::Result<()> {
-    for kind in [FileKind::Log, FileKind::Sum, FileKind::Index] {
+    for kind in FileKind::OF_SEGMENT {
         let path = loader.path(kind, base);
         if loader.disk.exists(&path) {
             loader.disk.remove(&path).await?;
@@ -221,6 +223,8 @@ pub(super) async fn load_sealed<D: Disk>(
         segment.records = summary.records;
         segment.max_timestamp = summary.max_timestamp;
         segment.written_max_timestamp = summary.max_timestamp;
+        segment.is_aborted_known =
+            !summary.has_aborted || read_aborted(loader, &mut segment, progress).await?;
         segment.seal();
         return Ok(segment);
     }
@@ -236,6 +240,7 @@ pub(super) async fn load_sealed<D: Disk>(
             continue; // stale: something else was written over what it spoke of
         }
         index.push(&entry, ordinal, segment.max_timestamp);
+        segment.is_aborted_known &= entry.length != MARKER_BYTES;
         if entry.position_after() > probe.log_len {
             missing_from = missing_from.or(Some(entry.base));
         }
@@ -252,12 +257,33 @@ pub(super) async fn load_sealed<D: Disk>(
         add_range(&mut progress.damaged, OffsetRange { from, to: end });
     } else if let Some(index) = &segment.index {
         let bytes = index.encode(&loader.binding, &segment.summary());
-        if write_derived(&loader.disk, &loader.path(FileKind::Index, probe.base), bytes).is_err() {
-            progress.report.notes.push(format!("the index of segment {} could not be written", probe.base));
+        match write_derived(&loader.disk, &loader.path(FileKind::Index, probe.base), bytes) {
+            Ok(file) => progress.made.push(file),
+            Err(_) => {
+                let note = format!("the index of segment {} could not be written", probe.base);
+                progress.report.notes.push(note);
+            }
         }
     }
     segment.seal();
     Ok(segment)
+}
+
+/// Reads the list of aborted transactions of a sealed segment that has one; false if it must be made again.
+async fn read_aborted<D: Disk>(
+    loader: &Loader<D>,
+    segment: &mut Segment<D>,
+    progress: &mut Progress<D>,
+) -> Result<bool, OpenError> {
+    let name = FileKind::Aborted.name(segment.base);
+    let read = small_file::read(&loader.disk, &loader.dir.join(&name), ABORTED_KIND, &loader.binding).await;
+    let payload = loader.usable(&name, read, &mut progress.report)?;
+    let Some(list) = payload.and_then(|payload| aborted::decode(segment.base, payload)) else {
+        mark!("a list of aborted transactions is made again");
+        return Ok(false);
+    };
+    segment.aborted = list;
+    Ok(true)
 }
 
 async fn read_summary<D: Disk>(

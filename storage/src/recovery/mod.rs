@@ -83,6 +83,8 @@ struct Progress<D: Disk> {
     damaged: Vec<OffsetRange>,
     /// Something was written, or a tail was accepted that no sync covered.
     touched: bool,
+    /// Derived files that were made again and are not synced yet.
+    made: Vec<D::File>,
     report: RecoveryReport,
 }
 
@@ -166,6 +168,7 @@ pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenE
         epochs_seen: Vec::new(),
         damaged: Vec::new(),
         touched: intent.is_some(),
+        made: Vec::new(),
         report,
     };
     load_segments(loader, &probes, start, &mut progress).await?;

@@ -1,20 +1,25 @@
-//! What is derived from the log beside its offsets: the leader epochs and the producers.
+//! What is derived from the log beside its offsets: the leader epochs, the producers, the aborted transactions.
 
 use std::io;
 
+use bytes::Bytes;
 use dejaq_wire::ids::Offset;
 use dejaq_wire::record::BatchHeader;
 
 use super::{EPOCHS, Loader, Progress};
+use crate::aborted::{self, ABORTED_KIND, AbortedTxn};
+use crate::batch::marker_of;
 use crate::disk::Disk;
 use crate::epochs::{EPOCHS_KIND, Epochs};
 use crate::layout::FileKind;
 use crate::log::OffsetRange;
 use crate::log::open::OpenError;
+use crate::log::roll::write_derived;
 use crate::mark;
-use crate::producers::{Producers, snapshot};
+use crate::producers::Producers;
+use crate::producers::snapshot::{self, Snapshot};
 use crate::segment::{add_range, open_files};
-use crate::small_file;
+use crate::small_file::{self, SmallFileError};
 use crate::walk::{BatchWalk, Patience, Step, seek};
 
 /// The epochs as the file has them, corrected by what the log says. A list that changed is durable on return, because the
@@ -56,7 +61,7 @@ async fn rebuild<D: Disk>(
     progress: &mut Progress<D>,
 ) -> Result<Epochs, OpenError> {
     let mut epochs = Epochs::default();
-    replay(loader, start, progress, |header| {
+    replay(loader, start, progress, |header, _| {
         epochs.observe(header.leader_epoch, header.base_offset);
     })
     .await?;
@@ -64,40 +69,104 @@ async fn rebuild<D: Disk>(
 }
 
 /// The producers at the end of the log: the newest good snapshot and a replay of what was appended after it. Also the
-/// offset of that snapshot if it is the end.
+/// offset of that snapshot if it is the end. The lists of aborted transactions that are not known come out of the same
+/// replay, so that it begins at or before their segments.
 pub(super) async fn load_producers<D: Disk>(
     loader: &Loader<D>,
     end: Offset,
     progress: &mut Progress<D>,
 ) -> Result<(Producers, Option<Offset>), OpenError> {
-    let (mut from, mut producers) = (Offset::ZERO, Producers::default());
-    for offset in snapshots_newest_first(loader, end).await? {
-        let path = loader.path(FileKind::Producers, offset);
-        let name = FileKind::Producers.name(offset);
-        let read = small_file::read(&loader.disk, &path, snapshot::PRODUCERS_KIND, &loader.binding).await;
-        let payload = loader.usable(&name, read, &mut progress.report)?;
-        if let Some((at, state)) = payload.and_then(snapshot::decode)
-            && at == offset
-        {
-            (from, producers) = (offset, state);
-            break;
-        }
-        mark!("a damaged snapshot of the producers is passed over");
-        loader.disk.remove(&path).await?;
-    }
+    let newest = newest_usable(loader, end, progress).await?;
+    let nothing = || Snapshot {
+        offset: Offset::ZERO,
+        producers: Producers::default(),
+        segment: None,
+        aborted: Vec::new(),
+    };
+    let Snapshot { offset: from, mut producers, segment, mut aborted } = newest.unwrap_or_else(nothing);
     // If a tail was at risk, so was a snapshot of its end; and one that a killed process left may never have been
     // synced. Only a clean stop vouches for it: else it is written again.
     let trusted = loader.clean && !progress.touched;
     let snapped_end = (trusted && from == end && end > Offset::ZERO).then_some(end);
     let limit = loader.config.max_producers;
     let mut count = 0;
-    replay(loader, from, progress, |header| {
+    let carried = aborted.len();
+    replay(loader, from, progress, |header, bytes| {
         count += 1;
-        producers.replay(header, loader.now_ms, limit);
+        let told = marker_of(header, bytes);
+        aborted.extend(producers.replay(header, told.as_ref(), loader.now_ms, limit));
     })
     .await?;
     progress.report.replayed_batches += count;
+    restore_aborted(loader, &aborted, (segment, carried), progress).await?;
     Ok((producers, snapped_end))
+}
+
+/// The newest snapshot that is good and from which every unknown list of aborted transactions can be made.
+async fn newest_usable<D: Disk>(
+    loader: &Loader<D>,
+    end: Offset,
+    progress: &mut Progress<D>,
+) -> Result<Option<Snapshot>, OpenError> {
+    for offset in snapshots_newest_first(loader, end).await? {
+        let path = loader.path(FileKind::Producers, offset);
+        let name = FileKind::Producers.name(offset);
+        let read = small_file::read(&loader.disk, &path, snapshot::PRODUCERS_KIND, &loader.binding).await;
+        let read = match read {
+            Err(SmallFileError::Version { found: 1, .. }) => Err(SmallFileError::Corrupt("of version 1")),
+            other => other,
+        };
+        let payload = loader.usable(&name, read, &mut progress.report)?;
+        let Some(found) = payload.and_then(snapshot::decode).filter(|found| found.offset == offset) else {
+            mark!("a damaged snapshot of the producers is passed over");
+            loader.disk.remove(&path).await?;
+            continue;
+        };
+        let mut unknown = progress.segments.iter().filter(|segment| !segment.is_aborted_known);
+        if unknown.all(|segment| segment.base >= offset || found.segment == Some(segment.base)) {
+            return Ok(Some(found));
+        }
+        mark!("a snapshot of the producers is too new to make a list of aborted transactions from");
+    }
+    Ok(None)
+}
+
+/// Gives the segments what was found. The first `carried` are from the snapshot, and of one segment. The files that are
+/// made are durable on return, so that a clean start finds what a clean stop left.
+async fn restore_aborted<D: Disk>(
+    loader: &Loader<D>,
+    aborted: &[AbortedTxn],
+    (of, carried): (Option<Offset>, usize),
+    progress: &mut Progress<D>,
+) -> io::Result<()> {
+    let active = progress.segments.len() - 1;
+    for (at, segment) in progress.segments.iter_mut().enumerate() {
+        if segment.is_aborted_known {
+            continue;
+        }
+        let skipped = if of == Some(segment.base) { 0 } else { carried };
+        let in_it = |txn: &&AbortedTxn| segment.base <= txn.marker && txn.marker < segment.end;
+        segment.aborted = aborted[skipped..].iter().filter(in_it).copied().collect();
+        segment.is_aborted_known = true;
+        if at < active {
+            let payload = aborted::encode(segment.base, &segment.aborted);
+            let bytes = small_file::encode(ABORTED_KIND, &loader.binding, &payload);
+            let path = loader.path(FileKind::Aborted, segment.base);
+            match write_derived(&loader.disk, &path, bytes) {
+                Ok(file) => progress.made.push(file),
+                Err(_) => {
+                    let note =
+                        format!("the aborted transactions of segment {} could not be written", segment.base);
+                    progress.report.notes.push(note);
+                }
+            }
+        }
+    }
+    if progress.made.is_empty() {
+        return Ok(());
+    }
+    loader.disk.sync_many(std::mem::take(&mut progress.made)).await?;
+    loader.disk.sync_dir(&loader.dir).await
 }
 
 /// Snapshots at or below the end; those beyond speak of what is gone and are removed for good.
@@ -122,7 +191,7 @@ async fn replay<D: Disk>(
     loader: &Loader<D>,
     from: Offset,
     progress: &mut Progress<D>,
-    mut visit: impl FnMut(&BatchHeader),
+    mut visit: impl FnMut(&BatchHeader, &Bytes),
 ) -> Result<(), OpenError> {
     for segment in progress.segments.iter().filter(|segment| segment.end > from && segment.bytes > 0) {
         let codec = loader.codec(segment.base);
@@ -137,7 +206,7 @@ async fn replay<D: Disk>(
         let mut walk = BatchWalk::new(&codec, (&files.log, &files.sum), records, Vec::new(), extent, expect);
         while let Some(step) = walk.next().await.map_err(io::Error::from)? {
             match step {
-                Step::Batch { entry, header, .. } if entry.last >= from => visit(&header),
+                Step::Batch { entry, header, bytes } if entry.last >= from => visit(&header, &bytes),
                 Step::Batch { .. } => {}
                 Step::Damaged { from: damage, to, .. } if to > from => {
                     add_range(&mut progress.damaged, OffsetRange { from: damage, to });

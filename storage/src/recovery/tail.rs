@@ -108,6 +108,7 @@ pub(super) async fn scan<D: Disk>(
     let codec = loader.codec(probe.base);
     let mut segment = Segment::empty(probe.base, loader.now_ms, loader.config.index_interval_bytes);
     segment.files = Some(probe.files.clone());
+    segment.is_aborted_known = false;
     let index = loader.path(FileKind::Index, probe.base);
     if loader.disk.exists(&index) {
         // It may speak of batches that are cut now; a later seal would write it under the same name and length.

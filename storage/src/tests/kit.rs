@@ -157,7 +157,11 @@ impl Pair {
                 spec.build(self.salt)
             })
             .collect();
-        let results = self.log.append_leader(&batches, self.epoch, NOW_MS);
+        self.append_built(&batches)
+    }
+
+    pub(super) fn append_built(&mut self, batches: &[VerifiedBatch]) -> Vec<Result<Appended, AppendError>> {
+        let results = self.log.append_leader(batches, self.epoch, NOW_MS);
         for (batch, result) in batches.iter().zip(&results) {
             if let Ok(Appended { base, last, duplicate: false }) = result {
                 let mut placed = Batch::parse(batch.bytes()).expect("verified");

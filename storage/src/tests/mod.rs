@@ -9,3 +9,4 @@ mod full;
 mod golden;
 mod history;
 mod reserve;
+mod txn;
