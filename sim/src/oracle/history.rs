@@ -114,6 +114,85 @@ pub struct AdminOp {
     pub done: u64,
 }
 
+/// What a member of a group did, or was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupAct {
+    /// It was told that these partitions are its own, all of them, from now on.
+    Assigned {
+        /// The partitions.
+        parts: Vec<Part>,
+        /// Whether the group speaks the classic protocol, in which all members have one generation.
+        classic: bool,
+    },
+    /// It gave these partitions up, by its own will or because it was told to.
+    Revoked {
+        /// The partitions.
+        parts: Vec<Part>,
+    },
+    /// It asked to commit these offsets.
+    Commit {
+        /// Partition and offset.
+        offsets: Vec<(Part, i64)>,
+    },
+    /// It asked where the group stands.
+    Fetched {
+        /// Partition and the answer; `None`: nothing is committed.
+        offsets: Vec<(Part, Option<i64>)>,
+    },
+}
+
+/// A step of a member of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupOp {
+    /// The consumer, the same number as in its polls.
+    pub process: u32,
+    /// The group.
+    pub group: String,
+    /// The generation or member epoch that it acted under, or was told.
+    pub generation: i32,
+    /// What.
+    pub act: GroupAct,
+    /// The answer.
+    pub told: Told,
+    /// When it was asked.
+    pub begun: u64,
+    /// When the answer, or its lack, was known.
+    pub done: u64,
+}
+
+/// What a transactional producer asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TxnAct {
+    /// Its sends from now on belong to a new transaction.
+    Begin,
+    /// Where a group stands if this transaction is committed.
+    Offsets {
+        /// The group.
+        group: String,
+        /// Partition and offset.
+        offsets: Vec<(Part, i64)>,
+    },
+    /// The end of the transaction: all of it.
+    Commit,
+    /// The end of the transaction: none of it.
+    Abort,
+}
+
+/// A step of a transactional producer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxnOp {
+    /// The producer session, the same number as in its sends.
+    pub process: u32,
+    /// What.
+    pub act: TxnAct,
+    /// The answer. `No` means that the transaction is certainly not committed by this.
+    pub told: Told,
+    /// When it was asked.
+    pub begun: u64,
+    /// When the answer, or its lack, was known.
+    pub done: u64,
+}
+
 /// One event of a history, in the order of `done` (or of `begun` for what never ended).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -141,6 +220,35 @@ pub enum Event {
     },
     /// An admin client asked for something.
     Admin(AdminOp),
+    /// How a consumer reads; told before its first poll. Without it a consumer reads everything, and for itself.
+    Consumer {
+        /// The consumer.
+        process: u32,
+        /// Whether it reads committed records only.
+        read_committed: bool,
+        /// The group whose offsets it goes by; a group that has committed nothing begins at the start of the log.
+        group: Option<String>,
+    },
+    /// A member of a group did something.
+    Group(GroupOp),
+    /// A transactional producer did something.
+    Txn(TxnOp),
+    /// A record was made from another one that a member of a group had read: one for each, if all goes well.
+    Derived {
+        /// The group.
+        group: String,
+        /// The value that was read.
+        from: u64,
+        /// The value that was sent.
+        value: u64,
+    },
+    /// The final read once more, by a fresh consumer that reads committed records only.
+    DrainedCommitted {
+        /// Where.
+        part: Part,
+        /// What was there.
+        records: Vec<Seen>,
+    },
     /// The log start was moved by will (DeleteRecords, or retention that the workload drove): below it, silence is no loss.
     Trimmed {
         /// Where.

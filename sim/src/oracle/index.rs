@@ -3,9 +3,11 @@
 //! Owns: one pass over the events. Promises: sends keep their order of call within a partition.
 //! Leaves out: judging. Called by [`super::judge`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Acks, Event, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp, Verdict};
+use super::{
+    Acks, Event, GroupAct, GroupOp, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp, Verdict,
+};
 
 /// The final read of one partition.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Drain<'h> {
 pub enum Step<'h> {
     Poll(&'h PollOp),
     Seek(i64),
+    /// The partition came to the consumer by its group, or left it: it begins where the group stands.
+    Handed,
 }
 
 /// Everything about one partition.
@@ -39,6 +43,8 @@ pub struct PartIndex<'h> {
     /// Offsets whose every copy was destroyed, as (first, last).
     pub destroyed: Vec<(i64, i64)>,
     pub drain: Option<Drain<'h>>,
+    /// The values of the final read of committed records, if there was one.
+    pub committed: Option<BTreeSet<u64>>,
     /// Value to offset in the final log (the first, if there are several).
     pub final_offset: BTreeMap<u64, i64>,
 }
@@ -51,6 +57,10 @@ pub struct Index<'h> {
     pub writer: BTreeMap<u64, &'h SendOp>,
     /// When memory was lost, ascending.
     pub power_cuts: Vec<u64>,
+    /// Consumers that read committed records only.
+    pub read_committed: BTreeSet<u32>,
+    /// What each consumer holds by its group.
+    held: BTreeMap<u32, BTreeSet<Part>>,
 }
 
 impl<'h> Index<'h> {
@@ -59,6 +69,8 @@ impl<'h> Index<'h> {
             parts: history.partitions.iter().map(PartIndex::new).collect(),
             writer: BTreeMap::new(),
             power_cuts: Vec::new(),
+            read_committed: BTreeSet::new(),
+            held: BTreeMap::new(),
         };
         for event in &history.events {
             index.add(event, verdict);
@@ -100,7 +112,21 @@ impl<'h> Index<'h> {
             }
             Event::Destroyed { part, from, last } => self.parts[*part].destroyed.push((*from, *last)),
             Event::PowerCut { at } => self.power_cuts.push(*at),
-            Event::Admin(_) => {} // see `metadata`
+            Event::Admin(_) => {}                       // see `metadata`
+            Event::Txn(_) | Event::Derived { .. } => {} // see `transactions`
+            Event::Consumer { process, read_committed, .. } => {
+                if *read_committed {
+                    self.read_committed.insert(*process);
+                }
+            }
+            Event::Group(op) => self.handed(op),
+            Event::DrainedCommitted { part, records } => {
+                verdict.counts.drained += records.len();
+                let part = &mut self.parts[*part];
+                assert!(part.committed.is_none(), "{} was drained twice", part.info.name);
+                records.iter().for_each(|seen| part.saw(*seen));
+                part.committed = Some(records.iter().map(|seen| seen.value).collect());
+            }
             Event::Drained { part, start, end, records } => {
                 verdict.counts.drained += records.len();
                 let part = &mut self.parts[*part];
@@ -114,6 +140,20 @@ impl<'h> Index<'h> {
         }
     }
 
+    /// What a member holds changes: where the partition is new to it, its position is.
+    fn handed(&mut self, op: &'h GroupOp) {
+        let held = self.held.entry(op.process).or_default();
+        let before = held.clone();
+        match &op.act {
+            GroupAct::Assigned { parts, .. } => *held = parts.iter().copied().collect(),
+            GroupAct::Revoked { parts } => held.retain(|part| !parts.contains(part)),
+            GroupAct::Commit { .. } | GroupAct::Fetched { .. } => {}
+        }
+        for part in before.symmetric_difference(held) {
+            self.parts[*part].consumers.entry(op.process).or_default().push(Step::Handed);
+        }
+    }
+
     /// Whether the reply to this send promised that no power cut can undo it.
     pub fn promised(&self, send: &SendOp) -> bool {
         send.acks == Acks::All && self.parts[send.part].info.durable
@@ -121,7 +161,7 @@ impl<'h> Index<'h> {
 
     /// The first power cut at or after a moment: of a send, the call, since its reply may have been under way.
     pub fn cut_after(&self, moment: u64) -> Option<u64> {
-        self.power_cuts.iter().copied().find(|cut| *cut >= moment)
+        self.power_cuts.get(self.power_cuts.partition_point(|cut| *cut < moment)).copied()
     }
 
     /// Whether offsets of this partition may legitimately be used again: it promises less than durability, and
@@ -144,6 +184,7 @@ impl<'h> PartIndex<'h> {
             trimmed: 0,
             destroyed: Vec::new(),
             drain: None,
+            committed: None,
             final_offset: BTreeMap::new(),
         }
     }

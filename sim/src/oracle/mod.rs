@@ -1,6 +1,6 @@
 //! The judge of client histories: what was acknowledged is there, once, in order, unchanged, and nothing else is.
 //!
-//! Owns: the anomalies of CORRECTNESS.md 2.2 that concern sends and polls (groups and transactions add theirs).
+//! Owns: the anomalies of CORRECTNESS.md 2.2 that concern sends, polls, groups, transactions and topics.
 //! Promises: pure; sees only what clients saw; "unknown" is never "passed": a history without a final read of a
 //! partition is [`Verdict::undecided`]. Leaves out: node internals (see `invariants`).
 //!
@@ -9,12 +9,17 @@
 //!              ├─► presence: lost, phantom, changed, duplicate, inconsistent, offset mismatch
 //!              ├─► order:    nonmonotonic send, realtime append, stale end offset
 //!              ├─► reading:  poll skip, poll going back, false out-of-range
+//!              ├─► transactions: aborted, not yet committed, torn, of another outcome, made twice or not at all
+//!              ├─► groups:   a start behind or in front of what is committed, commits of those who are not the owner
 //!              └─► metadata: topics that do not stand as was answered
 //! ```
 //!
 //! The excuses are counted, not hidden: a record that was never promised to survive a power cut may be missing after
 //! one, but only together with everything behind it ([`Verdict::excused`]).
 
+#[cfg(test)]
+mod group_tests;
+mod groups;
 mod history;
 mod index;
 mod metadata;
@@ -23,12 +28,13 @@ mod presence;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod transactions;
 
 use std::fmt;
 
 pub use history::{
-    Acks, AdminAct, AdminOp, BadHistory, Event, History, Outcome, Part, PartInfo, PollOp, Seen, SendOp, Told,
-    TopicSeen,
+    Acks, AdminAct, AdminOp, BadHistory, Event, GroupAct, GroupOp, History, Outcome, Part, PartInfo, PollOp,
+    Seen, SendOp, Told, TopicSeen, TxnAct, TxnOp,
 };
 
 /// What is wrong with a history. Names follow Jepsen's Kafka tests where those have one.
@@ -67,6 +73,26 @@ pub enum Anomaly {
     OffsetUntold,
     /// A topic does not stand as an admin client was answered.
     LostMetadata,
+    /// A group passed records that none of its members was given.
+    GroupSkip,
+    /// A group was told an older position than one that was committed before it asked (GRP-3).
+    CommitRegression,
+    /// A group was told a position that nobody committed.
+    PhantomCommit,
+    /// A commit was taken from a member that was no longer the owner (GRP-4).
+    ZombieCommit,
+    /// Two members of one generation were told that they own a partition (GRP-1).
+    DoubleOwner,
+    /// A reader of committed records was given one of an aborted transaction (G1a, TXN-2).
+    AbortedRead,
+    /// A reader of committed records was given one before anybody had asked to commit it (TXN-2).
+    PrecommittedRead,
+    /// Of one transaction some records are visible and some are not (TXN-1).
+    TornTxn,
+    /// A transaction ended otherwise than was answered (TXN-7).
+    OutcomeMismatch,
+    /// Of a record that a group consumed there is not exactly one visible outcome (TXN-11).
+    EosMultiplicity,
 }
 
 /// One anomaly at one place.
@@ -133,7 +159,10 @@ pub fn judge(history: &History) -> Verdict {
     let index = index::Index::of(history, &mut verdict);
     presence::check(&index, &mut verdict);
     order::check(&index, &mut verdict);
-    reading::check(&index, &mut verdict);
+    let txns = transactions::Txns::of(history, &index);
+    reading::check(&index, &txns, &mut verdict);
+    transactions::check(&index, &txns, &mut verdict);
+    groups::check(history, &index, &txns, &mut verdict);
     metadata::check(history, &mut verdict);
     verdict
 }

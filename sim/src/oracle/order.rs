@@ -74,16 +74,31 @@ fn realtime(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
 
 /// An end offset that was asked for after a reply lies behind the record of that reply.
 fn end_offsets(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
-    for (asked, end) in &part.ends {
-        let missed = part.sends.iter().find(|send| {
-            send.done < *asked
-                && send.acks == super::Acks::All
-                && whole(cuts, send)
-                && span(cuts, send.done) == span(cuts, *asked)
-                && matches!(send.outcome, Outcome::Ok { offset: Some(offset) } if offset >= *end)
-        });
-        if let Some(send) = missed {
-            let text = format!("value {} was acknowledged, then the end was said to be {end}", send.value);
+    let counts = |send: &&&SendOp| {
+        send.acks == super::Acks::All
+            && matches!(send.outcome, Outcome::Ok { offset: Some(_) })
+            && whole(cuts, send)
+    };
+    let mut acked: Vec<&SendOp> = part.sends.iter().filter(counts).copied().collect();
+    acked.sort_by_key(|send| send.done);
+    let mut acked = acked.iter().peekable();
+    let mut ends = part.ends.clone();
+    ends.sort_unstable();
+    let mut highest: Option<(i64, &SendOp)> = None;
+    for (asked, end) in ends {
+        while let Some(send) = acked.next_if(|send| send.done < asked) {
+            let Outcome::Ok { offset: Some(offset) } = send.outcome else { continue };
+            let newer_span = highest.is_none_or(|(_, top)| span(cuts, top.done) < span(cuts, send.done));
+            if newer_span || highest.is_some_and(|(top, _)| offset > top) {
+                highest = Some((offset, send));
+            }
+        }
+        if let Some((top, send)) = highest
+            && top >= end
+            && span(cuts, send.done) == span(cuts, asked)
+        {
+            let text =
+                format!("value {} was acknowledged at {top}, then the end was said to be {end}", send.value);
             verdict.report(Anomaly::StaleEndOffset, &part.info.name, text);
         }
     }

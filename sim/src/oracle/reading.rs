@@ -1,25 +1,38 @@
 //! Was each consumer given everything that it passed, in order?
 //!
 //! Owns: skips, going back, and positions that were wrongly called out of range, for assigned consumers.
-//! Leaves out: groups (a rebalance may move a position). Source: CORRECTNESS.md 2.2. Called by [`super::judge`].
+//! Leaves out: where a partition begins that came by a group (see `groups`). Source: CORRECTNESS.md 2.2. Called by [`super::judge`].
 
 use super::index::{Index, PartIndex, Step};
-use super::{Anomaly, PollOp, Verdict};
+use super::transactions::Txns;
+use super::{Anomaly, PollOp, Seen, Verdict};
 
-pub fn check(index: &Index<'_>, verdict: &mut Verdict) {
+pub fn check(index: &Index<'_>, txns: &Txns<'_>, verdict: &mut Verdict) {
     for (number, part) in index.parts.iter().enumerate() {
         let rewinds = index.may_rewind(number);
         for (process, steps) in &part.consumers {
-            consumer(part, *process, steps, rewinds, verdict);
+            let txns = index.read_committed.contains(process).then_some(txns);
+            consumer(&Reader { part, process: *process, rewinds, txns }, steps, verdict);
         }
     }
 }
 
-fn consumer(part: &PartIndex<'_>, process: u32, steps: &[Step<'_>], rewinds: bool, verdict: &mut Verdict) {
+/// Who reads what.
+struct Reader<'a> {
+    part: &'a PartIndex<'a>,
+    process: u32,
+    rewinds: bool,
+    /// What it may not be given, if it reads committed records only.
+    txns: Option<&'a Txns<'a>>,
+}
+
+fn consumer(reader: &Reader<'_>, steps: &[Step<'_>], verdict: &mut Verdict) {
+    let Reader { part, process, .. } = *reader;
     let mut position: Option<i64> = None;
     for step in steps {
         match step {
             Step::Seek(offset) => position = Some(*offset),
+            Step::Handed => position = None, // where it goes on is for `groups`
             Step::Poll(poll) => {
                 if let Some(expected) = position.filter(|expected| *expected != poll.from) {
                     let text =
@@ -28,7 +41,7 @@ fn consumer(part: &PartIndex<'_>, process: u32, steps: &[Step<'_>], rewinds: boo
                         if poll.from > expected { Anomaly::PollSkip } else { Anomaly::NonmonotonicPoll };
                     verdict.report(anomaly, &part.info.name, text);
                 }
-                inside(part, process, poll, rewinds, verdict);
+                inside(reader, poll, verdict);
                 position = Some(poll.next);
             }
         }
@@ -36,7 +49,8 @@ fn consumer(part: &PartIndex<'_>, process: u32, steps: &[Step<'_>], rewinds: boo
 }
 
 /// One poll: ascending, not before its position, and nothing that stands in the final log was passed over.
-fn inside(part: &PartIndex<'_>, process: u32, poll: &PollOp, rewinds: bool, verdict: &mut Verdict) {
+fn inside(reader: &Reader<'_>, poll: &PollOp, verdict: &mut Verdict) {
+    let Reader { part, process, rewinds, txns } = *reader;
     let name = &part.info.name;
     if poll.out_of_range {
         let known_end = part.drain.as_ref().map_or(0, |drain| drain.end);
@@ -67,9 +81,13 @@ fn inside(part: &PartIndex<'_>, process: u32, poll: &PollOp, rewinds: bool, verd
     }
     let given: std::collections::BTreeSet<i64> = poll.records.iter().map(|seen| seen.offset).collect();
     let start = poll.from.max(part.trimmed);
+    let hidden = |seen: &Vec<Seen>| {
+        txns.is_some_and(|txns| seen.iter().any(|seen| !txns.is_certainly_visible(seen.value)))
+    };
     let missed = part
         .seen
         .range(start..poll.next.max(start))
+        .filter(|(_, seen)| !hidden(seen))
         .map(|(offset, _)| *offset)
         .find(|o| !given.contains(o) && !part.is_destroyed(*o));
     if let Some(missed) = missed {

@@ -2,18 +2,18 @@
 
 use super::*;
 
-struct Story {
-    history: History,
-    clock: u64,
+pub(super) struct Story {
+    pub history: History,
+    pub clock: u64,
 }
 
 impl Story {
-    fn new(durable: bool) -> Self {
+    pub fn new(durable: bool) -> Self {
         let info = PartInfo { name: "t-0".into(), durable };
         Story { history: History { partitions: vec![info], events: vec![] }, clock: 0 }
     }
 
-    fn send(mut self, value: u64, outcome: Outcome) -> Self {
+    pub fn send(mut self, value: u64, outcome: Outcome) -> Self {
         self = self.send_as(value, outcome, Acks::All, 1);
         self
     }
@@ -37,11 +37,11 @@ impl Story {
         self
     }
 
-    fn ok(self, value: u64, offset: i64) -> Self {
+    pub fn ok(self, value: u64, offset: i64) -> Self {
         self.send(value, Outcome::Ok { offset: Some(offset) })
     }
 
-    fn event(mut self, event: Event) -> Self {
+    pub fn event(mut self, event: Event) -> Self {
         self.clock += 10;
         self.history.events.push(event);
         self
@@ -55,7 +55,7 @@ impl Story {
         self.event(Event::Poll(poll))
     }
 
-    fn drain(self, start: i64, end: i64, records: &[(i64, u64)]) -> Self {
+    pub fn drain(self, start: i64, end: i64, records: &[(i64, u64)]) -> Self {
         let records = seen(records);
         self.event(Event::Drained { part: 0, start, end, records })
     }
@@ -66,7 +66,7 @@ impl Story {
     }
 
     #[track_caller]
-    fn is(self, expected: &[Anomaly]) -> Verdict {
+    pub fn is(self, expected: &[Anomaly]) -> Verdict {
         let text = self.history.to_json_lines();
         assert_eq!(History::from_json_lines(&text).expect("it was just written"), self.history);
         let verdict = judge(&self.history);
@@ -76,7 +76,7 @@ impl Story {
     }
 }
 
-fn seen(records: &[(i64, u64)]) -> Vec<Seen> {
+pub(super) fn seen(records: &[(i64, u64)]) -> Vec<Seen> {
     records.iter().map(|&(offset, value)| Seen { offset, value, digest: value as u32 }).collect()
 }
 
@@ -300,4 +300,21 @@ fn another_life_of_a_topic_is_not_the_one_that_was_created() {
 #[test]
 fn a_change_that_nobody_looked_at_is_undecided() {
     assert_eq!(created().is(&[]).undecided.len(), 1);
+}
+
+/// The judge must stay near linear: with a square in it this test does not end.
+#[test]
+fn a_long_history_is_judged_in_a_moment() {
+    let mut story = Story::new(true);
+    for value in 0..60_000 {
+        story = story.ok(value + 1, value as i64);
+        if value % 2 == 0 {
+            let begun = story.clock + 6;
+            story.history.events.push(Event::EndOffset { part: 0, offset: value as i64 + 1, begun });
+        }
+    }
+    let all: Vec<(i64, u64)> = (0..60_000).map(|at| (at, at as u64 + 1)).collect();
+    story = story.event(Event::Drained { part: 0, start: 0, end: 60_000, records: seen(&all) });
+    let verdict = judge(&story.history);
+    assert!(verdict.is_good(), "{:?}", verdict.violations.first());
 }

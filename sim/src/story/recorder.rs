@@ -67,8 +67,12 @@ impl Recorder {
     pub fn topic_has_id(&self, topic: &str, id: [u8; 16]) {
         let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut state = self.lock();
-        for (name, index) in self.0.parts.keys().filter(|(name, _)| name == topic) {
-            state.folders.insert(format!("{hex}-{index}"), (name.clone(), *index));
+        for ((name, index), part) in self.0.parts.iter().filter(|((name, _), _)| name == topic) {
+            let folder = format!("{hex}-{index}");
+            // Whoever draws the trace wants to know which partition a file belongs to.
+            let world = &self.0.world;
+            world.trace().note(world.now_ns(), NOBODY, "folder", &[*part as u64], folder.clone());
+            state.folders.insert(folder, (name.clone(), *index));
         }
     }
 
@@ -114,6 +118,7 @@ impl Recorder {
     }
 
     /// Adds an event, which `who` saw.
+    #[track_caller]
     pub fn event(&self, who: Who, event: Event) {
         let (kind, words) = words_of(&event);
         self.0.world.event(who, kind, &words, || format!("{event:?}"));
@@ -247,6 +252,20 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
             let act = u64::from(crc32fast::hash(format!("{} {:?}", op.topic, op.act).as_bytes()));
             ("admin", vec![act, op.told as u64, op.begun, op.done])
         }
+        Event::Consumer { process, read_committed, group } => {
+            let group = group.as_ref().map_or(0, |group| crc32fast::hash(group.as_bytes()));
+            ("consumer", vec![u64::from(*process), u64::from(*read_committed), u64::from(group)])
+        }
+        Event::Group(op) => {
+            let act = u64::from(crc32fast::hash(format!("{} {:?}", op.group, op.act).as_bytes()));
+            ("group", vec![act, op.generation as u64, op.told as u64, op.begun, op.done])
+        }
+        Event::Txn(op) => {
+            let act = u64::from(crc32fast::hash(format!("{:?}", op.act).as_bytes()));
+            ("txn", vec![act, u64::from(op.process), op.told as u64, op.begun, op.done])
+        }
+        Event::Derived { from, value, .. } => ("derived", vec![*from, *value]),
+        Event::DrainedCommitted { part, records } => ("committed", vec![*part as u64, records.len() as u64]),
         Event::Trimmed { part, to } => ("trim", vec![*part as u64, *to as u64]),
         Event::Destroyed { part, from, last } => ("rotten", vec![*part as u64, *from as u64, *last as u64]),
         Event::PowerCut { at } => ("dark", vec![*at]),

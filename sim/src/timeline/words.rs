@@ -32,7 +32,7 @@ pub fn role(node: u32) -> &'static str {
 /// The partition that a line is about, by its number in the history; `folders` knows the folders of some.
 pub fn part_of(line: &Line, folders: &BTreeMap<String, usize>) -> Option<usize> {
     match line.k.as_str() {
-        "sent" | "polled" | "seek" | "end" | "trim" | "rotten" | "drained" => {
+        "sent" | "polled" | "seek" | "end" | "trim" | "rotten" | "drained" | "committed" => {
             line.w.first().map(|part| *part as usize)
         }
         "disk" => {
@@ -71,6 +71,7 @@ pub fn text(line: &Line, parts: &[String]) -> String {
         "trim" => format!("{part} start to {}", word(1)),
         "rotten" => format!("{part} every copy of {} to {} was destroyed", word(1), word(2)),
         "drained" => format!("{part} [{}, {}): {} records", word(1), word(2), word(3)),
+        "committed" => format!("{part}: {} committed records", word(1)),
         _ => shortened(&line.x, 400),
     }
 }
