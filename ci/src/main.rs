@@ -22,10 +22,12 @@ mod fuzz;
 mod install;
 mod judge;
 mod kill9;
+mod mutants;
 mod oracle;
 mod process;
 mod raw;
 mod report;
+mod seeds;
 mod server;
 mod symbols;
 mod test;
@@ -49,6 +51,10 @@ enum Verb {
     Test(test::Args),
     /// A simulated run is a function of its seed: two processes, two builds.
     Determinism(determinism::Args),
+    /// Some seeds of every scenario still mean what was recorded: a change of a dependency is seen.
+    Corpus(seeds::Args),
+    /// Every planted bug dies by its named checker, about as fast as was recorded.
+    Mutants(mutants::Args),
     /// Stock Kafka clients against the release broker: files, codecs, seeks, admin.
     Clients(clients::Args),
     /// The same requests to Apache Kafka (recorded) and to us: same answers but for ids and times.
@@ -83,6 +89,8 @@ fn run(verb: Verb) -> Result<bool> {
     match verb {
         Verb::Test(args) => test::run(&args),
         Verb::Determinism(args) => determinism::run(&args),
+        Verb::Corpus(args) => seeds::run(&args),
+        Verb::Mutants(args) => mutants::run(&args),
         Verb::Clients(args) => clients::run(&args),
         Verb::Differential(args) => differential::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

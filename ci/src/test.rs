@@ -61,13 +61,8 @@ const STEPS: &[Step] = &[
     step("clients", "cargo ci clients", 20),
     step("kill9", "cargo ci kill9 --seconds 20", 5),
     // Last: it builds another dejaq-sim, with the planted bugs in it.
-    step("mutants", MUTANTS, 30),
+    step("mutants", "cargo ci mutants", 30),
 ];
-
-/// At the first level of optimisation: this build serves one step, and takes longer than what it saves.
-const MUTANTS: &str = "cargo run --quiet --release --package dejaq-scenarios --features mutants \
-    --config profile.release.package.dejaq.opt-level=1 --config profile.release.package.dejaq-sim.opt-level=1 \
-    --config profile.release.package.dejaq-scenarios.opt-level=1 --bin dejaq-sim -- mutants";
 
 /// The verb.
 pub fn run(args: &Args) -> Result<bool> {

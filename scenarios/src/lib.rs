@@ -60,6 +60,7 @@ pub const TABLES: Tables = Tables {
     mutants: mutants::MUTANTS,
     testers: mutants::TESTERS,
     regressions: include_str!("../regressions.txt"),
+    marks: include_str!("../marks.txt"),
 };
 
 #[cfg(test)]

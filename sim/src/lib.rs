@@ -15,6 +15,7 @@ mod cluster_tests;
 pub mod cuts;
 pub mod disk;
 pub mod invariants;
+pub mod ledger;
 mod logs;
 pub mod net;
 pub mod oracle;

@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+use crate::ledger::Ledger;
+
 /// Who an event belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Who {
@@ -94,6 +96,7 @@ struct Inner {
     events: u64,
     lines: Option<Lines>,
     now_ns: u64,
+    ledger: Ledger,
 }
 
 enum Lines {
@@ -120,7 +123,13 @@ impl Trace {
                 false => Lines::Text(file),
             }
         });
-        Trace(Arc::new(Mutex::new(Inner { digest: 0x9e37_79b9_7f4a_7c15, events: 0, lines, now_ns: 0 })))
+        Trace(Arc::new(Mutex::new(Inner {
+            digest: 0x9e37_79b9_7f4a_7c15,
+            events: 0,
+            lines,
+            now_ns: 0,
+            ledger: Ledger::default(),
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -155,6 +164,8 @@ impl Trace {
             digest ^= digest >> 32;
         }
         inner.digest = digest;
+        let text = Once::of(text);
+        inner.ledger.note(now_ns, who, kind, words, || text.get());
         if inner.lines.is_some() {
             let line = Line {
                 e: Some(number),
@@ -163,7 +174,7 @@ impl Trace {
                 i: who.incarnation,
                 k: kind.to_owned(),
                 w: words.to_vec(),
-                x: text(),
+                x: text.get(),
                 at: Location::caller().to_string(),
                 stack: (number == STACK_AT.load(Ordering::Relaxed))
                     .then(|| std::backtrace::Backtrace::force_capture().to_string()),
@@ -181,12 +192,30 @@ impl Trace {
         }
     }
 
+    /// What the faults of the run did so far, and how long things took.
+    pub fn ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.lock().ledger)
+    }
+
     /// The digest so far, and over how many events.
     #[must_use]
     pub fn digest(&self) -> (u64, u64) {
         let mut inner = self.lock();
         inner.flush();
         (inner.digest, inner.events)
+    }
+}
+
+/// A text that is made when somebody wants it, and then kept: nobody wants most of them.
+struct Once<F>(std::cell::OnceCell<String>, std::cell::Cell<Option<F>>);
+
+impl<F: FnOnce() -> String> Once<F> {
+    fn of(make: F) -> Self {
+        Once(std::cell::OnceCell::new(), std::cell::Cell::new(Some(make)))
+    }
+
+    fn get(&self) -> String {
+        self.0.get_or_init(|| self.1.take().map_or_else(String::new, |make| make())).clone()
     }
 }
 

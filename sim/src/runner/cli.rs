@@ -105,28 +105,18 @@ enum Verb {
         jobs: Option<usize>,
     },
     /// Runs fresh seeds of all random scenarios until the time is over or something is found.
-    Hunt {
-        /// For how long.
-        #[arg(long, default_value_t = 1.0)]
-        minutes: f64,
-        /// Only this scenario.
-        #[arg(long)]
-        scenario: Option<String>,
-        /// Goes on after a finding.
-        #[arg(long)]
-        collect: bool,
-        /// Where to begin; default: a fresh place from the system's entropy.
-        #[arg(long)]
-        from_seed: Option<u64>,
-        /// How many processes at a time.
-        #[arg(long, short)]
-        jobs: Option<usize>,
-    },
+    Hunt(HuntArgs),
     /// Plants each known bug and shows which checker finds it, after how many seeds.
     Mutants {
         /// Only this one.
         #[arg(long)]
         only: Option<u32>,
+        /// Fails on one that takes ten times as many seeds as this record says.
+        #[arg(long)]
+        against: Option<PathBuf>,
+        /// Writes that record anew.
+        #[arg(long, requires = "against", conflicts_with = "only")]
+        bless: bool,
         /// How many processes at a time.
         #[arg(long, short)]
         jobs: Option<usize>,
@@ -152,9 +142,57 @@ enum Verb {
         cuts: crate::cuts::Cuts,
         #[arg(long)]
         trace: Option<PathBuf>,
+        /// Writes the call stack of this event into a `.jsonl` trace.
+        #[arg(long)]
+        stack_at: Option<u64>,
         #[arg(long)]
         history: Option<PathBuf>,
     },
+}
+
+#[derive(clap::Args)]
+struct HuntArgs {
+    /// For how long.
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// Only this scenario.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Goes on after a finding.
+    #[arg(long)]
+    collect: bool,
+    /// Where to begin; default: a fresh place from the system's entropy.
+    #[arg(long)]
+    from_seed: Option<u64>,
+    /// Fails if a mark of the product was never reached.
+    #[arg(long)]
+    require_marks: bool,
+    /// Keeps the hunt in this file, and goes on with the one that is in it.
+    #[arg(long)]
+    state: Option<PathBuf>,
+    /// Adds each finding to this file, as a line of the form of `scenarios/regressions.txt`.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// How many processes at a time.
+    #[arg(long, short)]
+    jobs: Option<usize>,
+}
+
+impl HuntArgs {
+    fn hunt(self, tables: &Tables) -> anyhow::Result<bool> {
+        let hunt = hunt::Hunt {
+            minutes: self.minutes,
+            jobs: width(self.jobs),
+            collect: self.collect,
+            only: self.scenario.as_deref(),
+            first_seed: self.from_seed.unwrap_or_else(fresh_seed),
+            commit: verdict::commit(),
+            require_marks: self.require_marks,
+            state: self.state.as_deref(),
+            out: self.out.as_deref(),
+        };
+        hunt::hunt(tables, &hunt)
+    }
 }
 
 #[derive(clap::Args, Clone)]
@@ -241,22 +279,19 @@ fn act(tables: Tables, verb: Verb) -> anyhow::Result<bool> {
         Verb::Digest { scenario, seeds, jobs } => {
             digests(&in_turn(&tables, &scenario, &seeds.range()?)?, width(jobs))
         }
-        Verb::Hunt { minutes, scenario, collect, from_seed, jobs } => {
-            let first_seed = from_seed.unwrap_or_else(fresh_seed);
-            println!("hunting for {minutes} minutes from seed {first_seed}");
+        Verb::Hunt(args) => args.hunt(&tables),
+        Verb::Mutants { only, against, bless, jobs } => {
             let commit = verdict::commit();
-            let only = scenario.as_deref();
-            let hunt = hunt::Hunt { minutes, jobs: width(jobs), collect, only, first_seed, commit };
-            Ok(hunt::hunt(&tables, &hunt)?.is_empty())
-        }
-        Verb::Mutants { only, jobs } => {
-            let bad = mutants::run(&tables, width(jobs), only, &verdict::commit())?;
+            let round =
+                mutants::Round { width: width(jobs), only, commit, against: against.as_deref(), bless };
+            let bad = mutants::run(&tables, &round)?;
             bad.iter().for_each(|line| println!("FAILED {line}"));
             Ok(bad.is_empty())
         }
         Verb::Regressions => run(&tables, &regressions(&tables)?, width(None), true),
         Verb::Check { history } => check(&history),
-        Verb::One { scenario, seed, mutant, tester, cuts, trace, history } => {
+        Verb::One { scenario, seed, mutant, tester, cuts, trace, stack_at, history } => {
+            stack_at.into_iter().for_each(crate::trace::stack_at);
             let params = RunParams { seed, trace, history, tester, cuts };
             let report = one(&tables, &scenario, mutant, &params)?;
             println!("{REPORT_PREFIX}{}", serde_json::to_string(&report)?);
@@ -412,7 +447,7 @@ fn sentence(replay: &Replay, report: &RunReport) -> String {
 }
 
 /// Adds a small run to a file of regressions.
-fn append(file: &std::path::Path, replay: &Replay, report: &RunReport) -> anyhow::Result<()> {
+pub(super) fn append(file: &std::path::Path, replay: &Replay, report: &RunReport) -> anyhow::Result<()> {
     use std::io::Write as _;
     let Replay { scenario, seed, cuts, commit, .. } = replay;
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file)?;

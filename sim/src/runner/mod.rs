@@ -9,7 +9,9 @@ mod batch;
 mod cli;
 mod hunt;
 mod mutants;
+mod score;
 mod shrink;
+mod tally;
 mod timeline;
 mod twice;
 mod verdict;
@@ -103,6 +105,8 @@ pub struct Tables {
     pub testers: &'static [TesterMutant],
     /// Seeds that once found something: lines of scenario, seed (with cuts behind a `/`), commit and story; `#` begins a remark.
     pub regressions: &'static str,
+    /// The marks of the product, as `cargo ci tidy` keeps them: one a line, and behind ` | ` why no run reaches it.
+    pub marks: &'static str,
 }
 
 /// A seed that once found something.

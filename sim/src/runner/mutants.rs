@@ -4,7 +4,12 @@
 //! than the named one is told as such and does not count. The tester's own mutants must make their partners survive,
 //! else a death proved nothing about the fault that was meant to cause it. Source: CORRECTNESS.md 4.
 
+#![allow(clippy::disallowed_methods, reason = "the record of a score is a file")]
+
+use std::path::Path;
+
 use super::batch::{self, Job};
+use super::score::{self, Kill};
 use super::verdict::{Replay, RunReport, Status};
 use super::{Mutant, Tables, TesterMutant};
 
@@ -15,17 +20,35 @@ enum Fate {
     Survived,
 }
 
+/// What of the table is run, and what it is compared with.
+pub struct Round<'a> {
+    pub width: usize,
+    /// Only this one.
+    pub only: Option<u32>,
+    pub commit: String,
+    /// The record of an earlier score (see `score`).
+    pub against: Option<&'a Path>,
+    /// Whether that record is written anew instead.
+    pub bless: bool,
+}
+
 /// Runs the table; returns what went wrong, a line each.
-pub fn run(tables: &Tables, width: usize, only: Option<u32>, commit: &str) -> anyhow::Result<Vec<String>> {
+pub fn run(tables: &Tables, round: &Round<'_>) -> anyhow::Result<Vec<String>> {
+    let Round { width, only, ref commit, against, bless } = *round;
     anyhow::ensure!(
         cfg!(feature = "mutants"),
         "this binary has no mutants in it: run `cargo run --release -p dejaq-scenarios --features mutants --bin dejaq-sim -- mutants`"
     );
-    let mut bad = Vec::new();
+    let (mut bad, mut kills) = (Vec::new(), Vec::new());
     println!("{:<6} {:<11} {:<26} {:>6}  what is broken", "mutant", "fate", "checker", "seeds");
     for mutant in tables.mutants.iter().filter(|mutant| only.is_none_or(|number| number == mutant.number)) {
         let fate = hunt_one(mutant, width, 0, mutant.budget, commit)?;
         println!("{}", row(mutant, &fate));
+        let seeds = match &fate {
+            Fate::Killed { seeds, .. } => Some(*seeds),
+            Fate::WrongChecker { .. } | Fate::Survived => None,
+        };
+        kills.push(Kill { number: mutant.number, scenario: mutant.scenario.into(), seeds });
         match fate {
             Fate::Killed { .. } => {}
             Fate::WrongChecker { checker, message } => bad.push(format!(
@@ -39,6 +62,12 @@ pub fn run(tables: &Tables, width: usize, only: Option<u32>, commit: &str) -> an
                 ));
             }
         }
+    }
+    println!("{}", score::summary(&kills));
+    match against {
+        Some(file) if bless => std::fs::write(file, score::print(&kills))?,
+        Some(file) => bad.extend(score::worse(&kills, &score::parse(&std::fs::read_to_string(file)?)?)),
+        None => {}
     }
     if only.is_none() {
         for tester in tables.testers {

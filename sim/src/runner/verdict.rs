@@ -43,6 +43,9 @@ pub struct RunReport {
     pub counts: BTreeMap<String, u64>,
     /// The marks that were reached.
     pub marks: Vec<String>,
+    /// How long things took in simulated milliseconds (see `ledger`).
+    #[serde(default)]
+    pub spans: BTreeMap<String, Vec<u64>>,
 }
 
 impl RunReport {
@@ -58,6 +61,7 @@ impl RunReport {
             sim_ms: 0,
             counts: BTreeMap::new(),
             marks: Vec::new(),
+            spans: BTreeMap::new(),
         }
     }
 }

@@ -40,6 +40,7 @@ pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, Topi
 pub use recorder::Recorder;
 
 use crate::invariants::Broken;
+use crate::ledger::Entry;
 use crate::oracle;
 use crate::runner::{RunParams, RunReport, Status};
 use crate::world::World;
@@ -188,6 +189,10 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
     counts.insert("plan producers".into(), stage.plan.producers.len() as u64);
     counts.insert("plan consumers".into(), stage.plan.consumers.len() as u64);
     stage.brokers.iter().for_each(|broker| broker.fault_counts(&mut counts));
+    stage.world.trace().ledger(|ledger| {
+        let had = |(name, entry): (&String, &Entry)| (format!("consequence {name}"), entry.effective);
+        counts.extend(ledger.entries().iter().map(had));
+    });
     RunReport {
         status,
         checker,
@@ -196,6 +201,7 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
         events,
         sim_ms: stage.world.now_ns() / 1_000_000,
         counts,
+        spans: stage.world.trace().ledger(crate::ledger::Ledger::spans_ms),
         marks: dejaq_storage::probe::marks_reached().into_iter().map(str::to_owned).collect(),
     }
 }

@@ -1,0 +1,59 @@
+//! `cargo ci mutants`: every planted bug dies by its named checker, and in about as many seeds as was recorded.
+//!
+//! Owns: the build that has the bugs in it. Promises: red when one survives its budget, is found by another checker, or
+//! takes ten times as many seeds as `ci/corpus/mutants.txt` says. Leaves out: the table and the score (`dejaq-sim`).
+//!
+//! At the first level of optimisation: this build serves one step, and takes longer than what it saves.
+
+use crate::process::{self, Guarded};
+use crate::work::Work;
+use anyhow::{Context, Result};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60 * 60);
+const RECORD: &str = "ci/corpus/mutants.txt";
+const CRATES: [&str; 3] = ["dejaq", "dejaq-sim", "dejaq-scenarios"];
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Write the record of seeds anew: after a change of scenarios, of the table, or of the faults.
+    #[arg(long)]
+    bless: bool,
+    /// Only this one.
+    #[arg(long, conflicts_with = "bless")]
+    only: Option<u32>,
+}
+
+/// The verb.
+pub fn run(args: &Args) -> Result<bool> {
+    let work = Work::open()?;
+    let mut sim = command(args);
+    sim.current_dir(&work.root).stdin(Stdio::null());
+    let mut child = Guarded::spawn_in_our_group(&mut sim)?;
+    let status = child.wait(LIMIT)?.with_context(|| format!("`{}` takes too long", process::shown(&sim)))?;
+    Ok(status.success())
+}
+
+fn command(args: &Args) -> Command {
+    let mut sim = Command::new("cargo");
+    sim.args(["run", "--quiet", "--release", "--package", "dejaq-scenarios", "--features", "mutants"]);
+    sim.args(CRATES.iter().map(|name| format!("--config=profile.release.package.{name}.opt-level=1")));
+    sim.args(["--bin", "dejaq-sim", "--", "mutants", "--against", RECORD]);
+    sim.args(args.bless.then_some("--bless"));
+    sim.args(args.only.into_iter().flat_map(|number| ["--only".to_owned(), number.to_string()]));
+    sim
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_what_a_person_would_type() {
+        let shown = |bless, only| process::shown(&command(&Args { bless, only }));
+        assert!(shown(false, None).ends_with("dejaq-sim -- mutants --against ci/corpus/mutants.txt"));
+        assert!(shown(true, None).ends_with(" --bless"));
+        assert!(shown(false, Some(21)).ends_with(" --only 21"));
+    }
+}
