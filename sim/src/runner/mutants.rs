@@ -66,7 +66,13 @@ pub fn run(tables: &Tables, round: &Round<'_>) -> anyhow::Result<Vec<String>> {
     println!("{}", score::summary(&kills));
     match against {
         Some(file) if bless => std::fs::write(file, score::print(&kills))?,
-        Some(file) => bad.extend(score::worse(&kills, &score::parse(&std::fs::read_to_string(file)?)?)),
+        Some(file) => {
+            let record = score::parse(&std::fs::read_to_string(file)?)?;
+            bad.extend(score::worse(&kills, &record));
+            for number in score::unrecorded(&kills, &record) {
+                println!("M{number} is not in {}: `cargo ci mutants --bless`", file.display());
+            }
+        }
         None => {}
     }
     if only.is_none() {

@@ -69,15 +69,21 @@ pub fn worse(kills: &[Kill], recorded: &BTreeMap<u32, u64>) -> Vec<String> {
     let line = |kill: &Kill| {
         let seeds = kill.seeds?;
         match recorded.get(&kill.number) {
-            None => Some(format!("M{} is not in the record: bless it", kill.number)),
             Some(before) if seeds > before.saturating_mul(TIMES_WORSE) => Some(format!(
                 "M{} died after {seeds} seeds of {}; recorded are {before}: what sees it has become weak",
                 kill.number, kill.scenario
             )),
-            Some(_) => None,
+            Some(_) | None => None,
         }
     };
     kills.iter().filter_map(line).collect()
+}
+
+/// Bugs that died and are in no record yet: nothing can be told of them.
+#[must_use]
+pub fn unrecorded(kills: &[Kill], recorded: &BTreeMap<u32, u64>) -> Vec<u32> {
+    let dead = kills.iter().filter(|kill| kill.seeds.is_some());
+    dead.map(|kill| kill.number).filter(|number| !recorded.contains_key(number)).collect()
 }
 
 #[cfg(test)]
@@ -102,7 +108,8 @@ mod tests {
         let record = BTreeMap::from([(1, 4)]);
         assert_eq!(worse(&[kill(1, Some(40))], &record).len(), 0);
         assert_eq!(worse(&[kill(1, Some(41))], &record).len(), 1);
-        assert_eq!(worse(&[kill(2, Some(1))], &record).len(), 1);
+        assert_eq!(worse(&[kill(2, Some(1))], &record).len(), 0);
+        assert_eq!(unrecorded(&[kill(1, Some(1)), kill(2, Some(1)), kill(3, None)], &record), [2]);
         assert_eq!(worse(&[kill(2, None)], &record).len(), 0);
     }
 }
