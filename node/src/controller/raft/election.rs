@@ -191,23 +191,22 @@ impl Raft {
         poll.yes.iter().filter(|vote| votes(*vote)).count() >= voters.votes_to_win()
     }
 
-    /// Whoever follows `node` need not wait until it was silent for long. The first of the other voters asks around, as
-    /// ever before it stands; the rest let it, and stand only when nothing comes of it, or they would all stand at the
-    /// same moment. A word that is wrong unseats nobody: who hears the leader refuses.
+    /// Whoever follows `node` need not wait until it was silent for long. The first of the other voters asks around after
+    /// a beat, when all have noticed: who has not yet would only tell it of its leader. The rest let it, and stand only
+    /// when nothing comes of it, or they would all stand at the same moment. A word that is wrong unseats nobody: who
+    /// hears the leader refuses, and tells.
     pub(super) fn leader_gone(&mut self, now: Mono, node: BrokerId, turn: &mut Turn) {
         let follows = matches!(&self.role, Role::Follower(following) if following.leader == node);
         if !follows || !self.may_stand() {
             return;
         }
         mark!("a follower does not wait for a leader whose process is gone");
+        self.unattach(now, turn);
         let first = self.voters().ids().filter(|id| *id != node).min();
-        if first != Some(self.settings.me.id) {
-            return self.unattach(now, turn);
-        }
-        self.ask_around(now, turn);
-        let soon = self.timing().retry / 3; // others may notice a little later
-        if let Role::Prospective { poll, .. } = &mut self.role {
-            poll.again = now + soon;
+        if first == Some(self.settings.me.id)
+            && let Role::Unattached { wake } = &mut self.role
+        {
+            *wake = now + self.settings.timing.beat;
         }
     }
 
