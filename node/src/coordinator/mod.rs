@@ -4,7 +4,8 @@
 //! whose leader coordinates the group. [`shards`] knows which of those partitions this node leads; [`shard`] (SHELL)
 //! owns one of them for one leader epoch: it loads it to its end, feeds requests and time to [`group`] (pure), writes
 //! what that decides through the same partition path as every producer, and releases replies when the watermark has
-//! passed their records. [`record`] (pure) is what stands in the topic.
+//! passed their records. [`record`] (pure) is what stands in the topic. [`txn`] (pure) is what a coordinator of
+//! transactions decides; no shell drives it yet.
 //!
 //! ```text
 //!  api ─► shards ─► shard ─► group.step ─► records ─► Partition::write (acks=all) ─► watermark ─► group.step ─► reply
@@ -16,5 +17,6 @@ pub mod home;
 pub mod record;
 pub mod shard;
 pub mod shards;
+pub mod txn;
 
 pub use shards::Shards;

@@ -1,0 +1,29 @@
+//! Transactions of one partition of the transaction log: who may write in which, and how each one ends. Pure.
+//!
+//! The tour: [`ask`] is what comes in and goes out; [`txn`] is one transactional id (its states, fencing, epochs, in the
+//! way of KIP-890 for clients that bump their epoch with every transaction, and in the old way for those that do not);
+//! [`txns`] is all of a shard (what waits for a write or for markers, what time brings); [`record`] is what stands in the
+//! log.
+//!
+//! No shell drives it yet: it is to own one partition of `__transaction_state` in the way of `coordinator::shard`, carry
+//! out [`ask::Effect`] and report what became of it.
+//!
+//! ```text
+//!          add                 end                    written: markers leave              all markers in
+//!  Empty ──────► Ongoing ─────────────► Prepare{Commit,Abort} ─────────────────────────► Complete{Commit,Abort}
+//!    ▲  init         │ timeout, init: epoch + 1, abort ▲        ▲ a restart begins here again       │ add ─► Ongoing
+//!    └───────────────┴─────────────────────────────────┘                                           │ init ─► Empty
+//!                                                                       silent for days ─► Dead ─► forgotten
+//! ```
+
+pub mod ask;
+pub mod record;
+pub mod txn;
+pub mod txns;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+pub use txns::Txns;
