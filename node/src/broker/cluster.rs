@@ -20,6 +20,7 @@ use super::StartError;
 use crate::api::control_plane::Address;
 use crate::config::Config;
 use crate::controller::decide::register_broker::{Entry, RegisterBroker};
+use crate::controller::introduce::introduce;
 use crate::controller::member::{Member, enroll};
 use crate::controller::quorum::RaftRoom;
 use crate::controller::room::ControlRoom;
@@ -108,7 +109,21 @@ impl<R: Runtime> Cluster<R> {
             entry: if self.is_shared() { Entry::Fenced } else { Entry::Live },
         };
         let session = config.healing.session_timeout;
-        let epoch = enroll(runtime, &self.reach, &self.published, register, session).await?;
+        let enrolled = enroll(runtime, &self.reach, &self.published, register, session);
+        let epoch = match &self.peer_address {
+            None => enrolled.await?,
+            Some(address) => {
+                let voters: Vec<BrokerId> = voters(config, self.node, data.meta().directory_id, None)
+                    .iter()
+                    .map(|v| v.key.id)
+                    .collect();
+                tokio::select! {
+                    biased; // the introduction never ends by itself
+                    epoch = enrolled => epoch?,
+                    () = introduce(runtime, &self.peers, &voters, address) => unreachable!("it has no end"),
+                }
+            }
+        };
         let image = self.published.current();
         info!(
             broker = self.node.0,

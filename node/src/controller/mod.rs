@@ -19,6 +19,7 @@ pub mod draft;
 pub mod driver;
 pub mod errands;
 pub mod handle;
+pub mod introduce;
 pub mod journal;
 mod leader;
 pub mod liveness;

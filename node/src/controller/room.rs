@@ -25,6 +25,7 @@ use super::decide::producer_ids::AllocateProducerIds;
 use super::decide::reassign::Reassign;
 use super::decide::register_broker::RegisterBroker;
 use super::handle::{Controller, Quorum};
+use super::introduce::{Introduce, take};
 use super::probe;
 use super::quorum::calls::{ChangeVoters, Look, refusal};
 use super::raft::{Change, Lost};
@@ -83,8 +84,9 @@ pub(super) async fn change_voters(controller: &Controller, change: Change) -> An
 }
 
 impl<R: Runtime> PeerService for ControlRoom<R> {
-    fn start(&self, _session: &Arc<PeerSession>, parts: Parts) -> Answering {
+    fn start(&self, session: &Arc<PeerSession>, parts: Parts) -> Answering {
         match parts.tag {
+            Introduce::TAG => Answering::Now(read(parts).and_then(|said| take(&self.peers, session, &said))),
             RegisterBroker::TAG => self.submit::<RegisterBroker>(parts),
             BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat>(parts),
             AlterPartition::TAG => self.submit::<AlterPartition>(parts),
