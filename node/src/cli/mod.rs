@@ -15,6 +15,7 @@ mod client;
 mod cluster;
 mod consume;
 mod consume_group;
+mod dev_cluster;
 mod group;
 mod log;
 mod output;
@@ -51,6 +52,8 @@ enum Command {
     Cluster(cluster::Args),
     /// Show and change who votes on the cluster's metadata.
     Quorum(quorum::Args),
+    /// Run several brokers on this machine, in one terminal, for trying things.
+    DevCluster(dev_cluster::Args),
     /// Send the lines of a file as records.
     Produce(produce::Args),
     /// Print the records of a topic.
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Broker(args) => broker::run(args),
         Command::Cluster(args) => cluster::run(args),
         Command::Quorum(args) => quorum::run(args),
+        Command::DevCluster(args) => dev_cluster::run(args),
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
