@@ -16,7 +16,8 @@
 //! | `retention` | RET-2: retention removes only what is too old or too much | CORRECTNESS 1.9 |
 //! | `clean` | LOG-8: where the marker of a clean shutdown stands, nothing is unsynced | CORRECTNESS 1.1 |
 //! | `start` | LOG-14: nothing is deleted before the start that permits it is durable | CORRECTNESS 1.1 |
-//! | `replicas` | REP-1g, REP-2, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
+//! | `insight` | REP-1, REP-10, LOG-2: what the processes of all brokers believe of a partition | CORRECTNESS 1.1, 1.2 |
+//! | `replicas` | REP-1g, REP-2, REP-8, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
 pub mod acknowledged;
@@ -26,6 +27,7 @@ pub mod epochs;
 pub mod files;
 pub mod image;
 pub mod index;
+pub mod insight;
 pub mod order;
 pub mod producers;
 pub mod recovery;

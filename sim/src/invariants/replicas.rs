@@ -1,4 +1,4 @@
-//! REP-1g, REP-2, REP-16 and MQ-3: what the copies of a log on several disks must have in common.
+//! REP-1g, REP-2, REP-8, REP-16 and MQ-3: what the copies of a log on several disks must have in common.
 //!
 //! Source: CORRECTNESS.md 1.2, 1.3. `matching` holds at every moment, also above the watermark, because every leader start
 //! bumps the leader epoch; `copies` holds at every moment for what acks=all acknowledged under `durability=durable`, on the
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::Broken;
 use super::image::{Batch, Logs};
+use super::insight::Sight;
 use super::recovery::promised;
 use super::resurrection::is_metadata;
 
@@ -64,6 +65,26 @@ pub fn matching(copies: &[Copy]) -> Option<Broken> {
 /// REP-1g: of the offset that a client was told, `need` disks durably hold one and the same batch.
 #[must_use]
 pub fn copies(copies: &[Copy], folder: &str, acked: i64, need: usize) -> Option<Broken> {
+    durable_copies(copies, folder, acked, need).map(|evidence| Broken {
+        name: "REP-1g",
+        evidence: format!("{folder}: offset {acked} was acknowledged, but {evidence}"),
+    })
+}
+
+/// REP-8 and REP-6: of what a process lets readers see, `need` disks durably hold the last record.
+#[must_use]
+pub fn visible(copies: &[Copy], sight: &Sight, need: usize) -> Option<Broken> {
+    let last = sight.watermark - 1;
+    if last < sight.start {
+        return None;
+    }
+    durable_copies(copies, &sight.folder, last, need).map(|evidence| Broken {
+        name: "REP-8",
+        evidence: format!("{sight:?}, but of its last record {evidence}"),
+    })
+}
+
+fn durable_copies(copies: &[Copy], folder: &str, acked: i64, need: usize) -> Option<String> {
     let mut counted: BTreeMap<(i64, i64, u32), usize> = BTreeMap::new();
     let mut ends = Vec::new();
     for copy in copies {
@@ -74,12 +95,7 @@ pub fn copies(copies: &[Copy], folder: &str, acked: i64, need: usize) -> Option<
         }
     }
     let most = counted.values().max().copied().unwrap_or(0);
-    (most < need).then(|| Broken {
-        name: "REP-1g",
-        evidence: format!(
-            "{folder}: offset {acked} was acknowledged, but {most} disks of {need} hold it durably; they end at {ends:?}"
-        ),
-    })
+    (most < need).then(|| format!("{most} disks of {need} hold it durably; they end at {ends:?}"))
 }
 
 /// REP-16: the copies that `nodes` have of a log are the same from the latest start on, to the end.
@@ -150,6 +166,24 @@ mod tests {
         assert_eq!(copies(&two, "a-0", 3, 1).map(|broken| broken.name), Some("REP-1g"));
         let torn = [copy(1, &[batch(0, 3, 1)]), copy(2, &[other(batch(0, 3, 1))])];
         assert_eq!(copies(&torn, "a-0", 2, 2).map(|broken| broken.name), Some("REP-1g"), "two contents");
+    }
+
+    #[test]
+    fn a_watermark_above_what_enough_disks_hold_is_found() {
+        let disks = [copy(1, &[batch(0, 3, 1)]), copy(2, &[batch(0, 3, 1)]), copy(3, &[batch(0, 1, 1)])];
+        let sight = |watermark| Sight {
+            node: 3,
+            incarnation: 1,
+            folder: "a-0".into(),
+            leads: false,
+            epoch: 1,
+            start: 0,
+            watermark,
+            end: 9,
+        };
+        assert_eq!(visible(&disks, &sight(3), 2), None);
+        assert_eq!(visible(&disks, &sight(4), 2).map(|broken| broken.name), Some("REP-8"));
+        assert_eq!(visible(&disks, &sight(0), 2), None, "nothing is visible");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use dejaq::broker::Broker;
-use dejaq::config::Config;
+use dejaq::config::{Config, QuorumNode};
 use dejaq_storage::model_disk::{CrashMode, Rates};
 use dejaq_storage::{Log, LogConfig, OpenOptions, SpaceGuard};
 use tokio::sync::Notify;
@@ -24,6 +24,7 @@ use crate::clock::WallClock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
 use crate::invariants::image::Logs;
+use crate::invariants::insight::Sight;
 use crate::invariants::{Broken, start};
 use crate::oracle::Event;
 use crate::runtime::SimRuntime;
@@ -50,8 +51,14 @@ struct Inner {
     changed: Notify,
 }
 
+/// Looks into the process that runs; empty when it is gone.
+type Look = Box<dyn Fn() -> Vec<Sight> + Send>;
+
 #[derive(Default)]
 struct State {
+    look: Option<Look>,
+    /// What processes believed right before they died, that nobody has taken yet.
+    last_sights: Vec<(u64, Vec<Sight>)>,
     stop: Option<Arc<Notify>>,
     ready: Option<Who>,
     failed: Option<String>,
@@ -129,6 +136,7 @@ impl BrokerNode {
         let who = runtime.who();
         match Broker::start(runtime, config).await {
             Ok(broker) => {
+                self.lock().look = Some(looks_into(&broker, who));
                 self.recovered(who);
                 stop.notified().await;
                 self.lock().ready = None;
@@ -253,6 +261,17 @@ impl BrokerNode {
         self.note(&mut state, broken);
         state.ready = None;
         state.stop = None;
+        let last = state.look.take().map(|look| (self.0.world.now_ns(), look()));
+        state.last_sights.extend(last);
+    }
+
+    /// What its processes believed right before they died, and what the one that runs believes now, each with its time.
+    #[must_use]
+    pub fn sights(&self) -> Vec<(u64, Vec<Sight>)> {
+        let mut state = self.lock();
+        let mut sights = std::mem::take(&mut state.last_sights);
+        sights.extend(state.look.as_ref().map(|look| (self.0.world.now_ns(), look())));
+        sights
     }
 
     /// `kill -9`.
@@ -431,6 +450,29 @@ impl BrokerNode {
     }
 }
 
+fn looks_into(broker: &Broker<SimRuntime>, who: Who) -> Look {
+    // Weak: what watches must not keep a dead process's directory in use.
+    let directory = Arc::downgrade(broker.directory());
+    Box::new(move || {
+        let Some(directory) = directory.upgrade() else { return Vec::new() };
+        let one = |partition: &Arc<dejaq::replica::Partition<SimRuntime>>| {
+            let (identity, view) = (partition.identity(), partition.view());
+            let id: String = identity.topic_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+            Sight {
+                node: who.node,
+                incarnation: who.incarnation,
+                folder: format!("{id}-{}", identity.partition.0),
+                leads: view.stopped().is_none(),
+                epoch: view.epoch().0,
+                start: view.reader().start().0,
+                watermark: view.watermark().0,
+                end: view.reader().end().0,
+            }
+        };
+        directory.partitions().iter().map(one).collect()
+    })
+}
+
 /// The settings of one member of the plan's fleet; those of the plan if it is the only one.
 fn member(plan: &Plan, node: u32) -> Config {
     let mut config = plan.config.clone();
@@ -440,6 +482,9 @@ fn member(plan: &Plan, node: u32) -> Config {
     config.node_id = node;
     config.listen = format!("n{node}:9092");
     config.peer_listen = format!("n{node}:{PEER_PORT}");
+    let voters = BROKER..BROKER + plan.voters;
+    let voter = |id| QuorumNode { id, address: format!("n{id}:{PEER_PORT}") };
+    config.quorum = voters.map(voter).collect();
     if plan.racks > 0 {
         config.rack = Some(format!("r{}", node % plan.racks));
     }

@@ -81,7 +81,10 @@ impl Ghost {
         let now = Logs::undamaged(device.platter.files(), &device.platter.damage());
         let mut broken = order::check(&now);
         let writes = device.metadata_writes();
-        broken.extend(super::images::check(device));
+        if !self.fleet {
+            // A member of a fleet that serves fetches already: its files are looked at when it has stopped.
+            broken.extend(super::images::check(device));
+        }
         let let_go = |folder: &str, batch: &Batch| recorder.is_let_go(folder, batch.last);
         for Crash { durable, before, wrote, .. } in &self.crashes {
             let written = |folder: &str, batch: &Batch| {

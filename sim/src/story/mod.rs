@@ -154,7 +154,10 @@ async fn within<T>(stage: &Stage, what: &str, work: impl Future<Output = T>) -> 
         done = work => Ok(done),
         () = limit => Err(match stage.broker.broken() {
             Some(broken) => Stop::Broken(broken),
-            None => Stop::Stuck(format!("waited {CALM_LIMIT:?} for {what}: {}", stage.broker.state())),
+            None => {
+                let states: Vec<String> = stage.brokers.iter().map(BrokerNode::state).collect();
+                Stop::Stuck(format!("waited {CALM_LIMIT:?} for {what}: {}", states.join("; ")))
+            }
         }),
     }
 }

@@ -32,7 +32,7 @@ struct Reading<'s> {
 pub async fn consume(stage: &Stage, runtime: &SimRuntime, plan: &ConsumerPlan, number: u64) {
     let mut dice = stage.world.streams().dice("consumer", number);
     let config = ConsumerConfig {
-        max_wait: Duration::from_millis(*dice.pick(&[0, 20, 500])),
+        max_wait: Duration::from_millis(*dice.pick(&[5, 20, 500])),
         max_bytes: 256 << 10,
         partition_max_bytes: dice.log_between(1 << 10, 64 << 10) as i32,
         max_poll_records: dice.log_between(1, 500) as usize,
@@ -78,7 +78,7 @@ impl Reading<'_> {
 
     async fn poll(&mut self) {
         let (before, begun) = (self.positions(), self.stage.world.now_ns());
-        let wait = Duration::from_millis(*self.dice.pick(&[0, 20, 500]));
+        let wait = Duration::from_millis(*self.dice.pick(&[5, 20, 500]));
         let polled = self.consumer.poll(wait).await;
         let done = self.stage.world.now_ns();
         match polled {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::invariants::Broken;
 use crate::invariants::image::Logs;
+use crate::invariants::insight::{Ghosts, Sight};
 use crate::invariants::replicas::{self, Copy};
 use crate::story::Stage;
 
@@ -16,7 +17,13 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// What was found. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct God(Arc<Mutex<Option<Broken>>>);
+pub(super) struct God(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    broken: Option<Broken>,
+    ghosts: Ghosts,
+}
 
 impl God {
     /// Begins to look from time to time, as long as the story lasts.
@@ -34,31 +41,53 @@ impl God {
 
     /// The first property that was found broken.
     pub fn broken(&self) -> Option<Broken> {
-        self.0.lock().expect("nothing panics in here").clone()
+        self.0.lock().expect("nothing panics in here").broken.clone()
     }
 
     fn note(&self, stage: &Stage, broken: Option<Broken>) {
         if let Some(broken) = broken {
             stage.world.event(crate::world::NOBODY, "broken", &[], || format!("{broken:?}"));
-            self.0.lock().expect("nothing panics in here").get_or_insert(broken);
+            self.0.lock().expect("nothing panics in here").broken.get_or_insert(broken);
         }
     }
 
-    /// What must hold at every moment: REP-2, MQ-3, REP-1g.
+    /// What must hold at every moment: REP-1, REP-10, LOG-2 of the processes; REP-2, MQ-3 of the disks; REP-1g and REP-8, which
+    /// compare what was promised with the disks.
     pub fn look(&self, stage: &Stage) {
+        let sights = self.look_inside(stage);
         if self.broken().is_some() {
             return;
         }
         let disks = disks(stage);
         self.note(stage, replicas::matching(&disks));
         for (folder, acked) in stage.recorder.promised() {
-            if acked < stage.recorder.trimmed(&folder) {
-                continue;
+            if acked >= stage.recorder.trimmed(&folder)
+                && let Some(need) = need(stage, &folder)
+            {
+                self.note(stage, replicas::copies(&disks, &folder, acked, need));
             }
-            let Some(part) = stage.recorder.part_of_folder(&folder) else { continue };
-            let need = stage.recorder.topic_of(part, &stage.plan).min_insync;
-            self.note(stage, replicas::copies(&disks, &folder, acked, need));
         }
+        for sight in &sights {
+            if let Some(need) = need(stage, &sight.folder) {
+                self.note(stage, replicas::visible(&disks, sight, need));
+            }
+        }
+    }
+
+    /// Takes in what the processes believe now and what dead ones believed at their end; returns all of it.
+    fn look_inside(&self, stage: &Stage) -> Vec<Sight> {
+        // In the order of time, and all of one moment together: an old leader's last word is no news of a new one.
+        let mut moments: std::collections::BTreeMap<u64, Vec<Sight>> = std::collections::BTreeMap::new();
+        for (at, sights) in stage.brokers.iter().flat_map(crate::story::BrokerNode::sights) {
+            moments.entry(at).or_default().extend(sights);
+        }
+        let mut all = Vec::new();
+        for sights in moments.into_values() {
+            let found = self.0.lock().expect("nothing panics in here").ghosts.see(&sights);
+            self.note(stage, found);
+            all.extend(sights);
+        }
+        all
     }
 
     /// What must hold when everything is healed and all have stopped: REP-16.
@@ -76,6 +105,13 @@ impl God {
             }
         }
     }
+}
+
+/// On how many disks what is committed in a partition of the plan must be durable; none is owed without that promise.
+fn need(stage: &Stage, folder: &str) -> Option<usize> {
+    let part = stage.recorder.part_of_folder(folder)?;
+    let topic = stage.recorder.topic_of(part, &stage.plan);
+    topic.durable.then_some(topic.min_insync)
 }
 
 fn disks(stage: &Stage) -> Vec<Copy> {

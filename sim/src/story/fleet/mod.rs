@@ -41,7 +41,9 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
         within(stage, "a broker to stop", broker.stop()).await?;
     }
     god.at_rest(stage);
-    let found = god.broken().or_else(|| stage.brokers.iter().find_map(super::BrokerNode::broken));
+    let at_rest =
+        |broker: &super::BrokerNode| broker.broken().or_else(|| super::images::check(&broker.device()));
+    let found = god.broken().or_else(|| stage.brokers.iter().find_map(at_rest));
     if let Some(broken) = found {
         return Err(Stop::Broken(broken));
     }

@@ -1,0 +1,126 @@
+//! REP-1, REP-10 and LOG-2: what the processes of all brokers believe of a partition, beside each other. (REP-8 takes the
+//! same sights, and asks the disks: see `replicas`.)
+//!
+//! Source: CORRECTNESS.md 1.1, 1.2 and the ghost THW of 0.2. Looked at from time to time and right before a process dies, so
+//! that no watermark that a leader reached is missed. Reads what readers of the product read (its published view), never its
+//! metrics.
+
+use std::collections::BTreeMap;
+
+use super::Broken;
+
+/// What one process believes of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// The broker.
+    pub node: u32,
+    /// Which start of it.
+    pub incarnation: u32,
+    /// The partition's folder.
+    pub folder: String,
+    /// Whether it leads; else it follows, or does nothing.
+    pub leads: bool,
+    /// In which leader epoch.
+    pub epoch: i32,
+    /// Where its log starts.
+    pub start: i64,
+    /// What it lets readers see.
+    pub watermark: i64,
+    /// Where its log ends.
+    pub end: i64,
+}
+
+/// What no broker knows. See the module.
+#[derive(Debug, Default)]
+pub struct Ghosts {
+    /// The highest watermark that anybody had, by partition.
+    true_watermark: BTreeMap<String, i64>,
+    /// Who led in an epoch of a partition.
+    leaders: BTreeMap<(String, i32), u32>,
+    /// The newest epoch of each process, by partition.
+    epochs: BTreeMap<(u32, u32, String), i32>,
+}
+
+impl Ghosts {
+    /// Takes in what was seen at one moment, of some brokers or of all; tells what cannot be.
+    pub fn see(&mut self, sights: &[Sight]) -> Option<Broken> {
+        let wrong = sights.iter().find_map(|sight| self.one(sight));
+        wrong.or_else(|| sights.iter().filter(|sight| sight.leads).find_map(|sight| self.complete(sight)))
+    }
+
+    fn one(&mut self, sight: &Sight) -> Option<Broken> {
+        if !(sight.start <= sight.watermark && sight.watermark <= sight.end) {
+            return broken("LOG-2", sight, "start <= watermark <= end does not hold");
+        }
+        let process = (sight.node, sight.incarnation, sight.folder.clone());
+        let newest = self.epochs.entry(process).or_insert(sight.epoch);
+        if sight.epoch < *newest {
+            let text = format!("it was in leader epoch {newest} before");
+            return broken("REP-10", sight, &text);
+        }
+        *newest = sight.epoch;
+        let highest = self.true_watermark.entry(sight.folder.clone()).or_insert(sight.watermark);
+        *highest = (*highest).max(sight.watermark);
+        if !sight.leads {
+            return None;
+        }
+        let other = *self.leaders.entry((sight.folder.clone(), sight.epoch)).or_insert(sight.node);
+        if other != sight.node {
+            return broken("REP-10", sight, &format!("broker {other} led in this epoch"));
+        }
+        None
+    }
+
+    /// REP-1: the newest leader has everything that was ever committed.
+    fn complete(&self, sight: &Sight) -> Option<Broken> {
+        let ((_, epoch), leader) = self.leaders.range(range_of(&sight.folder)).next_back()?;
+        let highest = self.true_watermark.get(&sight.folder).copied().unwrap_or(0);
+        if *epoch == sight.epoch && *leader == sight.node && sight.end < highest {
+            return broken("REP-1", sight, &format!("{highest} was committed before"));
+        }
+        None
+    }
+}
+
+fn range_of(folder: &str) -> std::ops::RangeInclusive<(String, i32)> {
+    (folder.to_owned(), i32::MIN)..=(folder.to_owned(), i32::MAX)
+}
+
+fn broken(name: &'static str, sight: &Sight, text: &str) -> Option<Broken> {
+    Some(Broken { name, evidence: format!("{sight:?}: {text}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sight(node: u32, leads: bool, epoch: i32, watermark: i64, end: i64) -> Sight {
+        Sight { node, incarnation: 1, folder: "a-0".into(), leads, epoch, start: 0, watermark, end }
+    }
+
+    fn name(broken: Option<Broken>) -> Option<&'static str> {
+        broken.map(|broken| broken.name)
+    }
+
+    #[test]
+    fn a_watermark_beyond_the_log_is_found() {
+        assert_eq!(name(Ghosts::default().see(&[sight(1, true, 1, 5, 4)])), Some("LOG-2"));
+    }
+
+    #[test]
+    fn two_leaders_of_one_epoch_and_an_epoch_that_goes_back_are_found() {
+        let mut ghosts = Ghosts::default();
+        assert_eq!(ghosts.see(&[sight(1, true, 1, 0, 0), sight(2, true, 2, 0, 0)]), None);
+        assert_eq!(name(ghosts.see(&[sight(3, true, 2, 0, 0)])), Some("REP-10"));
+        assert_eq!(name(ghosts.see(&[sight(2, true, 1, 0, 0)])), Some("REP-10"));
+    }
+
+    #[test]
+    fn a_new_leader_that_lacks_something_committed_is_found_and_an_old_one_is_not_asked() {
+        let mut ghosts = Ghosts::default();
+        assert_eq!(ghosts.see(&[sight(1, true, 1, 5, 9)]), None);
+        assert_eq!(ghosts.see(&[sight(2, true, 2, 3, 5)]), None, "its watermark may lag");
+        assert_eq!(ghosts.see(&[sight(2, true, 2, 7, 7), sight(1, true, 1, 5, 5)]), None);
+        assert_eq!(name(ghosts.see(&[sight(3, true, 3, 3, 6)])), Some("REP-1"));
+    }
+}
