@@ -9,6 +9,7 @@
 mod bit_rot;
 mod disk_full;
 mod failed_sync;
+mod fleet;
 mod hostile_client;
 mod idempotent_retries;
 mod kill_restart;
@@ -46,6 +47,11 @@ pub const SCENARIOS: &[Scenario] = &[
     misplaced::MISPLACED,
     metadata::METADATA,
     metadata::METADATA_LOST,
+    fleet::STEADY,
+    fleet::FAILOVER,
+    fleet::POWER,
+    fleet::NETWORK,
+    fleet::CHAOS,
     stories::KILL,
     stories::POWER_CUT,
     stories::FAILED_SYNC,

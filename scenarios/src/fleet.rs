@@ -1,0 +1,95 @@
+//! Several brokers with a quorum (S01 to S20, S29, S36): they are killed, lose their power, stand still, are cut off from
+//! each other; under `durability=durable` and `min.insync.replicas=2` of three nothing that acks=all acknowledged is lost,
+//! whatever and how many of them fail, and when everything is healed all copies are the same.
+
+use dejaq_sim::runner::{RunParams, RunReport, Scenario};
+use dejaq_sim::story::{self, Fault, Plan};
+
+/// Nothing strikes: what is found here is no fault's doing.
+pub const STEADY: Scenario = Scenario {
+    name: "cluster_steady",
+    about: "three brokers without faults: elected, replicated, read back, stopped gracefully, all copies the same",
+    run: |params| run(params, 3, |plan, _| plan),
+    random: true,
+};
+
+/// Processes end or stand still.
+pub const FAILOVER: Scenario = Scenario {
+    name: "cluster_failover",
+    about: "brokers of three are killed, paused and restarted at any moment: leaders move, nothing acked is lost",
+    run: |params| {
+        run(params, 3, |plan, _| plan.fault(4, Fault::Kill).fault(2, Fault::Pause).fault(2, Fault::Restart))
+    },
+    random: true,
+};
+
+/// The power fails, at one or at all.
+pub const POWER: Scenario = Scenario {
+    name: "cluster_power",
+    about: "the power of one or of all three brokers fails: durability=durable loses nothing acked, ever",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            plan.fault(4, Fault::PowerCut)
+                .fault(3, Fault::PowerCutAll)
+                .fault(dice.below(2), Fault::Kill)
+                .fault(dice.below(2), Fault::SlowDisk)
+        })
+    },
+    random: true,
+};
+
+/// The network between them fails.
+pub const NETWORK: Scenario = Scenario {
+    name: "cluster_network",
+    about: "one-way and two-way cuts and resets between three brokers: never two leaders that both acknowledge",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            plan.fault(4, Fault::Isolate)
+                .fault(2, Fault::CutOff)
+                .fault(2, Fault::Reset)
+                .fault(dice.below(2), Fault::Pause)
+        })
+    },
+    random: true,
+};
+
+/// Everything, on three to five brokers.
+pub const CHAOS: Scenario = Scenario {
+    name: "cluster_chaos",
+    about: "three to five brokers under kills, power cuts, pauses, cuts, slow and failing disks and clock steps at once",
+    run: |params| {
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+            let brokers = *dice.pick(&[3, 3, 4, 5]);
+            let mut plan = plan.fleet((brokers, 3), (3, 2)).settled();
+            plan.racks = *dice.pick(&[0, 0, 3]);
+            plan.fault(dice.below(4), Fault::Kill)
+                .fault(dice.below(4), Fault::PowerCut)
+                .fault(dice.below(2), Fault::PowerCutAll)
+                .fault(dice.below(3), Fault::Restart)
+                .fault(dice.below(3), Fault::Pause)
+                .fault(dice.below(3), Fault::Isolate)
+                .fault(dice.below(3), Fault::CutOff)
+                .fault(dice.below(2), Fault::Reset)
+                .fault(dice.below(2), Fault::SlowDisk)
+                .fault(dice.below(2), Fault::FailedSync)
+                .fault(dice.below(2), Fault::FailedWrite)
+                .fault(dice.below(2), Fault::ClockStep)
+        })
+    },
+    random: true,
+};
+
+fn run(
+    params: &RunParams,
+    brokers: u32,
+    faults: impl FnOnce(Plan, &mut dejaq_sim::rng::Dice) -> Plan,
+) -> RunReport {
+    story::run(params, |world| {
+        let mut dice = world.streams().dice("plan", 0);
+        let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+        let plan = plan.fleet((brokers, brokers), (3, 2)).settled();
+        faults(plan, &mut dice)
+    })
+}
