@@ -10,7 +10,7 @@ use dejaq_wire::ids::{CoordinatorEpoch, PartitionId, ProducerEpoch, ProducerId};
 use dejaq_wire::record::control::EndTxnMarker;
 
 use super::record::Record;
-use super::txn::State;
+use super::state::State;
 use crate::runtime::Mono;
 
 /// Names one request that waits for its reply. Never used twice in a shard.

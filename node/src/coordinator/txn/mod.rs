@@ -1,6 +1,6 @@
 //! Transactions of one partition of the transaction log: who may write in which, and how each one ends. Pure.
 //!
-//! The tour: [`ask`] is what comes in and goes out; [`txn`] is one transactional id (its states, fencing, epochs, in the
+//! The tour: [`ask`] is what comes in and goes out; [`state`] is one transactional id (its states, fencing, epochs, in the
 //! way of KIP-890 for clients that bump their epoch with every transaction, and in the old way for those that do not);
 //! [`txns`] is all of a shard (what waits for a write or for markers, what time brings); [`record`] is what stands in the
 //! log.
@@ -18,7 +18,7 @@
 
 pub mod ask;
 pub mod record;
-pub mod txn;
+pub mod state;
 pub mod txns;
 
 #[cfg(test)]

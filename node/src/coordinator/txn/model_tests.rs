@@ -7,8 +7,8 @@ use dejaq_wire::ErrorCode;
 use proptest::prelude::*;
 
 use super::ask::{Ask, Reply, Token, Who};
+use super::state::State;
 use super::tests::{Desk, add, end};
-use super::txn::State;
 
 const IDS: [&str; 2] = ["x", "y"];
 

@@ -17,7 +17,7 @@ use bytes::{Buf, BufMut, Bytes};
 use dejaq_wire::ids::{PartitionId, ProducerEpoch, ProducerId};
 
 use super::ask::{At, Who};
-use super::txn::State;
+use super::state::State;
 
 /// How one transactional id stands, as the log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

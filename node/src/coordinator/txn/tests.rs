@@ -11,7 +11,7 @@ use dejaq_wire::record::control::EndTxnMarker;
 
 use super::ask::{Ask, At, Effect, Errand, Event, Now, Reply, Ticket, Token, Who};
 use super::record::{Record, Stored};
-use super::txn::{MOST_EPOCH, State};
+use super::state::{MOST_EPOCH, State};
 use super::txns::{Loading, Settings, Txns};
 use crate::runtime::Mono;
 

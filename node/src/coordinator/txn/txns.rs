@@ -6,7 +6,7 @@
 //! nobody can take back (TXN-6, M52); a decision is complete when every marker is in, counted for that decision alone
 //! (TXN-15); what a restart finds prepared is carried out; what is open too long is aborted with a higher epoch (TXN-13);
 //! an id that was silent long enough is forgotten.
-//! Leaves out: rules of one id (`txn`), bytes (`record`), how markers travel.
+//! Leaves out: rules of one id (`state`), bytes (`record`), how markers travel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use dejaq_wire::record::control::EndTxnMarker;
 
 use super::ask::{Ask, At, Described, Effect, Errand, Event, Now, Reply, Ticket, Token};
 use super::record::{Record, Stored};
-use super::txn::{State, Step, Txn};
+use super::state::{State, Step, Txn};
 use crate::runtime::Mono;
 
 /// How long what could not be written waits until it is tried again.
