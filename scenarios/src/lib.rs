@@ -10,6 +10,7 @@ mod bit_rot;
 mod disk_full;
 mod failed_sync;
 mod fleet;
+mod groups;
 mod hostile_client;
 mod idempotent_retries;
 mod kill_restart;
@@ -45,6 +46,8 @@ pub const SCENARIOS: &[Scenario] = &[
     network::NETWORK,
     lying_disk::LYING_DISK,
     misplaced::MISPLACED,
+    groups::AT_LEAST_ONCE,
+    groups::AT_MOST_ONCE,
     metadata::METADATA,
     metadata::METADATA_LOST,
     fleet::STEADY,

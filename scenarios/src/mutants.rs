@@ -2,7 +2,8 @@
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
 //! Every planted bug that a single broker can have is here. The others of the catalogue have no place in the code yet:
-//! M02 to M18 and M31 to M39 want replicas and a quorum, M42 to M46 groups, M49 to M56 transactions and replicas, M59 to
+//! M02 to M18 and M31 to M39 want replicas and a quorum, M45 and M46 groups over time
+//! and revocation (unit tests kill them, see TESTING.md), M49 to M56 transactions and replicas, M59 to
 //! M69 delays, filters, the archive and reshaping. Of the tester's own, T2 and T4 have no partner before transactions and
 //! delays exist; T3 (the final read stops at the first empty poll) cannot blind the oracle here: it takes what was not
 //! read for lost and would raise an alarm.
@@ -122,6 +123,20 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "metadata_lost",
         checkers: &["MQ-10"],
         budget: 50,
+    },
+    Mutant {
+        number: 42,
+        about: "a commit is not fenced by generation and member",
+        scenario: "group_at_least_once",
+        checkers: &["GRP-3", "GRP-5"],
+        budget: 60,
+    },
+    Mutant {
+        number: 43,
+        about: "a commit is acknowledged on append",
+        scenario: "group_at_most_once",
+        checkers: &["GRP-3", "ONCE"],
+        budget: 150,
     },
     Mutant {
         number: 47,

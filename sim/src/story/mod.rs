@@ -18,6 +18,7 @@ mod drain;
 mod faults;
 mod fleet;
 mod ghost;
+mod groups;
 mod hostiles;
 mod images;
 mod native;
@@ -36,6 +37,7 @@ use dejaq_storage::model_disk::Rates;
 pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
+pub use groups::GroupPlan;
 pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
 pub use recorder::Recorder;
 
@@ -63,6 +65,8 @@ pub struct Stage {
     pub brokers: std::sync::Arc<[BrokerNode]>,
     /// What clients saw.
     pub recorder: Recorder,
+    /// What was seen of the consumer group.
+    pub group: groups::Watched,
     /// The plan.
     pub plan: std::sync::Arc<Plan>,
 }
@@ -70,7 +74,8 @@ pub struct Stage {
 impl Stage {
     fn new(world: &World, plan: std::sync::Arc<Plan>, recorder: Recorder, keeps_page_cache: bool) -> Stage {
         let brokers = BrokerNode::fleet(world, &plan, &recorder, keeps_page_cache);
-        Stage { world: world.clone(), broker: brokers[0].clone(), brokers: brokers.into(), recorder, plan }
+        let (broker, group) = (brokers[0].clone(), groups::Watched::default());
+        Stage { world: world.clone(), broker, brokers: brokers.into(), recorder, group, plan }
     }
 
     /// What the device of this plan does by chance when it is well.
@@ -116,6 +121,7 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     hostiles::start(stage);
     admins::start(stage);
     sequencer::start(stage);
+    groups::start(stage);
     nemesis::strike(stage).await;
     calm(stage).await?;
     if stage.world.now_ns() <= begun {
@@ -130,6 +136,7 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     nemesis::heal(stage).await;
     within(stage, "the broker to be ready", stage.broker.ready()).await?;
     within(stage, "the producers to finish", producers::finish(stage)).await?;
+    within(stage, "the group to settle", groups::finish(stage)).await?;
     // What acks=1 confirmed may still wait for its sync, and so for its place below the watermark.
     stage.world.sleep(SETTLE).await;
     within(stage, "the final read", drain::drain(stage)).await?;

@@ -11,6 +11,7 @@ use dejaq::config::Config;
 use dejaq_wire::record::Compression;
 
 use super::faults::Fault;
+use super::groups::GroupPlan;
 use crate::cuts::Cuts;
 use crate::disk::Speed;
 use crate::rng::Dice;
@@ -103,6 +104,8 @@ pub struct Plan {
     pub admins: usize,
     /// Raw idempotent producers whose sequence numbers wrap.
     pub sequencers: usize,
+    /// A consumer group that reads every topic.
+    pub group: Option<GroupPlan>,
     /// What is left out of all this.
     pub cuts: Cuts,
 }
@@ -155,6 +158,7 @@ impl Plan {
             hostiles: 0,
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),
+            group: None,
             cuts: Cuts::default(),
         }
     }
@@ -212,6 +216,7 @@ impl Plan {
         if cuts.others {
             (self.admins, self.sequencers, self.hostiles) = (0, 0, 0);
         }
+        self.group = self.group.filter(|_| !cuts.others);
         for producer in &mut self.producers {
             producer.records = producer.records.min(cuts.records.unwrap_or(u64::MAX));
         }

@@ -1,0 +1,36 @@
+//! Members of a consumer group hang, die and come back while their broker is killed and loses power (S41, S42 on one
+//! broker): what the two delivery semantics promise, and offsets that never go back.
+
+use dejaq_sim::runner::{RunParams, RunReport, Scenario};
+use dejaq_sim::story::{self, DURABLE, Fault, GroupPlan, Plan};
+
+/// Commit after: nothing is skipped.
+pub const AT_LEAST_ONCE: Scenario = Scenario {
+    name: "group_at_least_once",
+    about: "members of a group hang and die, the broker is killed and loses power: nothing is skipped, no offset goes back",
+    run: |params| run(params, false),
+    random: true,
+};
+
+/// Commit before: nothing is seen twice.
+pub const AT_MOST_ONCE: Scenario = Scenario {
+    name: "group_at_most_once",
+    about: "the same with commits before records are handed out: none is handed out twice",
+    run: |params| run(params, true),
+    random: true,
+};
+
+fn run(params: &RunParams, at_most_once: bool) -> RunReport {
+    story::run(params, |world| {
+        let mut dice = world.streams().dice("plan", 0);
+        let mut plan = Plan::drawn(&mut dice).with_durability(DURABLE);
+        // Sessions take six seconds to end.
+        plan.chaos *= 4;
+        plan.gap.1 *= 4;
+        plan.consumers.clear(); // the group reads
+        plan.config.groups.initial_delay = std::time::Duration::from_millis(dice.log_between(1, 3000));
+        plan.config.groups.partitions = dice.between(1, 4) as u32;
+        plan.group = Some(GroupPlan { members: dice.between(2, 5) as usize, at_most_once });
+        plan.fault(4, Fault::Kill).fault(3, Fault::PowerCut).fault(1, Fault::Restart)
+    })
+}
