@@ -83,13 +83,6 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 200,
     },
     Mutant {
-        number: 202,
-        about: "the durable point is told of what is only being synced",
-        scenario: "torn_tail",
-        checkers: &["LOG-2"],
-        budget: 200,
-    },
-    Mutant {
         number: 206,
         about: "the newest timestamp before a place of the index counts the batch at that place",
         scenario: "retention_roll",
@@ -102,13 +95,6 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "kill_restart",
         checkers: &["LOG-7"],
         budget: 50,
-    },
-    Mutant {
-        number: 213,
-        about: "the producers change though the write fails",
-        scenario: "disk_full",
-        checkers: &["LOG-13"],
-        budget: 300,
     },
     Mutant {
         number: 36,

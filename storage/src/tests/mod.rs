@@ -9,4 +9,5 @@ mod full;
 mod golden;
 mod history;
 mod reserve;
+mod torn;
 mod txn;

@@ -130,10 +130,46 @@ impl RecordIter {
 
     fn step(&mut self) -> Result<Record, RecordError> {
         let index = self.index;
-        let (record, end) = self.parse().ok_or(RecordError::Damaged { index })?;
-        let delta = record.offset_delta;
+        let parts = self.parse().ok_or(RecordError::Damaged { index })?;
+        let slice = |run: &[u8]| self.payload.slice_ref(run);
+        let record = Record {
+            offset: parts.offset,
+            offset_delta: parts.offset_delta,
+            timestamp_ms: parts.timestamp_ms,
+            key: parts.key.map(slice),
+            value: parts.value.map(slice),
+            headers: Headers { count: parts.header_count, bytes: slice(parts.headers) },
+        };
+        let (delta, end) = (parts.offset_delta, parts.end);
+        self.pass(delta, end)?;
+        Ok(record)
+    }
+
+    /// The next record as [`Iterator::next`] would give it, without taking hold of its bytes.
+    pub(super) fn skim(&mut self) -> Option<Result<Skimmed, RecordError>> {
+        if self.index >= self.count {
+            return None;
+        }
+        let skimmed = self.skim_step();
+        if skimmed.is_err() {
+            self.index = self.count;
+        }
+        Some(skimmed)
+    }
+
+    fn skim_step(&mut self) -> Result<Skimmed, RecordError> {
+        let index = self.index;
+        let Parts { offset, offset_delta, timestamp_ms, key, end, .. } =
+            self.parse().ok_or(RecordError::Damaged { index })?;
+        let has_key = key.is_some();
+        self.pass(offset_delta, end)?;
+        Ok(Skimmed { offset, offset_delta, timestamp_ms, has_key })
+    }
+
+    /// Goes behind a record that ends at `end`.
+    fn pass(&mut self, delta: i32, end: usize) -> Result<(), RecordError> {
         if delta <= self.previous_delta || delta > self.last_offset_delta {
-            return Err(RecordError::OffsetDelta { index, delta });
+            return Err(RecordError::OffsetDelta { index: self.index, delta });
         }
         assert!(self.at < end && end <= self.payload.len(), "{} < {end} <= {}", self.at, self.payload.len());
         self.previous_delta = delta;
@@ -143,11 +179,11 @@ impl RecordIter {
         if self.index == self.count && left > 0 {
             return Err(RecordError::TrailingBytes(left));
         }
-        Ok(record)
+        Ok(())
     }
 
-    /// The record at `self.at` and where it ends; `None` if it is damaged.
-    fn parse(&self) -> Option<(Record, usize)> {
+    /// The record at `self.at`; `None` if it is damaged.
+    fn parse(&self) -> Option<Parts<'_>> {
         let mut rest = &self.payload[self.at..];
         let length = usize::try_from(varint::read_i32(&mut rest)?).ok()?;
         let end = self.payload.len() - rest.len() + length;
@@ -156,11 +192,11 @@ impl RecordIter {
         rest = after;
         let timestamp_delta = varint::read_i64(&mut rest)?;
         let offset_delta = varint::read_i32(&mut rest)?;
-        let key = take(&self.payload, &mut rest)?;
-        let value = take(&self.payload, &mut rest)?;
-        let count = varint::read_i32(&mut rest).filter(|count| *count >= 0)?;
-        let headers = Headers { count, bytes: self.payload.slice_ref(rest) };
-        for _ in 0..count {
+        let key = take_run(&mut rest)?;
+        let value = take_run(&mut rest)?;
+        let header_count = varint::read_i32(&mut rest).filter(|count| *count >= 0)?;
+        let headers = rest;
+        for _ in 0..header_count {
             take_run(&mut rest)??; // a header has a name
             take_run(&mut rest)?;
         }
@@ -172,8 +208,30 @@ impl RecordIter {
             Some(append_time_ms) => append_time_ms,
             None => self.base_timestamp_ms.checked_add(timestamp_delta)?,
         };
-        Some((Record { offset, offset_delta, timestamp_ms, key, value, headers }, end))
+        Some(Parts { offset, offset_delta, timestamp_ms, key, value, header_count, headers, end })
     }
+}
+
+/// A record that was looked at, not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Skimmed {
+    pub(super) offset: Offset,
+    pub(super) offset_delta: i32,
+    pub(super) timestamp_ms: i64,
+    pub(super) has_key: bool,
+}
+
+/// A record in its payload.
+struct Parts<'p> {
+    offset: Offset,
+    offset_delta: i32,
+    timestamp_ms: i64,
+    key: Option<&'p [u8]>,
+    value: Option<&'p [u8]>,
+    header_count: i32,
+    headers: &'p [u8],
+    /// Where it ends in the payload.
+    end: usize,
 }
 
 impl Iterator for RecordIter {

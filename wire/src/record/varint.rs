@@ -4,6 +4,12 @@
 ///
 /// `None`: the bytes end inside of it, or it is longer than ten bytes or 64 bits.
 pub fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
+    if let [byte, rest @ ..] = *bytes
+        && *byte < 0x80
+    {
+        *bytes = rest; // most are one byte
+        return Some(i64::from(byte >> 1) ^ -i64::from(byte & 1));
+    }
     let mut zigzag = 0u64;
     for (at, byte) in bytes.iter().take(10).enumerate() {
         if at == 9 && *byte > 1 {

@@ -117,14 +117,16 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::Long { min: 1 },
         MAX,
         "log.flush.interval.messages",
-        "1 syncs every record before it is acknowledged, as durability=durable does; other values change nothing.",
+        "1 syncs every record before it is acknowledged, as durability=durable does. More asks for a sync in the \
+         background after so many records, under every other durability.",
     ),
     def(
         "flush.ms",
         Kind::Long { min: 0 },
         MAX,
         "log.flush.interval.ms",
-        "For durability=replicated: lowers durability.flush.ms.",
+        "Longest time between two syncs in the background, in milliseconds, under every durability but durable; with \
+         replicated, the smaller of it and durability.flush.ms holds.",
     ),
     def(
         "follower.replication.throttled.replicas",
