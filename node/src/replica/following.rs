@@ -274,6 +274,11 @@ impl<R: Runtime> Partition<R> {
         });
     }
 
+    /// Whether we lead, and this replica's position in our epoch is not known to us.
+    pub(super) fn has_not_heard(self: &Arc<Self>, follower: BrokerId) -> bool {
+        self.with_turn(|turn| turn.role.leader().is_some_and(|leader| !leader.isr().has_heard(follower)))
+    }
+
     /// The follower that a reader should ask instead of us: one of those that `is_near`, in sync, and with everything up
     /// to `offset` (KIP-392). The one that has most, and of equals the first.
     pub fn nearer(self: &Arc<Self>, offset: Offset, is_near: impl Fn(BrokerId) -> bool) -> Option<BrokerId> {

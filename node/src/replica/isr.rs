@@ -173,6 +173,12 @@ impl Isr {
         true
     }
 
+    /// Whether a replica told its position in this epoch; true of who is none.
+    #[must_use]
+    pub fn has_heard(&self, broker: BrokerId) -> bool {
+        self.followers.contains_key(&broker) || !self.replicas.contains(&broker)
+    }
+
     /// Nothing is known of this follower any more: it begins anew.
     pub fn forget(&mut self, broker: BrokerId) {
         self.followers.remove(&broker);

@@ -192,6 +192,12 @@ impl<R: Runtime> Round<R> {
                 Some(base) => Found::Below { base },
                 None => return refuse(at, Why::Unreadable),
             },
+            Against::Agrees if partition.has_not_heard(self.follower) => {
+                // It told its position right before we began to lead: it was not counted then, and is not told again.
+                mark!("a follower that spoke before its leader led tells its position again");
+                self.directory.hub.end_session(self.follower);
+                return Look::Nothing;
+            }
             Against::Agrees => {
                 let max_bytes = self.room.min(PLACE_BYTES);
                 let ask =

@@ -30,6 +30,17 @@ pub struct Sight {
     pub end: i64,
 }
 
+impl Sight {
+    /// In one word, for a person: partition, what it does and in which epoch, start, watermark and end.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let Sight { folder, leads, epoch, start, watermark, end, .. } = self;
+        let (topic, index) = folder.rsplit_once('-').unwrap_or((folder, ""));
+        let part = if *leads { "leads" } else { "follows" };
+        format!("{}-{index}:{part}@{epoch}[{start},{watermark},{end}]", &topic[..topic.len().min(4)])
+    }
+}
+
 /// What no broker knows. See the module.
 #[derive(Debug, Default)]
 pub struct Ghosts {

@@ -11,7 +11,7 @@ struct Tale(Story);
 impl Tale {
     fn new() -> Self {
         let mut story = Story::new(true);
-        story.history.partitions.push(PartInfo { name: "u-0".into(), durable: true });
+        story.history.partitions.push(PartInfo { name: "u-0".into(), durable: true, replicated: false });
         Tale(story)
     }
 

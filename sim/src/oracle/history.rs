@@ -336,6 +336,9 @@ pub struct PartInfo {
     pub name: String,
     /// Whether an acks=all reply promises to survive a power cut (`durability=durable`).
     pub durable: bool,
+    /// Whether it has more than one copy, so that an acknowledgement of the leader alone promises nothing for long.
+    #[serde(default)]
+    pub replicated: bool,
 }
 
 /// A whole history.

@@ -47,8 +47,11 @@ fn per_producer(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
 
 /// What was acknowledged before another call began stands in front of it.
 fn realtime(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
-    let acked =
-        |send: &&&SendOp| matches!(send.outcome, Outcome::Ok { offset: Some(_) }) && whole(cuts, send);
+    // What a leader alone acknowledged may be lost with it, and its offset given to another record.
+    let counts = |send: &SendOp| send.acks == super::Acks::All || !part.info.replicated;
+    let acked = |send: &&&SendOp| {
+        matches!(send.outcome, Outcome::Ok { offset: Some(_) }) && whole(cuts, send) && counts(send)
+    };
     let mut by_end: Vec<&SendOp> = part.sends.iter().filter(acked).copied().collect();
     by_end.sort_by_key(|send| send.done);
     let mut ended = by_end.iter().peekable();

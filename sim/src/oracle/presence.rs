@@ -108,6 +108,10 @@ fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &
             verdict.counts.excused += 1; // R4: every copy was destroyed
             continue;
         }
+        if part.info.replicated && send.acks != Acks::All {
+            verdict.counts.excused += 1; // R1: the leader alone had it, and another one leads
+            continue;
+        }
         if !index.promised(send)
             && let Some(cut) = index.cut_after(send.begun)
         {

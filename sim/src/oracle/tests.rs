@@ -9,7 +9,7 @@ pub(super) struct Story {
 
 impl Story {
     pub fn new(durable: bool) -> Self {
-        let info = PartInfo { name: "t-0".into(), durable };
+        let info = PartInfo { name: "t-0".into(), durable, replicated: false };
         Story { history: History { partitions: vec![info], events: vec![] }, clock: 0 }
     }
 
@@ -78,6 +78,18 @@ impl Story {
 
 pub(super) fn seen(records: &[(i64, u64)]) -> Vec<Seen> {
     records.iter().map(|&(offset, value)| Seen { offset, value, digest: value as u32 }).collect()
+}
+
+#[test]
+fn what_a_leader_alone_acknowledged_may_be_lost_with_it_and_nothing_else() {
+    let lost = |acks| {
+        let mut story = Story::new(true).ok(1, 0).send_as(2, Outcome::Ok { offset: Some(1) }, acks, 1);
+        story.history.partitions[0].replicated = true;
+        judge(&story.drain(0, 1, &[(0, 1)]).history)
+    };
+    let excused = lost(Acks::Leader);
+    assert!(excused.is_good() && excused.counts.excused == 1, "{excused:?}");
+    assert_eq!(lost(Acks::All).violations[0].anomaly, Anomaly::LostWrite);
 }
 
 #[test]

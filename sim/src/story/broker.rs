@@ -257,7 +257,8 @@ impl BrokerNode {
     fn down(&self, power: bool) {
         let device = self.device();
         let mut state = self.lock();
-        let broken = state.ghost.down(&device, power, &self.0.recorder);
+        let serves = state.ready.is_some();
+        let broken = state.ghost.down(&device, (power, serves), &self.0.recorder);
         self.note(&mut state, broken);
         state.ready = None;
         state.stop = None;
@@ -320,12 +321,16 @@ impl BrokerNode {
     #[must_use]
     pub fn state(&self) -> String {
         let state = self.lock();
+        let sights = state.look.as_ref().map(|look| look()).unwrap_or_default();
+        let of_plan = |sight: &&Sight| self.0.recorder.part_of_folder(&sight.folder).is_some();
+        let sights: Vec<String> = sights.iter().filter(of_plan).map(Sight::short).collect();
         format!(
-            "runs {}, ready {:?}, failed {:?}, starts {}",
+            "runs {}, ready {:?}, failed {:?}, starts {}, {}",
             self.runs(),
             state.ready,
             state.failed,
-            state.starts
+            state.starts,
+            sights.join(" ")
         )
     }
 

@@ -48,7 +48,12 @@ impl Ghost {
 
     /// The process is about to be killed, or to lose its power (`power`): remembers what stood on the disk, and checks
     /// what must hold at any moment.
-    pub fn down(&mut self, device: &Device, power: bool, recorder: &Recorder) -> Option<Broken> {
+    pub fn down(
+        &mut self,
+        device: &Device,
+        (power, serves): (bool, bool),
+        recorder: &Recorder,
+    ) -> Option<Broken> {
         let platter = &device.platter;
         let (volatile, durable, damage) = (platter.files(), platter.durable_files(), platter.damage());
         let unclean = clean::check(&volatile, &durable).or_else(|| start::check(&volatile, &durable));
@@ -63,7 +68,8 @@ impl Ghost {
             let checked = acknowledged::check(&folder, offset, &durable);
             checked.filter(|_| offset >= recorder.trimmed(&folder))
         });
-        let early = early.next();
+        // A process that is inside of its recovery may be giving files their names anew: neither name is certain then.
+        let early = early.next().filter(|_| serves);
         // A kill keeps what was written: all of it counts as durable, unless the power fails before a recovery, or had
         // failed before the killed process was through with its own: what has no record is not believed then.
         let dark = power || self.crashes.iter().any(|crash| crash.power);

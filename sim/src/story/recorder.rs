@@ -43,7 +43,11 @@ impl Recorder {
             for index in 0..topic.partitions {
                 parts.insert((topic.name.clone(), index), history.partitions.len());
                 let name = format!("{}-{index}", topic.name);
-                history.partitions.push(PartInfo { name, durable: topic.durable });
+                history.partitions.push(PartInfo {
+                    name,
+                    durable: topic.durable,
+                    replicated: topic.replicas > 1,
+                });
             }
         }
         let state = Mutex::new(State { history, ..State::default() });

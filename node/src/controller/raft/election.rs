@@ -32,6 +32,15 @@ impl Raft {
                     self.ask_around(now, turn);
                 }
             }
+            Role::Candidate(poll) if now >= poll.end && self.store.hard_state_pending().is_some() => {
+                // Its own vote is still being written: a vote for a later epoch would be written later still, for ever
+                // on a disk that is slower than an election (a node alone would never lead).
+                mark!("a candidate waits for its own vote");
+                let (election, retry) = (self.timing().election, self.timing().retry);
+                if let Role::Candidate(poll) = &mut self.role {
+                    (poll.end, poll.again) = (now + election, now + retry);
+                }
+            }
             Role::Prospective { poll, .. } | Role::Candidate(poll) => {
                 if now >= poll.end {
                     self.ask_around(now, turn);

@@ -79,6 +79,10 @@ async fn in_sync(stage: &Stage) {
             if is_whole {
                 break;
             }
+            if let Ok(route) = &described {
+                let sets: Vec<_> = route.partitions.iter().map(|part| (part.leader, &part.isr)).collect();
+                stage.world.event(crate::world::NOBODY, "isr", &[], || format!("{}: {sets:?}", topic.name));
+            }
             runtime.sleep(Duration::from_millis(200)).await;
         }
     }
