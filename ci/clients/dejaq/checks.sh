@@ -65,6 +65,7 @@ nobody_there() { # said within two seconds, though the verb tries longer
 # Starts a broker in a folder of its own with what is given, and prints the line that says that it is ready.
 started() {
     local broker line=
+    : >"$T/started" # what the one before said must not be taken for this one's
     (cd "$T/start" && exec env -i PATH="$PATH" "${environment[@]}" "$DEJAQ_CLI" start "$@") >"$T/started" 2>&1 &
     broker=$!
     for _ in $(seq 100); do

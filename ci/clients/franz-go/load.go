@@ -59,7 +59,7 @@ func produceLoad(topic string, partitions int32, length time.Duration, path stri
 func one(producer, topic string, partitions int32, until time.Time, options []kgo.Opt, acked func(*kgo.Record)) {
 	options = append(options, kgo.SeedBrokers(strings.Split(broker, ",")...), kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(200),
-		kgo.ProduceRequestTimeout(5*time.Second), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
+		kgo.ProduceRequestTimeout(5*time.Second), kgo.MetadataMinAge(50*time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
 	c := must(kgo.NewClient(options...))
 	defer c.Close()
 	ctx := context.Background()
