@@ -72,7 +72,8 @@ pub const MUTANTS: &[Mutant] = &[
         number: 29,
         about: "our checksums are not bound to the partition",
         scenario: "misplaced",
-        checkers: &["Phantom"],
+        // LOG-7 reads the list of epochs by its format, in which the checksum is bound: it is no list then.
+        checkers: &["Phantom", "LOG-7"],
         budget: 300,
     },
     Mutant {
@@ -115,7 +116,7 @@ pub const MUTANTS: &[Mutant] = &[
         about: "a commit is not fenced by generation and member",
         scenario: "group_at_least_once",
         checkers: &["GRP-3", "GRP-5"],
-        budget: 60,
+        budget: 400,
     },
     Mutant {
         number: 43,
