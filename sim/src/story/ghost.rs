@@ -85,10 +85,10 @@ impl Ghost {
     /// The broker serves: its logs must hold what the crashes had to leave, and nothing else.
     pub fn recovered(&mut self, device: &Device, recorder: &Recorder) -> (Logs, Option<Broken>) {
         let now = Logs::undamaged(device.platter.files(), &device.platter.damage());
-        let mut broken = order::check(&now);
+        // A member of a fleet that serves fetches and cuts already: its files are looked at when it has stopped.
+        let mut broken = if self.fleet { Vec::new() } else { order::check(&now) };
         let writes = device.metadata_writes();
         if !self.fleet {
-            // A member of a fleet that serves fetches already: its files are looked at when it has stopped.
             broken.extend(super::images::check(device));
         }
         let let_go = |folder: &str, batch: &Batch| recorder.is_let_go(folder, batch.last);

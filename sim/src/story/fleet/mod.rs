@@ -14,7 +14,8 @@ use dejaq::client::admin::Admin;
 use dejaq::runtime::Runtime;
 
 use super::{SETTLE, Stage, Stop, consumers, drain, producers, within};
-use crate::invariants::Broken;
+use crate::invariants::image::Logs;
+use crate::invariants::{Broken, order};
 use god::God;
 
 /// The machine from which the calm act looks at the in-sync sets.
@@ -41,8 +42,12 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
         within(stage, "a broker to stop", broker.stop()).await?;
     }
     god.at_rest(stage);
-    let at_rest =
-        |broker: &super::BrokerNode| broker.broken().or_else(|| super::images::check(&broker.device()));
+    let at_rest = |broker: &super::BrokerNode| {
+        let platter = broker.device().platter;
+        let logs = Logs::undamaged(platter.files(), &platter.damage());
+        let disordered = order::check(&logs).into_iter().next();
+        broker.broken().or(disordered).or_else(|| super::images::check(&broker.device()))
+    };
     let found = god.broken().or_else(|| stage.brokers.iter().find_map(at_rest));
     if let Some(broken) = found {
         return Err(Stop::Broken(broken));
