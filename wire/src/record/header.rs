@@ -256,6 +256,27 @@ impl BatchHeader {
         self.attributes & DELETE_HORIZON != 0
     }
 
+    /// When its delete markers may go, in ms (KIP-534), if the cleaner has said so.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        self.has_delete_horizon().then_some(self.base_timestamp_ms)
+    }
+
+    pub(super) fn set_delete_horizon(&mut self, horizon_ms: i64) {
+        self.attributes |= DELETE_HORIZON;
+        self.base_timestamp_ms = horizon_ms;
+    }
+
+    pub(super) fn clear_records(&mut self, base_timestamp_ms: i64) {
+        self.attributes &= !(DELETE_HORIZON | CODEC);
+        self.base_timestamp_ms = base_timestamp_ms;
+        self.records = 0;
+    }
+
+    pub(super) fn set_payload_bytes(&mut self, bytes: usize) {
+        let length = bytes + Self::BYTES - LENGTH_FROM;
+        self.length = i32::try_from(length).expect("fewer records take less than 2^31 bytes");
+    }
+
     /// Whether an idempotent producer wrote the batch.
     pub fn has_producer(&self) -> bool {
         self.producer_id.is_valid()

@@ -28,7 +28,8 @@ pub fn find_timestamp(
     let header = &batch.header;
     if header.is_append_time() {
         // All records have the same timestamp.
-        let found = header.max_timestamp_ms >= timestamp_ms && start <= header.last_offset();
+        let is_new = header.max_timestamp_ms >= timestamp_ms;
+        let found = is_new && header.records > 0 && start <= header.last_offset();
         let offset = start.max(header.base_offset);
         return Ok(found.then_some(TimestampedOffset { offset, timestamp_ms: header.max_timestamp_ms }));
     }

@@ -3,7 +3,7 @@
 //! Tour: [`BatchHeader`] is the first 61 bytes, parsed once; [`Batch`] is a header and the payload it
 //! came with, [`Batches`] walks over a run of them; [`produced`] says what a client may send;
 //! [`Record`] and [`RecordIter`] look inside, decompressing only then; [`lookup`] finds an offset by
-//! its timestamp; [`BatchBuilder`] makes the batches that we originate; [`Compression`] is the one
+//! its timestamp; [`BatchBuilder`] makes the batches that we originate; [`rewrite`] takes records out; [`Compression`] is the one
 //! door to all codecs; [`control`] is what control batches hold.
 //!
 //! Promises: nothing here panics on any bytes, and nothing takes more memory than the limit that is
@@ -26,6 +26,7 @@ pub mod lookup;
 pub mod produced;
 #[allow(clippy::module_inception, reason = "a record is what the module is about")]
 pub mod record;
+pub mod rewrite;
 pub(crate) mod varint;
 
 pub use batch::{Batch, Batches};

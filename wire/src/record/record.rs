@@ -82,6 +82,11 @@ impl Headers {
         self.count == 0
     }
 
+    /// All headers as they stand in the record, without their number.
+    pub(super) fn encoded(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Name and value of each header, in order. Names should be UTF-8 but nobody checks.
     pub fn iter(&self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
         let mut rest = self.bytes.as_ref();
