@@ -83,7 +83,7 @@ pub(crate) fn get(bytes: &mut Bytes) -> Option<Vec<AbortedTxn>> {
 }
 
 /// Transactions of one file: a longer list is made again from the log.
-const MOST_IN_FILE: usize = (4 << 20) / ABORTED_BYTES;
+pub(crate) const MOST_IN_FILE: usize = (4 << 20) / ABORTED_BYTES;
 
 /// The payload of the file of the segment at `base`; `None` if there is nothing to write, or too much.
 pub(crate) fn file_of(base: Offset, list: &[AbortedTxn]) -> Option<Bytes> {

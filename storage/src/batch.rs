@@ -27,7 +27,8 @@ pub(crate) fn has_sane_producer(header: &BatchHeader) -> bool {
 const CONTROL_BYTES: usize = 4096;
 
 /// Length of a batch that ends a transaction: every one has it, since only brokers of ours write them. Where no batch has
-/// this length, no transaction ends; a batch that has it need not be one.
+/// this length, no transaction ends; a batch that has it need not be one. The cleaner makes only those longer whose data is
+/// gone, which end nothing any more.
 pub(crate) const MARKER_BYTES: u32 = 78;
 
 /// What a control batch tells of a transaction's end, if it does; `bytes` are the whole batch.

@@ -40,6 +40,9 @@ pub struct LogConfig {
     pub max_producers: usize,
     /// A producer silent for longer than this may be forgotten.
     pub producer_expiry_ms: i64,
+    /// Offsets may have gaps because the topic is compacted, or was: a follower takes batches that do not follow each
+    /// other, and recovery believes them. False keeps LOG-1 in its strict form.
+    pub gaps: bool,
     /// A snapshot of the producers is taken after so many appended bytes, which bounds what a restart replays.
     pub snapshot_bytes: u64,
 }
@@ -54,6 +57,7 @@ impl Default for LogConfig {
             retention_bytes: None,
             max_producers: 10_000,
             producer_expiry_ms: 24 * 3600 * 1000,
+            gaps: false,
             snapshot_bytes: 64 << 20,
         }
     }

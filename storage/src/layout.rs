@@ -12,7 +12,8 @@
 //!     00000000000000000000.log .sum .index       one segment, named by its first offset
 //!     00000000000000000000.aborted               transactions aborted in that segment, if there are any
 //!     00000000000000000042.producers             the producers' state at that offset
-//!     *.tmp *.deleted                            leftovers: ignored, removed at the next start
+//!     cleaned   swap                             how far a log was compacted; a swap of segments that is under way
+//!     *.tmp *.deleted *.cleaned                  leftovers: ignored, removed at the next start
 //! partitions/<...>.deleted/                      a partition being removed
 //! ```
 
@@ -45,6 +46,8 @@ pub const META: &str = "meta.properties";
 pub const PARTITIONS: &str = "partitions";
 /// Suffix of what is being removed.
 pub const DELETED: &str = ".deleted";
+/// Suffix of a segment that the cleaner writes beside those that it will replace.
+pub const CLEANED: &str = ".cleaned";
 const META_MAX_BYTES: u64 = 64 << 10;
 
 /// What the start must find.

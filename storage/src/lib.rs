@@ -6,6 +6,7 @@ pub mod aborted;
 pub mod batch;
 mod binding;
 mod check;
+mod compaction;
 pub mod config;
 #[cfg(any(test, feature = "model"))]
 pub mod contract;
@@ -34,6 +35,7 @@ pub mod whole_file;
 
 pub use aborted::AbortedTxn;
 pub use batch::VerifiedBatch;
+pub use compaction::{CleanAsk, Cleanable, Cleaned, CompactError, Compaction, FullPace, Pace};
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
 pub use disk::{DirEntry, Disk, DiskFile, Open};
 pub use epochs::{EpochEnd, EpochStart};
@@ -42,6 +44,7 @@ pub use log::append::{AppendError, Appended};
 pub use log::flush::{Flush, FlushError, sync_flushes};
 pub use log::open::{CloseError, Cut, OpenError, RecoveryReport, close_many};
 pub use log::start::{Removal, StartError, StartWrite, StartWritten};
+pub use log::swap::{SwapError, SwapFiles, SwapWrite, SwapWritten};
 pub use log::truncate::{TruncateError, Truncated, Truncation};
 pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};
 pub use reader::{LogReader, Read, ReadAsk, ReadError};

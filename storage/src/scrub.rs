@@ -119,11 +119,12 @@ impl<D: Disk> LogReader<D> {
             let mut walk = frozen.walk();
             while let Some(step) = walk.next().await? {
                 let found = match step {
-                    Step::Batch { entry, .. } if entry.last < start => continue,
+                    // Below `offset` when a cleaner merged segments meanwhile.
+                    Step::Batch { entry, .. } if entry.last < offset => continue,
                     Step::Batch { entry, header, bytes } => {
                         Visit::Batch { segment: frozen.base, position: entry.position, header, bytes }
                     }
-                    Step::Damaged { to, .. } if to <= start => continue,
+                    Step::Damaged { to, .. } if to <= offset => continue,
                     Step::Damaged { from, to, why } => {
                         Visit::Damage(Damage { range: OffsetRange { from, to }, segment: frozen.base, why })
                     }

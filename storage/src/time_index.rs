@@ -101,12 +101,55 @@ impl<D: Disk> LogReader<D> {
             }
         }
         let Some(best) = best else { return Ok(None) };
-        let Some(batch) = self.batch_at(best.base.max(start), end_bound).await? else { return Ok(None) };
-        let (offset, timestamp_ms) = match find_max_timestamp(&batch, LOOKUP_BYTES) {
-            Ok(Some(found)) => (found.offset.max(start), found.timestamp_ms),
-            Ok(None) | Err(_) => (batch.header.base_offset.max(start), batch.header.max_timestamp_ms),
+        let found = self.newest_in(&best, start, end_bound).await?;
+        if found.is_some_and(|found| found.timestamp_ms == best.max_timestamp) {
+            return Ok(found);
+        }
+        mark!("the newest record was compacted away");
+        self.newest_left(start, end_bound).await
+    }
+
+    /// The same with a look into every batch that may have it: compaction leaves a batch's largest timestamp as it was.
+    async fn newest_left(
+        &self,
+        start: Offset,
+        end_bound: Offset,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut best: Option<TimestampOffset> = None;
+        let mut from = start;
+        while let Some((frozen, first)) =
+            self.freeze_newer(from, best.map_or(0, |found| found.timestamp_ms + 1))?
+        {
+            from = frozen.end;
+            let mut entries = Entries::new(&frozen, first);
+            while let Some(entry) = entries.next().await? {
+                let may = best.is_none_or(|best| entry.max_timestamp > best.timestamp_ms);
+                if !may || entry.last < start || entry.last >= end_bound {
+                    continue;
+                }
+                let found = self.newest_in(&entry, start, end_bound).await?;
+                let is_newer =
+                    |found: &TimestampOffset| best.is_none_or(|best| found.timestamp_ms > best.timestamp_ms);
+                best = found.filter(is_newer).or(best);
+            }
+        }
+        Ok(best)
+    }
+
+    /// The first of the newest records of one batch. One that cannot be looked into answers with its own numbers.
+    async fn newest_in(
+        &self,
+        entry: &Entry,
+        start: Offset,
+        end_bound: Offset,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let Some(batch) = self.batch_at(entry.base.max(start), end_bound).await? else { return Ok(None) };
+        let found = match find_max_timestamp(&batch, LOOKUP_BYTES) {
+            Ok(found) => found.map(|found| (found.offset.max(start), found.timestamp_ms)),
+            Err(_) => Some((batch.header.base_offset.max(start), batch.header.max_timestamp_ms)),
         };
-        Ok(Some(TimestampOffset { offset, timestamp_ms, epoch: batch.header.leader_epoch }))
+        let epoch = batch.header.leader_epoch;
+        Ok(found.map(|(offset, timestamp_ms)| TimestampOffset { offset, timestamp_ms, epoch }))
     }
 
     /// The first segment that ends behind `from` and has a record as new as `timestamp_ms`, and the record of its side

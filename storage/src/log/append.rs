@@ -226,7 +226,9 @@ impl<D: Disk> Log<D> {
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
             let header = batch.header();
-            if header.base_offset != cursor.end {
+            let follows = header.base_offset == cursor.end;
+            let leaves_gap = self.config.gaps && header.base_offset > cursor.end;
+            if !follows && !leaves_gap {
                 self.write_run(run, &mut results)?;
                 return Err(AppendError::NotNext { expected: cursor.end, found: header.base_offset });
             }

@@ -8,6 +8,7 @@
 //! append (inline) ─► begin_flush ─► sync_flushes (async, no lock) ─► end_flush ─► flushed end ─► acks
 //! retention_plan  ─► begin_advance_start ─► StartWrite::run ─► end_advance_start ─► Removal::run
 //! begin_truncate  ─► Truncation::run ─► end_truncate
+//! begin_compaction ─► Compaction::look, next (async, no lock) ─► begin_swap ─► … ─► finish_swap
 //! ```
 
 pub mod append;
@@ -15,13 +16,16 @@ pub mod flush;
 pub mod open;
 pub mod roll;
 pub mod start;
+pub mod swap;
 pub mod truncate;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 
+use crate::compaction::LastOf;
 use crate::config::{LogConfig, LogIdentity, SpaceGuard};
 use crate::disk::Disk;
 use crate::epochs::EpochStart;
@@ -76,6 +80,7 @@ pub(crate) enum Busy {
     Nothing,
     MovingStart { to: Offset },
     Truncating,
+    Swapping,
 }
 
 /// The writer of one log.
@@ -94,6 +99,8 @@ pub struct Log<D: Disk> {
     unsnapped_bytes: u64,
     /// Whether a snapshot exists for exactly this end.
     snapped_end: Option<Offset>,
+    /// Everything below was compacted.
+    cleaned: Offset,
 }
 
 impl<D: Disk> Log<D> {
@@ -203,7 +210,12 @@ impl<D: Disk> Log<D> {
 
     /// See `Producers::agree_with_replay`.
     pub(crate) fn producers_agree(&self, replayed: &Producers, first: Offset) -> Result<(), String> {
-        self.producers.agree_with_replay(replayed, first)
+        self.producers.agree_with_replay(replayed, first, self.config.gaps)
+    }
+
+    /// What a compaction must keep of each producer.
+    pub(crate) fn last_of_producers(&self) -> BTreeMap<ProducerId, LastOf> {
+        self.producers.last_of()
     }
 
     pub(crate) fn seal(&mut self, reason: SealReason) -> Sealed {

@@ -217,6 +217,7 @@ impl<D: Disk> Log<D> {
             now_ms: options.now_ms,
             unsnapped_bytes: 0,
             snapped_end: loaded.snapped_end,
+            cleaned: loaded.cleaned,
         };
         if options.verify_all {
             crate::scrub::note_damage(&log.reader(), &mut report).await?;

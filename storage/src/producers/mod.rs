@@ -25,6 +25,7 @@ use dejaq_wire::record::control::EndTxnMarker;
 
 use crate::aborted::AbortedTxn;
 use crate::batch::has_sane_producer;
+use crate::compaction::LastOf;
 use crate::log::ProducerSummary;
 use crate::{mark, mutant};
 
@@ -381,9 +382,24 @@ impl Producers {
         self.by_id.iter().map(summary).collect()
     }
 
+    /// What a compaction must keep of each producer: its last batch, or the marker that its epoch came with.
+    pub(crate) fn last_of(&self) -> BTreeMap<ProducerId, LastOf> {
+        let last = |producer: &Producer| LastOf {
+            data: producer.batches.back().map(|batch| batch.last),
+            epoch: producer.epoch,
+        };
+        self.by_id.iter().map(|(id, producer)| (*id, last(producer))).collect()
+    }
+
     /// Compares with what a replay of the log from `start` on gives (LOG-13, IDM-4). Batches below `start` may be
-    /// remembered here alone; producers that were forgotten may be known to the replay alone.
-    pub(crate) fn agree_with_replay(&self, replayed: &Producers, start: Offset) -> Result<(), String> {
+    /// remembered here alone; producers that were forgotten may be known to the replay alone. With `gaps` only the last
+    /// batch must be there, and of the others none that is not remembered.
+    pub(crate) fn agree_with_replay(
+        &self,
+        replayed: &Producers,
+        start: Offset,
+        gaps: bool,
+    ) -> Result<(), String> {
         for (id, producer) in &self.by_id {
             let mine: Vec<_> = producer.batches.iter().filter(|batch| batch.base >= start).collect();
             let Some(other) = replayed.by_id.get(id) else {
@@ -393,11 +409,14 @@ impl Producers {
                 return Err(format!("{id:?} is not in the log from {start:?} on, but remembered: {mine:?}"));
             };
             let theirs: Vec<_> = other.batches.iter().collect();
+            let same = if gaps { is_what_is_left(&mine, &theirs) } else { mine == theirs };
             // A transaction that began below `start` begins later for the replay.
             let is_older = producer.txn_start.is_some_and(|first| first < start);
             let same_txn = is_older || producer.txn_start == other.txn_start;
-            let same_marker = producer.marker.filter(|at| *at >= start) == other.marker;
-            if producer.epoch != other.epoch || mine != theirs || !same_txn || !same_marker {
+            let marker = producer.marker.filter(|at| *at >= start);
+            // A marker that nothing needs any more may be gone, and an older one be there.
+            let same_marker = if gaps { other.marker <= marker } else { marker == other.marker };
+            if producer.epoch != other.epoch || !same || !same_txn || !same_marker {
                 return Err(format!("{id:?} is {producer:?}, a replay from {start:?} gives {other:?}"));
             }
         }
@@ -406,6 +425,13 @@ impl Producers {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether `theirs` may be what a compaction left of the log that `mine` remembers.
+fn is_what_is_left(mine: &[&BatchMemory], theirs: &[&BatchMemory]) -> bool {
+    let from = mine.first().map(|batch| batch.base);
+    let known = |batch: &&BatchMemory| from.is_some_and(|from| batch.base < from) || mine.contains(batch);
+    mine.last() == theirs.last() && theirs.iter().all(known)
 }
 
 #[cfg(test)]

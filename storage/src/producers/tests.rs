@@ -224,9 +224,9 @@ fn a_replay_from_a_later_start_agrees_as_long_as_nothing_was_forgotten() {
             replayed.replay(&header, None, 99, 100);
         }
     }
-    assert_eq!(partition.producers.agree_with_replay(&replayed, Offset(2)), Ok(()));
-    assert!(partition.producers.agree_with_replay(&replayed, Offset(1)).is_err());
-    assert!(Producers::default().agree_with_replay(&replayed, Offset(2)).is_err());
+    assert_eq!(partition.producers.agree_with_replay(&replayed, Offset(2), false), Ok(()));
+    assert!(partition.producers.agree_with_replay(&replayed, Offset(1), false).is_err());
+    assert!(Producers::default().agree_with_replay(&replayed, Offset(2), false).is_err());
 }
 
 #[test]

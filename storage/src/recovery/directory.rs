@@ -13,7 +13,7 @@ use crate::batch::MARKER_BYTES;
 use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::index::{SUMMARY_BYTES, SparseIndex, Summary};
-use crate::layout::{DELETED, FileKind, with_suffix};
+use crate::layout::{CLEANED, DELETED, FileKind, with_suffix};
 use crate::log::OffsetRange;
 use crate::log::open::{OpenError, PARTITION};
 use crate::log::roll::write_derived;
@@ -58,7 +58,7 @@ pub(super) async fn sweep<D: Disk>(loader: &Loader<D>) -> Result<Vec<Offset>, Op
         if entry.is_dir {
             continue;
         }
-        if entry.name.ends_with(DELETED) || entry.name.ends_with(".tmp") {
+        if [DELETED, CLEANED, ".tmp"].iter().any(|suffix| entry.name.ends_with(suffix)) {
             mark!("a leftover is swept");
             loader.disk.remove(&loader.dir.join(&entry.name)).await?;
             continue;

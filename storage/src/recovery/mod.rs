@@ -15,6 +15,7 @@
 
 mod directory;
 mod state;
+mod swap;
 mod tail;
 
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ use crate::log::OffsetRange;
 use crate::log::open::{OpenError, RecoveryReport};
 use crate::log::roll::{create_segment, write_derived};
 use crate::log::start::START_KIND;
+use crate::log::swap::{CLEANED_KIND, CLEANED_TO};
 use crate::producers::Producers;
 use crate::segment::{Segment, View, add_range};
 use crate::small_file::{self, Kind, SmallFileError};
@@ -68,6 +70,8 @@ pub(crate) struct Loaded<D: Disk> {
     pub(crate) marked: Offset,
     /// A snapshot exists for exactly the end.
     pub(crate) snapped_end: Option<Offset>,
+    /// Everything below was compacted.
+    pub(crate) cleaned: Offset,
     pub(crate) report: RecoveryReport,
 }
 
@@ -146,6 +150,7 @@ impl<D: Disk> Loader<D> {
 /// Loads the log of a directory whose identity is known to be right.
 pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenError> {
     let mut report = RecoveryReport { clean: loader.clean, ..RecoveryReport::default() };
+    swap::finish(loader, &mut report).await?;
     let bases = directory::sweep(loader).await?;
     let intent = loader.read_offset(TRUNCATE, TRUNCATE_KIND, &mut report).await?;
     let start_file = loader.disk.exists(&loader.dir.join(START));
@@ -311,6 +316,8 @@ async fn finish<D: Disk>(
         segment.files = None;
     }
     let mut report = progress.report;
+    let cleaned = loader.read_offset(CLEANED_TO, CLEANED_KIND, &mut report).await?;
+    let cleaned = cleaned.unwrap_or(Offset::ZERO).min(end);
     report.start = start;
     report.end = end;
     report.durable_end = progress.durable.min(end);
@@ -326,5 +333,5 @@ async fn finish<D: Disk>(
     };
     // What was cut or dropped may have held the marker: the next write to the side file sets it again.
     let marked = if progress.touched { Offset::ZERO } else { progress.durable.min(end) };
-    Ok(Loaded { view, producers, marked, snapped_end, report })
+    Ok(Loaded { view, producers, marked, snapped_end, cleaned, report })
 }

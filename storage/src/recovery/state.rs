@@ -122,8 +122,12 @@ async fn newest_usable<D: Disk>(
             loader.disk.remove(&path).await?;
             continue;
         };
+        // What a snapshot carries is believed of the active segment alone: another may have been cleaned since, and a
+        // transaction whose marker is gone must not be listed.
+        let active = progress.segments.last().map(|segment| segment.base);
+        let is_carried = |base: Offset| found.segment == Some(base) && active == Some(base);
         let mut unknown = progress.segments.iter().filter(|segment| !segment.is_aborted_known);
-        if unknown.all(|segment| segment.base >= offset || found.segment == Some(segment.base)) {
+        if unknown.all(|segment| segment.base >= offset || is_carried(segment.base)) {
             return Ok(Some(found));
         }
         mark!("a snapshot of the producers is too new to make a list of aborted transactions from");

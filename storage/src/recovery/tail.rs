@@ -73,6 +73,8 @@ struct Scan<'a, D: Disk> {
     /// Where the first batch above the durable point begins.
     tail_position: Option<u32>,
     same_boot: bool,
+    /// Offsets may have gaps.
+    gaps: bool,
 }
 
 /// Bytes that are written again at a time.
@@ -127,6 +129,7 @@ pub(super) async fn scan<D: Disk>(
         restoring: false,
         tail_position: None,
         same_boot: loader.same_boot,
+        gaps: loader.config.gaps,
     };
     let records = scan.begin(loader.now_ms, progress)?;
     let mut log = LogCursor::new(&probe.files.log, u64::from(probe.log_len));
@@ -253,7 +256,8 @@ impl<D: Disk> Scan<'_, D> {
             if position >= self.probe.log_len && !lossy {
                 return Ok(if position > self.probe.log_len { Ending::Lost } else { Ending::Whole });
             }
-            match self.look(log, position, offset).await? {
+            let known = record.map(|(_, entry)| entry.base);
+            match self.look(log, position, offset, known).await? {
                 There::Truncated => {
                     mark!("recovery finishes a truncation");
                     return Ok(Ending::Cut("a truncation was under way"));
@@ -312,6 +316,7 @@ impl<D: Disk> Scan<'_, D> {
         log: &mut LogCursor<'_, D::File>,
         position: u32,
         offset: Offset,
+        known: Option<Offset>,
     ) -> Result<There, OpenError> {
         let left = self.probe.log_len.saturating_sub(position) as usize;
         let front = match log.get(u64::from(position), BatchHeader::BYTES.min(left)).await {
@@ -320,13 +325,16 @@ impl<D: Disk> Scan<'_, D> {
             Err(miss) => return Err(io::Error::from(miss).into()),
         };
         let Ok(header) = BatchHeader::parse(&front) else { return Ok(There::Bad("no batch header")) };
-        if self.intent.is_some_and(|to| header.base_offset == offset && header.last_offset() >= to) {
+        // A gap is compaction's, and only where the topic may have one or a record below the durable point says so.
+        let vouched = self.gaps || (offset < self.durable && known == Some(header.base_offset));
+        let follows = header.base_offset == offset || (header.base_offset > offset && vouched);
+        if self.intent.is_some_and(|to| follows && header.last_offset() >= to) {
             return Ok(There::Truncated);
         }
         if header.batch_bytes() > left {
             return Ok(There::Bad("the file ends inside a batch"));
         }
-        if header.base_offset != offset {
+        if !follows {
             return Ok(There::Bad("it does not follow the batch before it"));
         }
         if self.limit.is_some_and(|limit| header.next_offset() > limit)

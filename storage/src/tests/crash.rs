@@ -15,9 +15,9 @@ use dejaq_wire::ids::{LeaderEpoch, Offset};
 
 /// Cuts the power behind the operation number `at`.
 #[derive(Default)]
-struct Cutter {
+pub(super) struct Cutter {
     platter: Mutex<Option<Platter>>,
-    seen: AtomicU64,
+    pub(super) seen: AtomicU64,
     at: AtomicU64,
     seed: AtomicU64,
 }
@@ -41,7 +41,7 @@ impl Observer for Cutter {
 
 impl Cutter {
     /// A device that dies behind its operation number `at`, counted from here.
-    fn device(at: u64, seed: u64) -> (Platter, Arc<Cutter>) {
+    pub(super) fn device(at: u64, seed: u64) -> (Platter, Arc<Cutter>) {
         let cutter = Arc::new(Cutter::default());
         let observer: Arc<dyn Observer> = cutter.clone();
         let platter = Platter::new(Setup { observer: Some(observer), ..Setup::default() });
@@ -53,7 +53,7 @@ impl Cutter {
         (platter, cutter)
     }
 
-    fn arm(&self, at: u64, seed: u64) {
+    pub(super) fn arm(&self, at: u64, seed: u64) {
         self.seen.store(0, Ordering::Relaxed);
         self.at.store(at, Ordering::Relaxed);
         self.seed.store(seed, Ordering::Relaxed);

@@ -51,6 +51,23 @@ fn the_truncation_intent_is_as_it_was() {
     golden("truncate.txt", &hex(&bytes));
 }
 
+#[test]
+fn what_a_compaction_keeps_is_as_it_was() {
+    use crate::log::swap::{CLEANED_KIND, SWAP_KIND, SwapRecord};
+    let binding = crate::binding::Binding::new(identity().topic_id, identity().partition);
+    let record = SwapRecord {
+        base: Offset(7),
+        end: Offset(30),
+        bytes: 300,
+        records: 5,
+        others: vec![Offset(9), Offset(20)],
+    };
+    assert_eq!(SwapRecord::decode(record.encode()), Some(record.clone()));
+    let swap = crate::small_file::encode(SWAP_KIND, &binding, &record.encode());
+    let cleaned = crate::small_file::encode(CLEANED_KIND, &binding, &42_i64.to_be_bytes());
+    golden("compaction.txt", &format!("swap\n{}cleaned\n{}", hex(&swap), hex(&cleaned)));
+}
+
 #[expect(clippy::disallowed_methods, reason = "a test reads its golden file from the source tree")]
 fn golden(name: &str, found: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);

@@ -3,6 +3,9 @@
 mod kit;
 
 mod basics;
+mod compaction;
+mod compaction_kit;
+mod compaction_txn;
 mod crash;
 mod damage;
 mod full;
