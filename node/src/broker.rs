@@ -301,6 +301,12 @@ impl<R: Runtime> Watch<R> {
         metrics.tails_cut.reach(found.tails_cut.get());
         metrics.cut_bytes.reach(found.cut_bytes.get());
         metrics.failed_syncs.reach(found.failed_syncs.get());
+        let cleaned = self.directory.cleaned();
+        metrics.cleanings.reach(total(&cleaned.rounds));
+        metrics.cleaner_read_bytes.reach(total(&cleaned.read_bytes));
+        metrics.cleaner_written_bytes.reach(total(&cleaned.written_bytes));
+        metrics.cleaner_freed_bytes.reach(total(&cleaned.freed_bytes));
+        metrics.dirty_permille.set(total(&cleaned.dirty_permille));
         metrics.syncs.reach(total(&syncs.syncs));
         metrics.sync_microseconds.reach(total(&syncs.micros));
         metrics.synced_partitions.reach(total(&syncs.partitions));
@@ -384,6 +390,7 @@ fn directory_settings(config: &Config, node: BrokerId, topic_defaults: Overrides
     replica::Settings {
         min_free_bytes: config.min_free_bytes,
         retention_every: config.retention_interval,
+        cleaner: config.cleaner,
         topic_defaults,
         ..replica::Settings::of(node)
     }

@@ -56,6 +56,7 @@ pub struct Config {
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
     pub retention_interval: Duration,
+    pub cleaner: CleanerSettings,
     pub log_format: LogFormat,
     pub log_level: String,
     /// What was given, by the names of the table and as it was written; what is absent has its default.
@@ -82,6 +83,21 @@ pub struct TopicSettings {
     pub max_partitions: u32,
     /// Topic configs by their Kafka names, under which every topic starts that does not say otherwise.
     pub defaults: BTreeMap<String, String>,
+}
+
+/// What the log cleaner may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanerSettings {
+    /// Memory for the keys of one log.
+    pub map_bytes: usize,
+    /// Bytes read and written a second at most; 0 is no limit.
+    pub bytes_per_second: u64,
+}
+
+impl Default for CleanerSettings {
+    fn default() -> CleanerSettings {
+        CleanerSettings { map_bytes: 64 << 20, bytes_per_second: 0 }
+    }
 }
 
 /// When a cluster acts by itself, and how much at a time.

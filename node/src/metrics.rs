@@ -241,6 +241,11 @@ metrics! {
     damaged_reads: Counter = "dejaq_damaged_reads_total", "Reads that met damaged records and were refused.";
     tails_cut: Counter = "dejaq_torn_tails_cut_total", "Torn tails, that no sync had covered, cut when a partition was opened.";
     cut_bytes: Counter = "dejaq_torn_bytes_cut_total", "Bytes of those tails.";
+    cleanings: Counter = "dejaq_cleaner_rounds_total", "Rounds of compaction over a log that ended well.";
+    cleaner_read_bytes: Counter = "dejaq_cleaner_read_bytes_total", "Bytes of logs read by compaction.";
+    cleaner_written_bytes: Counter = "dejaq_cleaner_written_bytes_total", "Bytes of logs written by compaction.";
+    cleaner_freed_bytes: Counter = "dejaq_cleaner_freed_bytes_total", "Bytes that compaction took out of logs.";
+    dirty_permille: Gauge = "dejaq_cleaner_dirty_permille", "Share of bytes never compacted in the dirtiest compacted log, in thousandths.";
     offline: Gauge = "dejaq_data_directory_offline", "1 after a failed sync: everything is refused until the broker is restarted.";
 }
 

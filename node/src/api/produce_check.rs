@@ -103,6 +103,11 @@ pub fn admit(
         ));
     }
     let summary = check_records(&batch, DECOMPRESSED_BYTES).map_err(bad_record)?;
+    if let Some(index) = summary.first_without_key.filter(|_| config.compact) {
+        let message = "a compacted topic cannot accept a record without a key";
+        let bad = BadBatch::new(ErrorCode::INVALID_RECORD, message).telling_start();
+        return Err(BadBatch { record: Some(index), ..bad });
+    }
     let mut batch = batch;
     let corrects = batch.header.max_timestamp_ms != summary.max_timestamp_ms;
     if corrects {

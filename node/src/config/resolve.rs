@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::parse::{self, ParseError};
 use super::table::{Kind, TABLE, setting};
-use super::{Config, GroupSettings, HealingSettings, Limits, LogFormat, QuorumNode, TopicSettings};
+use super::{
+    CleanerSettings, Config, GroupSettings, HealingSettings, Limits, LogFormat, QuorumNode, TopicSettings,
+};
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,17 +153,7 @@ impl Values {
     /// Parses and checks every value and the relations between them.
     pub(super) fn check(&self) -> Result<Config, Vec<ConfigError>> {
         let mut read = Reader { values: self, errors: Vec::new() };
-        let limits = Limits {
-            max_connections: read.size("max-connections"),
-            inflight_requests: read.size("connection-inflight-requests"),
-            inflight_bytes: read.size("connection-inflight-bytes"),
-            memory_bytes: read.size("memory-budget-bytes"),
-            request_max_bytes: read.size("request-max-bytes"),
-            idle_timeout: read.millis("idle-timeout-ms"),
-            frame_timeout: read.millis("frame-timeout-ms"),
-            send_timeout: read.millis("send-timeout-ms"),
-            drain_timeout: read.millis("drain-timeout-ms"),
-        };
+        let limits = read.limits();
         let topics = TopicSettings {
             auto_create: read.switch("auto-create-topics"),
             default_partitions: read.small("default-partitions"),
@@ -208,6 +200,10 @@ impl Values {
             tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
             retention_interval: read.millis("retention-interval-ms"),
+            cleaner: CleanerSettings {
+                map_bytes: read.size("cleaner-buffer-bytes"),
+                bytes_per_second: read.number("cleaner-io-bytes-per-second"),
+            },
             log_format: if read.text("log-format") == "json" { LogFormat::Json } else { LogFormat::Human },
             log_level: read.text("log-level"),
             given: self.set.iter().map(|(name, (value, _))| (*name, value.clone())).collect(),
@@ -291,6 +287,20 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    fn limits(&mut self) -> Limits {
+        Limits {
+            max_connections: self.size("max-connections"),
+            inflight_requests: self.size("connection-inflight-requests"),
+            inflight_bytes: self.size("connection-inflight-bytes"),
+            memory_bytes: self.size("memory-budget-bytes"),
+            request_max_bytes: self.size("request-max-bytes"),
+            idle_timeout: self.millis("idle-timeout-ms"),
+            frame_timeout: self.millis("frame-timeout-ms"),
+            send_timeout: self.millis("send-timeout-ms"),
+            drain_timeout: self.millis("drain-timeout-ms"),
+        }
+    }
+
     fn raw(&self, name: &str) -> (String, Source) {
         let setting = setting(name).unwrap_or_else(|| panic!("no setting {name}"));
         match self.values.set.get(name) {

@@ -122,6 +122,10 @@ pub const TABLE: &[Setting] = &[
 
     number("min-free-bytes", 256 * MIB, (0, 1024 * GIB), (0, 64 * KIB),
         "below this much free disk, writes of clients are refused before the disk is full"),
+    kept("cleaner-buffer-bytes", 64 * MIB, (KIB, 64 * GIB),
+        "most memory that compaction takes for the keys of a log, 27 bytes a key; if they do not fit, it takes more rounds"),
+    kept("cleaner-io-bytes-per-second", 0, (0, 1024 * GIB),
+        "bytes that compaction reads and writes a second at most; 0: no limit"),
 
     kept("default-replication-factor", 0, (0, 100),
         "replicas of a topic that does not say how many; 0: three, or as many as there are brokers"),

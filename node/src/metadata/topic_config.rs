@@ -176,6 +176,18 @@ pub struct TopicConfig {
     pub index_interval_bytes: u32,
     /// Whether retention deletes old segments.
     pub delete: bool,
+    /// Whether only the last value of every key is kept.
+    pub compact: bool,
+    /// Whether offsets may have gaps, from compaction now or before: once somebody set the policy, it may have been so.
+    pub gaps: bool,
+    /// How long delete markers of a compacted topic stay.
+    pub delete_retention_ms: i64,
+    /// Records that are younger are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// Records that are older are; `i64::MAX` is never.
+    pub max_compaction_lag_ms: i64,
+    /// Share of new bytes above which a log is compacted.
+    pub min_cleanable_dirty_ratio: f64,
     /// Codec of stored batches.
     pub compression: Compression,
     /// Largest batch that is accepted.
@@ -213,13 +225,20 @@ impl TopicConfig {
             Some(_) => values.int("internal.segment.bytes"),
             None => values.int("segment.bytes"),
         };
+        let policy = values.text("cleanup.policy");
         let config = TopicConfig {
             retention_ms: (retention_ms >= 0).then_some(retention_ms),
             retention_bytes: u64::try_from(retention_bytes).ok(),
             segment_bytes,
             segment_ms: values.long("segment.ms"),
             index_interval_bytes: values.int("index.interval.bytes"),
-            delete: words(&values.text("cleanup.policy")).any(|word| word == "delete"),
+            delete: words(&policy).any(|word| word == "delete"),
+            compact: words(&policy).any(|word| word == "compact"),
+            gaps: policy != "delete" || values.is_set("cleanup.policy"),
+            delete_retention_ms: values.long("delete.retention.ms"),
+            min_compaction_lag_ms: values.long("min.compaction.lag.ms"),
+            max_compaction_lag_ms: values.long("max.compaction.lag.ms"),
+            min_cleanable_dirty_ratio: values.ratio("min.cleanable.dirty.ratio"),
             compression: compression(&values.text("compression.type")),
             max_message_bytes: values.int("max.message.bytes"),
             timestamp_type: timestamp_type(&values.text("message.timestamp.type")),
@@ -243,7 +262,13 @@ impl TopicConfig {
     pub fn log_config(&self) -> LogConfig {
         let config = LogConfig {
             segment_bytes: self.segment_bytes,
-            segment_ms: self.segment_ms,
+            segment_ms: if self.compact {
+                // The active segment is never compacted, so that it must not become older than a record may.
+                self.segment_ms.min(self.max_compaction_lag_ms)
+            } else {
+                self.segment_ms
+            },
+            gaps: self.gaps,
             index_interval_bytes: self.index_interval_bytes,
             retention_ms: self.retention_ms.filter(|_| self.delete),
             retention_bytes: self.retention_bytes.filter(|_| self.delete),
@@ -314,6 +339,16 @@ impl Values<'_> {
     fn int(&self, name: &'static str) -> u32 {
         let value: i32 = self.text(name).parse().expect("candidates hold checked values only");
         u32::try_from(value).expect("no integer that is resolved here may be negative by the table")
+    }
+
+    fn ratio(&self, name: &'static str) -> f64 {
+        self.text(name).parse().expect("candidates hold checked values only")
+    }
+
+    /// Whether anybody said anything.
+    fn is_set(&self, name: &'static str) -> bool {
+        let def = find(name).expect("every name asked for here is in the table; a test resolves them all");
+        candidates(def, self.topic, self.brokers).len() > 1
     }
 
     fn bool(&self, name: &'static str) -> bool {

@@ -23,6 +23,7 @@ use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
 use dejaq_wire::peer::replica::Place;
 use tokio::sync::Notify;
 
+use super::cleaner;
 use super::fetcher::Fetcher;
 use super::flusher::Flusher;
 use super::health::Health;
@@ -33,6 +34,7 @@ use super::links::Links;
 use super::open::{self, Job, NotStarted};
 use super::partition::{Assignment, Partition, Shared};
 use super::retention;
+use crate::config::CleanerSettings;
 use crate::metadata::topic_config::Overrides;
 use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
 use crate::runtime::{Mono, Runtime};
@@ -48,6 +50,8 @@ pub struct Settings {
     pub retention_every: Duration,
     /// How long a wall clock that jumped forward stands there before retention believes it.
     pub clock_patience: Duration,
+    /// How the log cleaner works.
+    pub cleaner: CleanerSettings,
     /// Topic configs by their Kafka names, from this broker's own settings.
     pub topic_defaults: Overrides,
 }
@@ -62,6 +66,7 @@ impl Settings {
             // Retention is counted in hours or more; Kafka looks every five minutes.
             retention_every: Duration::from_secs(30),
             clock_patience: super::guarded_clock::PATIENCE,
+            cleaner: CleanerSettings::default(),
             topic_defaults: Overrides::new(),
         }
     }
@@ -203,6 +208,9 @@ pub struct Directory<R: Runtime> {
     links: OnceLock<Arc<Links>>,
     /// Leaders that have a fetcher.
     fetching: Mutex<BTreeSet<BrokerId>>,
+    /// Held while logs are cleaned. Logs that are damaged and not to be cleaned.
+    pub(super) cleaning: tokio::sync::Mutex<BTreeSet<cleaner::Name>>,
+    pub(super) cleaned: cleaner::Counters,
 }
 
 /// Why the directory was not closed cleanly. The data directory must not be marked clean then.
@@ -264,6 +272,8 @@ impl<R: Runtime> Directory<R> {
             hub: Arc::default(),
             links: OnceLock::new(),
             fetching: Mutex::default(),
+            cleaning: tokio::sync::Mutex::default(),
+            cleaned: cleaner::Counters::default(),
             runtime: runtime.clone(),
             settings,
         });
@@ -406,6 +416,11 @@ impl<R: Runtime> Directory<R> {
         &self.space
     }
 
+    /// What the log cleaner did.
+    pub fn cleaned(&self) -> &cleaner::Counters {
+        &self.cleaned
+    }
+
     /// What syncs are done.
     pub fn flusher(&self) -> &Arc<Flusher<R>> {
         &self.flusher
@@ -430,6 +445,7 @@ impl<R: Runtime> Directory<R> {
         self.is_stopping.store(true, Ordering::Release);
         self.stop.notify_waiters();
         self.hub.wake_all();
+        drop(self.cleaning.lock().await); // it ends within one piece, and writes nothing after
         self.flusher.stop().await;
         let _applied = self.applied.lock().await;
         drop(self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -9,7 +9,8 @@
 //!   `following` (SHELL): a partition's steps in both; [`hub`]: who is to be told what; [`links`]: seams to the others
 //! - `insync` (SHELL): proposes in-sync sets to the controller
 //! - [`flusher`] (SHELL): group commit over the data directory; [`health`]: whether it failed;
-//!   [`retention`] (SHELL): what goes with time, and room on the disk; `guarded_clock` (pure): the time it goes by
+//!   [`retention`] (SHELL): what goes with time, and room on the disk; [`cleaner`] (SHELL): compaction of logs;
+//!   `guarded_clock` (pure): the time that both go by
 //!
 //! ```text
 //!  produce ─► directory ─► partition ─ turn ─► log.append ─► leader ─► flusher ─► leader ─► watermark ─► acks
@@ -18,6 +19,7 @@
 //! ```
 
 pub mod acks;
+pub mod cleaner;
 pub mod directory;
 mod fetcher;
 pub mod flusher;
@@ -47,6 +49,8 @@ pub use open::NotStarted;
 pub use partition::Partition;
 pub use serve::Serve;
 
+#[cfg(test)]
+mod cleaner_tests;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use dejaq_storage::{Disk, RESERVE_BYTES, SpaceGuard, StartError, mark, mutant};
 use dejaq_wire::ids::Offset;
 
+use super::cleaner;
 use super::directory::Directory;
 use super::guarded_clock::GuardedClock;
 use super::leader::Resigned;
@@ -108,6 +109,7 @@ pub(super) async fn run<R: Runtime>(runtime: R, every: Duration, directory: Arc<
         if directory.is_stopping() {
             return;
         }
+        cleaner::begin(&runtime, &directory, now_ms);
     }
 }
 

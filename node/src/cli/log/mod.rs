@@ -196,8 +196,9 @@ impl Directory {
             space: SpaceGuard::new(0, 0),
             verify_all: false,
         };
-        let opened =
-            Log::open(self.disk.clone(), path, identity.clone(), LogConfig::default(), options).await;
+        // Whether the topic is compacted is not known here: gaps of offsets are not taken for damage.
+        let config = LogConfig { gaps: true, ..LogConfig::default() };
+        let opened = Log::open(self.disk.clone(), path, identity.clone(), config, options).await;
         let (log, report) = opened.map_err(|error| error.to_string())?;
         Ok(Opened { identity, log, report })
     }

@@ -142,6 +142,9 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
             }
         };
     }
+    if is_policy_dropped(&resource, &now, &wanted, draft) {
+        wanted.insert(POLICY.to_owned(), "delete".to_owned());
+    }
     let wanted = match &resource {
         Resource::Topic(_) => check_topic(&wanted).map_err(|why| invalid_config(&why))?,
         Resource::Broker(_) | Resource::AllBrokers => check_broker(&wanted)?,
@@ -163,6 +166,16 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
     Ok(())
 }
 
+/// Whether a topic goes back to the default policy. It is written out then: once a topic had a policy of its own it may have
+/// been compacted, its log has gaps for ever, and whoever opens it or follows it must expect them (`TopicConfig::gaps`).
+fn is_policy_dropped(resource: &Resource, now: &Overrides, wanted: &Overrides, draft: &Draft) -> bool {
+    let of_all = current(&Resource::AllBrokers, draft);
+    matches!(resource, Resource::Topic(_))
+        && now.contains_key(POLICY)
+        && !wanted.contains_key(POLICY)
+        && !of_all.contains_key("log.cleanup.policy")
+}
+
 /// The controller must know with how many a leader commits: in a cluster no broker may have a rule of its own.
 fn check_everywhere(resource: &Resource, draft: &Draft) -> Result<(), Refusal> {
     match resource {
@@ -176,6 +189,7 @@ fn check_everywhere(resource: &Resource, draft: &Draft) -> Result<(), Refusal> {
     }
 }
 
+const POLICY: &str = "cleanup.policy";
 /// Broker-level and topic-level name of the smallest in-sync set that commits.
 const MIN_INSYNC: &str = "min.insync.replicas";
 

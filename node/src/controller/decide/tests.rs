@@ -273,11 +273,7 @@ fn configs_of_a_new_topic_are_checked_and_stored_in_one_form() {
     let bad = ErrorCode::INVALID_CONFIG;
     refused(desk.create(with(vec![config("retention.mss", Some("1"))])), bad, "did you mean retention.ms?");
     refused(desk.create(with(vec![config("retention.ms", None)])), bad, "Null value not supported");
-    refused(
-        desk.create(with(vec![config("cleanup.policy", Some("compact"))])),
-        bad,
-        "compaction is not available",
-    );
+    refused(desk.create(with(vec![config("cleanup.policy", Some("shred"))])), bad, "must be one of");
     let created =
         desk.create(with(vec![config("unclean.leader.election.enable", Some("TRUE"))])).expect("valid");
     assert_eq!(created.configs.get("unclean.leader.election.enable").map(String::as_str), Some("true"));
@@ -353,7 +349,19 @@ fn configs_are_set_deleted_appended_and_replaced() {
         .expect("the default has it");
     assert_eq!(desk.topic("a").configs["cleanup.policy"], "delete");
     desk.alter("a", true, &[("flush.ms", set("7"))]).expect("valid");
-    assert_eq!(desk.topic("a").configs.keys().collect::<Vec<_>>(), ["flush.ms"], "the others are gone");
+    let left = desk.topic("a").configs.keys().collect::<Vec<_>>();
+    assert_eq!(left, ["cleanup.policy", "flush.ms"], "but for a policy, the others are gone");
+}
+
+#[test]
+fn a_topic_that_was_compacted_says_so_for_ever() {
+    let mut desk = Desk::with_brokers(1);
+    desk.create(topic("a", 1, 1)).expect("valid");
+    desk.alter("a", false, &[("cleanup.policy", set("compact"))]).expect("valid");
+    desk.alter("a", false, &[("cleanup.policy", Operation::Delete)]).expect("valid");
+    assert_eq!(desk.topic("a").configs["cleanup.policy"], "delete", "it is written out");
+    desk.alter("a", true, &[]).expect("valid");
+    assert_eq!(desk.topic("a").configs["cleanup.policy"], "delete", "again");
 }
 
 #[test]

@@ -40,9 +40,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::List(&["delete", "compact"]),
         "delete",
         "log.cleanup.policy",
-        "What happens to old segments: \"delete\" removes them by retention.ms and retention.bytes.",
-    )
-    .rule(Rule::Never("compact", "log compaction is not available in this version; use delete")),
+        "What happens to old records: \"delete\" removes old segments by retention.ms and retention.bytes, \"compact\" \
+         keeps the last value of every key; both may be set.",
+    ),
     def(
         "compression.gzip.level",
         Kind::Int { min: -1 },
@@ -79,7 +79,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::Long { min: 0 },
         "86400000",
         "log.cleaner.delete.retention.ms",
-        "How long delete markers of compacted topics are kept, in milliseconds; takes effect with compaction.",
+        "How long delete markers of compacted topics are kept, in milliseconds.",
     ),
     def(
         "durability",
@@ -180,7 +180,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::Long { min: 1 },
         MAX,
         "log.cleaner.max.compaction.lag.ms",
-        "Longest time a record stays uncompacted, in milliseconds; takes effect with compaction.",
+        "Longest time a record stays uncompacted, in milliseconds; the active segment is rolled in time for it.",
     ),
     def(
         "max.message.bytes",
@@ -215,14 +215,14 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         Kind::Ratio,
         "0.5",
         "log.cleaner.min.cleanable.ratio",
-        "Share of uncompacted bytes from which a log is compacted; takes effect with compaction.",
+        "Share of uncompacted bytes above which a log is compacted.",
     ),
     def(
         "min.compaction.lag.ms",
         Kind::Long { min: 0 },
         "0",
         "log.cleaner.min.compaction.lag.ms",
-        "Shortest time a record stays uncompacted, in milliseconds; takes effect with compaction.",
+        "Shortest time a record stays uncompacted, in milliseconds.",
     ),
     def(
         "min.insync.replicas",
