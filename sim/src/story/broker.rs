@@ -60,6 +60,8 @@ struct State {
     /// What processes believed right before they died, that nobody has taken yet.
     last_sights: Vec<(u64, Vec<Sight>)>,
     stop: Option<Arc<Notify>>,
+    /// The story ends: it is not started any more.
+    is_retired: bool,
     ready: Option<Who>,
     failed: Option<String>,
     ghost: Ghost,
@@ -115,7 +117,7 @@ impl BrokerNode {
 
     /// Starts the broker, if it does not run; it becomes ready by and by.
     pub fn begin_start(&self) {
-        if self.runs() {
+        if self.runs() || self.lock().is_retired {
             return;
         }
         let stop = Arc::new(Notify::new());
@@ -236,6 +238,12 @@ impl BrokerNode {
                 () = self.0.world.sleep(Duration::from_millis(500)) => {}
             }
         }
+    }
+
+    /// Stops the broker gracefully and for good: whoever would start it again later does not.
+    pub async fn retire(&self) {
+        self.lock().is_retired = true;
+        self.stop().await;
     }
 
     /// Stops the broker gracefully; returns when its process has ended.

@@ -39,7 +39,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     consumers::finish(stage).await;
     god.look(stage);
     for broker in stage.brokers.iter() {
-        within(stage, "a broker to stop", broker.stop()).await?;
+        within(stage, "a broker to stop", broker.retire()).await?;
     }
     god.at_rest(stage);
     let at_rest = |broker: &super::BrokerNode| {

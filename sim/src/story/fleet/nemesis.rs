@@ -108,7 +108,11 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
             let (stage, broker, pause) = (stage.clone(), broker.clone(), span(dice, 1, 3000));
             stage.broker.clone().aside(async move {
                 broker.stop().await;
-                back_after(&stage, &broker, pause);
+                if stage.recorder.is_calm() {
+                    broker.begin_start(); // it took until now, and nobody else knows of it
+                } else {
+                    back_after(&stage, &broker, pause);
+                }
             });
         }
         Fault::Pause => {
