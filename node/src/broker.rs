@@ -278,7 +278,7 @@ impl<R: Runtime> Watch<R> {
                 health.free_bytes()
             )
         });
-        let damaged = health.counts.damaged_ranges.get() + health.counts.damaged_reads.get() > 0;
+        let damaged = self.directory.partitions().iter().any(|partition| !partition.damaged().is_empty());
         full.or_else(|| damaged.then(|| "records are damaged and refused, see the log".to_owned()))
     }
 
@@ -298,6 +298,8 @@ impl<R: Runtime> Watch<R> {
         metrics.refused_for_room.reach(found.refused_for_room.get());
         metrics.damaged_ranges.reach(found.damaged_ranges.get());
         metrics.damaged_reads.reach(found.damaged_reads.get());
+        metrics.mended_ranges.reach(found.mended_ranges.get());
+        metrics.scrubbed_bytes.reach(found.scrubbed_bytes.get());
         metrics.tails_cut.reach(found.tails_cut.get());
         metrics.cut_bytes.reach(found.cut_bytes.get());
         metrics.failed_syncs.reach(found.failed_syncs.get());
@@ -391,6 +393,10 @@ fn directory_settings(config: &Config, node: BrokerId, topic_defaults: Overrides
         min_free_bytes: config.min_free_bytes,
         retention_every: config.retention_interval,
         cleaner: config.cleaner,
+        scrub: replica::Scrub {
+            every: config.healing.scrub_interval,
+            bytes_per_second: config.healing.scrub_bytes_per_second,
+        },
         topic_defaults,
         ..replica::Settings::of(node)
     }

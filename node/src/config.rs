@@ -113,6 +113,8 @@ pub struct HealingSettings {
     /// `None` is never.
     pub leader_interval: Option<Duration>,
     pub auto_rebalance: bool,
+    pub scrub_interval: Duration,
+    pub scrub_bytes_per_second: u64,
 }
 
 /// What consumer groups are allowed.

@@ -232,12 +232,14 @@ metrics! {
     follower_lag_records: Gauge = "dejaq_follower_lag_records", "Records that the slowest follower of this broker lacks.";
     insync_shrinks: Counter = "dejaq_insync_shrinks_total", "Times that an in-sync set of a partition led here lost members.";
     insync_expands: Counter = "dejaq_insync_expands_total", "Times that an in-sync set of a partition led here gained members.";
-    damaged_partitions: Gauge = "dejaq_damaged_partitions", "Partitions with damaged records on this broker's disk; a follower mends them from its leader.";
+    damaged_partitions: Gauge = "dejaq_damaged_partitions", "Partitions with damaged records on this broker's disk; a leader lets another lead, a follower fetches them again.";
     failed_syncs: Counter = "dejaq_failed_syncs_total", "Syncs that failed; the first takes the data directory offline.";
     free_bytes: Gauge = "dejaq_disk_free_bytes", "Bytes free on the disk of the data directory, as it last said.";
     lacks_room: Gauge = "dejaq_disk_full", "1 while the disk is full, or so nearly that writes are refused.";
     refused_for_room: Counter = "dejaq_batches_refused_for_room_total", "Batches refused because the disk is full, or nearly.";
-    damaged_ranges: Counter = "dejaq_damaged_ranges_total", "Ranges of durable records that were found damaged when a partition was opened.";
+    damaged_ranges: Counter = "dejaq_damaged_ranges_total", "Ranges of durable records that were found damaged when a partition was opened, or by a scrub.";
+    mended_ranges: Counter = "dejaq_mended_ranges_total", "Damaged ranges that were given up here and fetched again from the leader.";
+    scrubbed_bytes: Counter = "dejaq_scrubbed_bytes_total", "Bytes that were read in the background to look for damage.";
     damaged_reads: Counter = "dejaq_damaged_reads_total", "Reads that met damaged records and were refused.";
     tails_cut: Counter = "dejaq_torn_tails_cut_total", "Torn tails, that no sync had covered, cut when a partition was opened.";
     cut_bytes: Counter = "dejaq_torn_bytes_cut_total", "Bytes of those tails.";

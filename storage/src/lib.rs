@@ -49,5 +49,5 @@ pub use log::truncate::{TruncateError, Truncated, Truncation};
 pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};
 pub use reader::{LogReader, Read, ReadAsk, ReadError};
 pub use reserve::RESERVE_BYTES;
-pub use scrub::{Damage, ScrubReport, Visit};
+pub use scrub::{Damage, ScrubReport, Scrubbed, Visit};
 pub use time_index::TimestampOffset;

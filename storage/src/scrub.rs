@@ -1,4 +1,5 @@
-//! Reading a whole log: `verify` counts and names the damage, `dump` shows every batch.
+//! Reading a whole log: `verify` counts and names the damage, `dump` shows every batch, a scrub looks for damage in the
+//! background, a segment at a time and as slowly as its caller likes.
 //!
 //! Owns: one pass over the batches between start and end as they were when it began. Promises: bounded memory; damage is
 //! a finding, not an error; a pass runs beside appends and flushes. Leaves out: opening (see `Log::open`), printing (cli).
@@ -12,6 +13,7 @@ use dejaq_wire::record::BatchHeader;
 use crate::disk::Disk;
 use crate::log::OffsetRange;
 use crate::log::open::RecoveryReport;
+use crate::mark;
 use crate::reader::LogReader;
 use crate::segment::{Files, add_range};
 use crate::sum::{Entry, SumCodec};
@@ -42,6 +44,18 @@ pub struct Damage {
     /// In words.
     pub why: &'static str,
 }
+
+/// What a look at one segment found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Where to go on; `None` behind the last segment, or if the caller wants no more.
+    pub next: Option<Offset>,
+    /// Damage that was not known before.
+    pub damage: Vec<Damage>,
+}
+
+/// Bytes between two calls of a scrub's pace.
+const SCRUB_STRIDE: u64 = 256 << 10;
 
 /// One finding of a pass.
 #[derive(Debug, Clone)]
@@ -160,6 +174,61 @@ impl<D: Disk> LogReader<D> {
             .await?;
         report.segments = segments;
         Ok(report)
+    }
+}
+
+impl<D: Disk> LogReader<D> {
+    /// Verifies the segment that holds `from`, and remembers what is damaged: it is not served from then on. `pace` is told
+    /// of bytes that were read, and may take its time; false ends the look. What a truncation or a new start changed under
+    /// it is left to the next look.
+    ///
+    /// # Errors
+    /// The disk's, other than unreadable batches, which are findings.
+    pub async fn scrub_segment<F>(
+        &self,
+        from: Offset,
+        mut pace: impl FnMut(u64) -> F + Send,
+    ) -> io::Result<Scrubbed>
+    where
+        F: Future<Output = bool> + Send,
+    {
+        let generation = self.shared.lock().generation;
+        let Some(frozen) = self.freeze(from)? else { return Ok(Scrubbed::default()) };
+        let mut scrubbed = Scrubbed { next: Some(frozen.end), damage: Vec::new() };
+        let (mut found, mut bytes_read) = (Vec::new(), 0);
+        let mut walk = frozen.walk();
+        while let Some(step) = walk.next().await? {
+            match step {
+                Step::Batch { bytes, .. } => bytes_read += bytes.len() as u64,
+                Step::Damaged { from, to, why } => {
+                    found.push(Damage { range: OffsetRange { from, to }, segment: frozen.base, why });
+                }
+            }
+            if bytes_read >= SCRUB_STRIDE {
+                let goes_on = pace(std::mem::take(&mut bytes_read)).await;
+                if !goes_on || self.shared.lock().generation != generation {
+                    scrubbed.next = scrubbed.next.filter(|_| goes_on);
+                    break;
+                }
+            }
+        }
+        let goes_on = pace(bytes_read).await;
+        scrubbed.next = scrubbed.next.filter(|_| goes_on);
+        let mut view = self.shared.lock();
+        if view.generation != generation {
+            mark!("a scrub races with a truncation or a removal");
+            return Ok(scrubbed);
+        }
+        let start = view.start;
+        for damage in found.into_iter().filter(|damage| damage.range.to > start) {
+            let is_known =
+                |known: &OffsetRange| known.from <= damage.range.from && damage.range.to <= known.to;
+            if !view.damaged.iter().any(is_known) {
+                view.note_damage(damage.range);
+                scrubbed.damage.push(damage);
+            }
+        }
+        Ok(scrubbed)
     }
 }
 

@@ -1,4 +1,5 @@
-//! DescribeLogDirs (35): how many bytes each partition has on this node's one data directory.
+//! DescribeLogDirs (35): how many bytes each partition has on this node's one data directory; and, for our own clients, what of
+//! it is damaged and what was mended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -31,6 +32,7 @@ pub fn answer<R: Runtime>(data: &DataPlane<R>, request: DescribeLogDirsRequest) 
         topics: if is_offline { Vec::new() } else { topics.collect() },
         // The disk tells what is free and not how large it is.
         total_bytes: -1,
+        mended_ranges: i64::try_from(data.directory.health().counts.mended_ranges.get()).unwrap_or(i64::MAX),
         usable_bytes: disk.free_bytes().map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
     };
     DescribeLogDirsResponse { results: vec![result], ..Default::default() }
@@ -51,6 +53,7 @@ fn sizes<R: Runtime>(topic: &TopicEntry<R>, is_asked: impl Fn(PartitionId) -> bo
         partition_index: partition.identity().partition,
         partition_size: size(partition.view().reader().size_bytes()),
         offset_lag: partition.lag(),
+        damaged_records: partition.damaged().iter().map(|range| range.to.since(range.from)).sum(),
         is_future_key: false,
     });
     DescribeLogDirsTopic { name: topic.name.to_string(), partitions: partitions.collect() }

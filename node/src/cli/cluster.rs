@@ -22,7 +22,8 @@ pub(super) struct Args {
 enum Verb {
     /// Show brokers, controller, and what is not as it should be.
     #[command(after_help = "\
-Ends with status 1 if a partition has no leader or lacks an in-sync replica.
+Ends with status 1 if a partition has no leader or lacks an in-sync replica, or if records are damaged on a disk:
+those are fetched again from another broker where a partition has enough replicas in sync without them.
 
 Examples:
   dejaq cluster status
@@ -53,6 +54,9 @@ struct Health {
     leaderless: usize,
     under_replicated: usize,
     moving: usize,
+    /// Records that cannot be read, on all disks together.
+    damaged: i64,
+    mended: i64,
 }
 
 impl Health {
@@ -74,7 +78,7 @@ impl Health {
     }
 
     fn is_good(&self) -> bool {
-        self.leaderless == 0 && self.under_replicated == 0
+        self.leaderless == 0 && self.under_replicated == 0 && self.damaged == 0
     }
 }
 
@@ -83,8 +87,17 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
     let (cluster_id, controller, brokers) = admin.brokers(deadline).await.map_err(explain_admin)?;
     let topics = admin.list_topics(deadline).await.map_err(explain_admin)?;
     let moving = admin.moving(deadline).await.map_err(explain_admin)?;
-    let health = Health::of(&topics, &moving);
-    let rows: Vec<Row> = brokers.iter().map(|broker| Row::of(broker, &topics)).collect();
+    let mut health = Health::of(&topics, &moving);
+    let mut rows: Vec<Row> = brokers.iter().map(|broker| Row::of(broker, &topics)).collect();
+    for row in rows.iter_mut().filter(|row| !row.broker.fenced) {
+        // A broker that does not answer says nothing of its disk; that it is gone is seen elsewhere.
+        row.disk = admin.log_dir(row.broker.id, None, deadline).await.ok().map(|dir| Disk {
+            damaged: dir.entries.iter().map(|entry| entry.damaged_records).sum(),
+            mended: dir.mended_ranges,
+        });
+        let disk = row.disk.unwrap_or_default();
+        (health.damaged, health.mended) = (health.damaged + disk.damaged, health.mended + disk.mended);
+    }
     if json {
         let shown = json!({
             "cluster": cluster_id,
@@ -95,6 +108,8 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
             "leaderless": health.leaderless,
             "under_replicated": health.under_replicated,
             "moving": health.moving,
+            "damaged_records": health.damaged,
+            "mended_ranges": health.mended,
         });
         println!("{shown}");
     } else {
@@ -109,6 +124,14 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
             health.under_replicated,
             health.moving
         );
+        for (row, disk) in rows.iter().filter_map(|row| Some((row, row.disk?))) {
+            if disk != Disk::default() {
+                println!(
+                    "disk of broker {}: {} damaged record(s) now, {} range(s) mended since it started",
+                    row.broker.id, disk.damaged, disk.mended
+                );
+            }
+        }
     }
     Ok(if health.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -120,6 +143,17 @@ pub(super) struct Row {
     /// Replicas that it holds.
     pub(super) replicas: usize,
     leaders: usize,
+    /// What is wrong with its disk, if that was asked.
+    disk: Option<Disk>,
+}
+
+/// What is wrong with a broker's disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Disk {
+    /// Records that cannot be read.
+    damaged: i64,
+    /// Ranges that were fetched again from another broker.
+    mended: i64,
 }
 
 impl Row {
@@ -131,6 +165,7 @@ impl Row {
             replicas: count(&|id| partitions().filter(|one| one.replicas.contains(&id)).count()),
             leaders: count(&|id| partitions().filter(|one| one.leader == Some(id)).count()),
             broker: broker.clone(),
+            disk: None,
         }
     }
 
@@ -170,6 +205,8 @@ impl Row {
             "draining": self.broker.draining,
             "leaders": self.leaders,
             "replicas": self.replicas,
+            "damaged_records": self.disk.map(|disk| disk.damaged),
+            "mended_ranges": self.disk.map(|disk| disk.mended),
         })
     }
 }

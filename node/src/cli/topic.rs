@@ -266,7 +266,20 @@ async fn describe(client: &Client, args: &Describe) -> anyhow::Result<ExitCode> 
     let heirs = admin.heirs(&args.topic, deadline).await.unwrap_or_default();
     let mut moving = admin.moving(deadline).await.unwrap_or_default();
     moving.retain(|one| *one.at.topic == *args.topic);
-    let replication = Replication { heirs, moving };
+    let mut lags = BTreeMap::new();
+    let holds = |one: &PartitionRoute| {
+        one.replicas.iter().filter(|id| !one.offline.contains(id)).copied().collect::<Vec<_>>()
+    };
+    let holders = topic.partitions.iter().flat_map(holds);
+    for broker in holders.collect::<std::collections::BTreeSet<_>>() {
+        let only = Some((args.topic.as_str(), topic.partitions.len()));
+        let Ok(dir) = admin.log_dir(broker, only, deadline).await else { continue };
+        for entry in dir.entries {
+            let lag = lags.entry(entry.at.partition).or_insert(0);
+            *lag = entry.lag.max(*lag);
+        }
+    }
+    let replication = Replication { heirs, moving, lags };
     let configs = admin.describe_configs(&ConfigOwner::Topic(args.topic.clone()), deadline).await;
     let configs: Vec<ConfigEntry> = match configs {
         Ok(configs) => configs.into_iter().filter(|config| args.configs || config.own).collect(),
@@ -286,11 +299,17 @@ async fn describe(client: &Client, args: &Describe) -> anyhow::Result<ExitCode> 
 struct Replication {
     heirs: BTreeMap<PartitionId, Heirs>,
     moving: Vec<Moving>,
+    /// Visible records that the slowest replica lacks that answers.
+    lags: BTreeMap<PartitionId, i64>,
 }
 
 impl Replication {
     fn heirs(&self, index: usize) -> Heirs {
         self.heirs.get(&PartitionId(index as i32)).cloned().unwrap_or_default()
+    }
+
+    fn lag(&self, index: usize) -> Option<i64> {
+        self.lags.get(&PartitionId(index as i32)).copied()
     }
 
     fn moving(&self, index: usize) -> Option<&Moving> {
@@ -337,8 +356,17 @@ fn described_text(
         topic.partitions.len(),
         if topic.internal { "  internal" } else { "" }
     );
-    let mut table =
-        Table::new(&["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN SYNC", "START", "END", "RECORDS"]);
+    let mut table = Table::new(&[
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "REPLICAS",
+        "IN SYNC",
+        "LAG",
+        "START",
+        "END",
+        "RECORDS",
+    ]);
     for (index, partition) in topic.partitions.iter().enumerate() {
         let (start, end) = ends.get(&PartitionId(index as i32)).copied().unwrap_or_default();
         let shown = |offset: Option<Offset>| offset.map_or("-".into(), |offset| offset.to_string());
@@ -349,6 +377,7 @@ fn described_text(
             partition.leader_epoch.to_string(),
             ids(&partition.replicas),
             ids(&partition.isr),
+            replication.lag(index).map_or("-".into(), |lag| lag.to_string()),
             shown(start),
             shown(end),
             span.map_or("-".into(), |span| span.to_string()),
@@ -458,6 +487,7 @@ fn described_json(
             "last_known_eligible": numbers(&heirs.last_known),
             "adding": numbers(moving.map_or(&[], |one| &one.adding)),
             "removing": numbers(moving.map_or(&[], |one| &one.removing)),
+            "lag": replication.lag(index),
             "start": start.map(|offset| offset.0),
             "end": end.map(|offset| offset.0),
         })

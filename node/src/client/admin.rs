@@ -17,7 +17,6 @@ use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsReq
 use dejaq_wire::kafka::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use dejaq_wire::kafka::describe_cluster::DescribeClusterRequest;
 use dejaq_wire::kafka::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
-use dejaq_wire::kafka::describe_log_dirs::DescribeLogDirsRequest;
 use dejaq_wire::kafka::incremental_alter_configs::{
     AlterConfigsResource, AlterableConfig, IncrementalAlterConfigsRequest,
 };
@@ -181,6 +180,10 @@ pub struct LogDirEntry {
     pub at: TopicPartition,
     /// Its size in bytes.
     pub size_bytes: i64,
+    /// Visible records that it lacks as a follower.
+    pub lag: i64,
+    /// Records that cannot be read there.
+    pub damaged_records: i64,
 }
 
 /// Administration of a cluster. Cheap to clone.
@@ -439,24 +442,7 @@ impl<R: Runtime> Admin<R> {
     pub async fn describe_log_dirs(&self, deadline: Mono) -> Result<Vec<LogDirEntry>, AdminError> {
         let mut entries = Vec::new();
         for broker in self.describe_cluster(deadline).await?.brokers {
-            let answer =
-                self.ask_broker(broker.id, &DescribeLogDirsRequest { topics: None }, deadline).await?;
-            let what = format!("data directories of broker {}", broker.id);
-            refused(&what, answer.error_code, None)?;
-            for dir in answer.results {
-                refused(&what, dir.error_code, None)?;
-                for topic in &dir.topics {
-                    entries.extend(topic.partitions.iter().map(|partition| LogDirEntry {
-                        broker: broker.id,
-                        dir: dir.log_dir.clone(),
-                        at: TopicPartition {
-                            topic: topic.name.as_str().into(),
-                            partition: partition.partition_index,
-                        },
-                        size_bytes: partition.partition_size,
-                    }));
-                }
-            }
+            entries.extend(self.log_dir(broker.id, None, deadline).await?.entries);
         }
         Ok(entries)
     }
@@ -495,7 +481,7 @@ impl<R: Runtime> Admin<R> {
         Ok(routes)
     }
 
-    async fn ask_broker<Q: Request>(
+    pub(super) async fn ask_broker<Q: Request>(
         &self,
         id: BrokerId,
         request: &Q,

@@ -14,6 +14,7 @@ use dejaq_wire::kafka::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
 use dejaq_wire::kafka::describe_cluster::DescribeClusterRequest;
+use dejaq_wire::kafka::describe_log_dirs::{DescribableLogDirTopic, DescribeLogDirsRequest};
 use dejaq_wire::kafka::describe_quorum::{DescribeQuorumRequest, PartitionData, ReplicaState, TopicData};
 use dejaq_wire::kafka::describe_topic_partitions::{DescribeTopicPartitionsRequest, TopicRequest};
 use dejaq_wire::kafka::elect_leaders::{ElectLeadersRequest, TopicPartitions};
@@ -21,7 +22,7 @@ use dejaq_wire::kafka::list_partition_reassignments::ListPartitionReassignmentsR
 use dejaq_wire::kafka::remove_raft_voter::RemoveRaftVoterRequest;
 use dejaq_wire::kafka::unregister_broker::UnregisterBrokerRequest;
 
-use super::admin::{Admin, AdminError, ConfigChange, ConfigOwner, refused, unanswered};
+use super::admin::{Admin, AdminError, ConfigChange, ConfigOwner, LogDirEntry, refused, unanswered};
 use super::producer::core::TopicPartition;
 use crate::runtime::{Mono, Runtime};
 
@@ -65,6 +66,15 @@ pub struct Heirs {
     pub eligible: Vec<BrokerId>,
     /// They did, until they stopped uncleanly.
     pub last_known: Vec<BrokerId>,
+}
+
+/// What is on one broker's disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogDir {
+    /// Damaged ranges that it fetched again from other brokers since it started.
+    pub mended_ranges: i64,
+    /// Its partitions.
+    pub entries: Vec<LogDirEntry>,
 }
 
 /// The topic that stands for the metadata quorum's log.
@@ -135,6 +145,45 @@ impl<R: Runtime> Admin<R> {
         };
         let controller = Some(answer.controller_id).filter(|id| id.is_valid());
         Ok((answer.cluster_id, controller, answer.brokers.into_iter().map(state).collect()))
+    }
+
+    /// What is on the disk of one broker, of these partitions of one topic or of all there are.
+    ///
+    /// # Errors
+    /// [`AdminError`]; also if the disk failed.
+    pub async fn log_dir(
+        &self,
+        broker: BrokerId,
+        only: Option<(&str, usize)>,
+        deadline: Mono,
+    ) -> Result<LogDir, AdminError> {
+        let all = |(topic, count): (&str, usize)| DescribableLogDirTopic {
+            topic: topic.to_owned(),
+            partitions: (0..count).map(|index| PartitionId(index as i32)).collect(),
+        };
+        let request = DescribeLogDirsRequest { topics: only.map(|one| vec![all(one)]) };
+        let answer = self.ask_broker(broker, &request, deadline).await?;
+        let what = format!("data directories of broker {broker}");
+        refused(&what, answer.error_code, None)?;
+        let mut found = LogDir::default();
+        for dir in answer.results {
+            refused(&what, dir.error_code, None)?;
+            found.mended_ranges += dir.mended_ranges;
+            for topic in &dir.topics {
+                found.entries.extend(topic.partitions.iter().map(|partition| LogDirEntry {
+                    broker,
+                    dir: dir.log_dir.clone(),
+                    at: TopicPartition {
+                        topic: topic.name.as_str().into(),
+                        partition: partition.partition_index,
+                    },
+                    size_bytes: partition.partition_size,
+                    lag: partition.offset_lag,
+                    damaged_records: partition.damaged_records,
+                }));
+            }
+        }
+        Ok(found)
     }
 
     /// The brokers that are to be emptied.

@@ -166,10 +166,11 @@ impl Values {
             session_timeout: read.millis("broker-session-timeout-ms"),
             shutdown_timeout: read.millis("controlled-shutdown-timeout-ms"),
             replica_lag: read.millis("replica-lag-ms"),
-            recreate_after: Some(read.millis("replica-recreate-after-ms")).filter(|after| !after.is_zero()),
+            scrub_interval: read.millis("scrub-interval-ms"),
+            scrub_bytes_per_second: read.number("scrub-bytes-per-second"),
+            recreate_after: read.unless_zero("replica-recreate-after-ms"),
             max_moves: read.size("max-concurrent-moves"),
-            leader_interval: Some(read.millis("leader-rebalance-interval-ms"))
-                .filter(|every| !every.is_zero()),
+            leader_interval: read.unless_zero("leader-rebalance-interval-ms"),
             auto_rebalance: read.switch("auto-rebalance"),
         };
         let groups = GroupSettings {
@@ -332,6 +333,11 @@ impl Reader<'_> {
 
     fn small(&mut self, name: &str) -> u32 {
         u32::try_from(self.number(name)).expect("the table bounds it to 32 bits")
+    }
+
+    /// A time of which 0 means never.
+    fn unless_zero(&mut self, name: &str) -> Option<Duration> {
+        Some(self.millis(name)).filter(|time| !time.is_zero())
     }
 
     fn millis(&mut self, name: &str) -> Duration {

@@ -134,6 +134,10 @@ pub const TABLE: &[Setting] = &[
     number("retention-interval-ms", 30_000, (10, 3_600_000), (50, 3_000),
         "how often old segments are looked for; a record may outlive its retention by this much and its segment"),
 
+    kept("scrub-interval-ms", 86_400_000, (100, 365 * 86_400_000),
+        "pause between two looks through all logs for damage, and ten minutes at most before the first"),
+    kept("scrub-bytes-per-second", 8 * MIB, (0, 64 * GIB), "how fast logs are looked through for damage; 0: not at all"),
+
     kept("broker-session-timeout-ms", 9_000, (500, 3_600_000),
         "a broker that the controller did not hear for this long leads nothing until it is heard again"),
     kept("replica-lag-ms", 10_000, (100, 3_600_000),

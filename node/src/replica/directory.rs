@@ -34,6 +34,7 @@ use super::links::Links;
 use super::open::{self, Job, NotStarted};
 use super::partition::{Assignment, Partition, Shared};
 use super::retention;
+use super::scrub::{self, Scrub};
 use crate::config::CleanerSettings;
 use crate::metadata::topic_config::Overrides;
 use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// How often retention looks at every partition.
     pub retention_every: Duration,
+    /// How its logs are looked through for damage.
+    pub scrub: Scrub,
     /// How long a wall clock that jumped forward stands there before retention believes it.
     pub clock_patience: Duration,
     /// How the log cleaner works.
@@ -65,6 +68,7 @@ impl Settings {
             min_free_bytes: 0,
             // Retention is counted in hours or more; Kafka looks every five minutes.
             retention_every: Duration::from_secs(30),
+            scrub: Scrub { every: Duration::from_secs(86_400), bytes_per_second: 8 << 20 },
             clock_patience: super::guarded_clock::PATIENCE,
             cleaner: CleanerSettings::default(),
             topic_defaults: Overrides::new(),
@@ -283,6 +287,7 @@ impl<R: Runtime> Directory<R> {
         space.hold_reserve(runtime.disk()).await;
         runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
         runtime.spawn("retention", retention::run(runtime.clone(), every, directory.clone()));
+        runtime.spawn("scrub", scrub::run(directory.clone()));
         Ok(directory)
     }
 

@@ -116,11 +116,17 @@ impl<R: Runtime> Partition<R> {
         self.with_turn(|turn| turn.role.follower().map_or(0, |follower| follower.lag()))
     }
 
-    /// A read met damage: if this is a follower, its leader hears of it.
+    /// Damage was found: if this is a follower, its leader hears of it; a leader lets another lead, if one can, and mends
+    /// its log as a follower.
     pub fn notice_damage(self: &Arc<Self>) {
         let leader = self.with_turn(|turn| turn.role.follower().map(|follower| follower.leader()));
-        if let Some(feed) = leader.and_then(|leader| self.shared.hub.feed(leader)) {
-            feed.change(self.place());
+        match leader {
+            None => self.shared.hub.may_change(self.place()),
+            Some(leader) => {
+                if let Some(feed) = self.shared.hub.feed(leader) {
+                    feed.change(self.place());
+                }
+            }
         }
     }
 
@@ -203,8 +209,13 @@ impl<R: Runtime> Partition<R> {
                         else {
                             panic!("the role and the log stay while the log is cut");
                         };
+                        let damaged = log.damaged().len();
                         match log.end_truncate(done) {
-                            Ok(end) => follower.cut(end, &mut turn.effects),
+                            Ok(end) => {
+                                let mended = damaged.saturating_sub(log.damaged().len());
+                                self.shared.health.counts.mended_ranges.add(mended as u64);
+                                follower.cut(end, &mut turn.effects);
+                            }
                             Err(sealed) => {
                                 self.shared.health.fail(&format!("{}: {sealed}", self.name()));
                                 turn.role.resign(Resigned::Offline, &mut turn.effects);
@@ -328,7 +339,12 @@ impl<R: Runtime> Partition<R> {
 
     /// The in-sync set to propose now, if another is called for.
     pub(super) fn propose(self: &Arc<Self>, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
-        self.with_turn(|turn| turn.role.leader()?.propose(now, lag, lives))
+        self.with_turn(|turn| {
+            let has_hole = turn.log.as_ref().is_some_and(|log| damage(log, log.start()).is_some());
+            let leader = turn.role.leader()?;
+            let handed_over = if has_hole { leader.hand_over(lives) } else { None };
+            handed_over.or_else(|| leader.propose(now, lag, lives))
+        })
     }
 
     /// What became of a proposal: not known, or refused.

@@ -16,10 +16,14 @@ use crate::metrics::Counter;
 /// What was found since the process started.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Ranges of offsets below the durable point that are damaged, found at an open.
+    /// Ranges of offsets below the durable point that are damaged, found at an open or by a scrub.
     pub damaged_ranges: Counter,
     /// Reads that met damage.
     pub damaged_reads: Counter,
+    /// Damaged ranges that were cut, to be fetched again from the leader.
+    pub mended_ranges: Counter,
+    /// Bytes that scrubs have read.
+    pub scrubbed_bytes: Counter,
     /// Torn tails that were cut at an open.
     pub tails_cut: Counter,
     /// Bytes of those tails.

@@ -62,7 +62,7 @@ pub struct Proposal {
     pub leader_epoch: LeaderEpoch,
     /// Which state of the partition we saw.
     pub partition_epoch: i32,
-    /// Who is in sync, each with the life in which it fetched; us among them.
+    /// Who is in sync, each with the life in which it fetched; us among them, unless another is to lead.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
     /// Whether a member leaves; else one joins.
     pub shrinks: bool,
@@ -286,6 +286,29 @@ impl Isr {
         Some(proposal)
     }
 
+    /// The set without us, for a leader whose own log has a hole: the controller lets another member lead. `None` while a
+    /// proposal is unanswered, and while the others are too few to commit anything by themselves.
+    pub fn hand_over(&mut self, lives: &Lives, watermark: Offset, min_insync: u32) -> Option<Proposal> {
+        let mut members = self.members.clone();
+        members.remove(&self.me);
+        let needed = (min_insync as usize).min(self.replicas.len());
+        let has_all =
+            |one: &BrokerId| self.followers.get(one).is_some_and(|known| known.report.fetched >= watermark);
+        if self.pending.is_some() || members.len() < needed || !members.iter().any(has_all) {
+            return None;
+        }
+        let mut isr = Vec::with_capacity(members.len());
+        for one in &members {
+            isr.push((*one, *lives.live.get(one)?));
+        }
+        mark!("a leader with a damaged log lets another lead");
+        let (leader_epoch, partition_epoch) = (self.epoch, self.partition_epoch);
+        let proposal = Proposal { leader_epoch, partition_epoch, isr, shrinks: true };
+        self.pending = Some(Pending { members, proposal: proposal.clone(), unsure_since: None });
+        self.check();
+        Some(proposal)
+    }
+
     /// Whether somebody outside the set could join now.
     #[must_use]
     pub fn wants(
@@ -402,7 +425,9 @@ impl Isr {
         );
         if let Some(pending) = &self.pending {
             assert!(pending.members.is_subset(&self.replicas), "{pending:?} of {:?}", self.replicas);
-            assert!(pending.members.contains(&self.me), "{:?} is not in {pending:?}", self.me);
+            // Without us only where another is to lead instead.
+            let is_led = pending.members.contains(&self.me) || pending.proposal.shrinks;
+            assert!(is_led && !pending.members.is_empty(), "{:?} is not in {pending:?}", self.me);
         }
         assert!(self.followers.len() < self.replicas.len(), "reports of {:?}", self.followers.keys());
     }
@@ -496,6 +521,26 @@ mod tests {
         assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(5)));
         assert!(isr.commit(1, set(&[1, 2, 3]), set(&[1, 2])));
         assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(9)));
+    }
+
+    #[test]
+    fn a_leader_with_a_hole_names_the_others_if_they_can_commit_without_it() {
+        let whole = || Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2, 3]), set(&[1, 2, 3]), Mono(0));
+        let over = |isr: &mut Isr, min| {
+            let proposal = isr.hand_over(&lives(&[]), Offset(5), min)?;
+            Some(proposal.isr.iter().map(|(broker, _)| broker.0).collect::<Vec<_>>())
+        };
+        let mut isr = whole();
+        assert_eq!(over(&mut isr, 2), None, "nobody has told what it has");
+        tell(&mut isr, 2, at(4, 4));
+        assert_eq!(over(&mut isr, 2), None, "2 lacks what is visible");
+        tell(&mut isr, 3, at(5, 5));
+        assert_eq!(over(&mut isr, 3), None, "two do not commit");
+        assert_eq!(over(&mut isr, 2), Some(vec![2, 3]));
+        assert_eq!(over(&mut isr, 2), None, "it is asked once");
+        assert!(isr.refused(0, Mono(0)));
+        assert_eq!(over(&mut isr, 2), Some(vec![2, 3]));
+        assert_eq!(over(&mut three(), 2), None, "alone with one, it stays");
     }
 
     #[test]

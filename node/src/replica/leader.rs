@@ -329,6 +329,16 @@ impl Leader {
         proposal
     }
 
+    /// As [`Leader::propose`], when our own log has a hole: first of all another member is to lead.
+    pub fn hand_over(&mut self, lives: &Lives) -> Option<Proposal> {
+        if self.resigned.is_some() {
+            return None;
+        }
+        let proposal = self.isr.hand_over(lives, self.watermark, self.policy.min_insync);
+        self.check();
+        proposal
+    }
+
     /// Whether a member must leave at once.
     #[must_use]
     pub fn is_broken(&self) -> bool {

@@ -8,7 +8,8 @@
 //! - `fetcher` (SHELL): follows one leader; [`serve`] (SHELL): answers followers, by [`sessions`] (pure);
 //!   `following` (SHELL): a partition's steps in both; [`hub`]: who is to be told what; [`links`]: seams to the others
 //! - `insync` (SHELL): proposes in-sync sets to the controller
-//! - [`flusher`] (SHELL): group commit over the data directory; [`health`]: whether it failed;
+//! - [`flusher`] (SHELL): group commit over the data directory; [`health`]: whether it failed; `scrub` (SHELL):
+//!   looks for damage;
 //!   [`retention`] (SHELL): what goes with time, and room on the disk; [`cleaner`] (SHELL): compaction of logs;
 //!   `guarded_clock` (pure): the time that both go by
 //!
@@ -37,6 +38,7 @@ pub mod partition;
 pub mod policy;
 pub mod retention;
 pub mod role;
+mod scrub;
 pub mod serve;
 pub mod sessions;
 pub mod unsynced;
@@ -47,6 +49,7 @@ pub use directory::{Directory, NoPartition, NotClean, Replication, Settings, Tab
 pub use links::{Answer, AskController, Links, Transport};
 pub use open::NotStarted;
 pub use partition::Partition;
+pub use scrub::Scrub;
 pub use serve::Serve;
 
 #[cfg(test)]

@@ -206,6 +206,11 @@ impl<R: Runtime> Round<R> {
                     Ok(read) => begin_at(at.end, read),
                     Err(ReadError::OutOfRange { .. }) => return Look::Again, // the start moved on while we looked
                     Err(error) => {
+                        if matches!(error, ReadError::Damaged { .. }) {
+                            mark!("a follower's fetch meets damage");
+                            self.directory.health().counts.damaged_reads.add(1);
+                            partition.notice_damage();
+                        }
                         tracing::error!(partition = partition.name(), %error, "a follower cannot be served");
                         return refuse(at, Why::Unreadable);
                     }

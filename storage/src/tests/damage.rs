@@ -353,3 +353,24 @@ fn another_format_version_is_refused_with_its_number() {
     assert!(matches!(error, OpenError::Format { .. }), "{error}");
     assert!(error.to_string().contains("version 9"), "{error}");
 }
+
+#[test]
+fn a_scrub_finds_damage_that_nobody_has_read_once_and_only_then_is_it_not_served() {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    pair.fill(10);
+    pair.flush();
+    let reader = pair.log.reader();
+    let scrub = || now(reader.scrub_segment(Offset(0), |_| async { true })).expect("healthy");
+    let clean = scrub();
+    assert_eq!((clean.next, clean.damage.len()), (Some(pair.log.end()), 0));
+    let hit = &pair.batches[3];
+    let at: usize = pair.batches[..3].iter().map(|batch| batch.bytes.len()).sum();
+    assert!(pair.platter.rot(&path(FileKind::Log, 0), (at + hit.bytes.len() - 1) as u64, 1));
+    let found = scrub();
+    assert_eq!(found.damage.len(), 1, "{found:?}");
+    assert!(found.damage[0].range.from <= hit.last && hit.last < found.damage[0].range.to);
+    assert_eq!(pair.log.damaged(), [found.damage[0].range]);
+    assert!(scrub().damage.is_empty(), "it is known already");
+    let end = now(reader.scrub_segment(pair.log.end(), |_| async { true })).expect("healthy");
+    assert_eq!(end, crate::Scrubbed::default());
+}

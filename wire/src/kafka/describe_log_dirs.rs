@@ -1,5 +1,5 @@
 //! DescribeLogDirs (key 35): sizes on disk. Flexible from 2; 3 has an error of its own; 4 tells total
-//! and usable bytes.
+//! and usable bytes. The tags from 10000 on are our own: other clients pass over them.
 
 use crate::ErrorCode;
 use crate::ids::PartitionId;
@@ -27,6 +27,7 @@ message! {
         topics: Vec<DescribeLogDirsTopic>, ..;
         total_bytes: i64, 4.., = -1;
         usable_bytes: i64, 4.., = -1;
+        mended_ranges: i64, 2.., tag 10000, = 0;
     }
 
     DescribeLogDirsTopic {
@@ -39,5 +40,6 @@ message! {
         partition_size: i64, ..;
         offset_lag: i64, ..;
         is_future_key: bool, ..;
+        damaged_records: i64, 2.., tag 10000, = 0;
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Promises: who is fenced, stopping or restarted is let into no in-sync set (KIP-841, KIP-903); a proposal made in an
 //! old epoch changes nothing (KIP-497, REP-12); a leader that knows more than this controller is sent elsewhere and
-//! never fenced (KAFKA-14154); a proposal whose answer was lost is answered again.
+//! never fenced (KAFKA-14154); a proposal whose answer was lost is answered again; a leader that leaves itself out, because
+//! its log is damaged, is followed by a member that it names.
 //!
 //! The leader must take the new set from the metadata and not from the answer: only there it stands in order with the
 //! configs that decide how small a set may commit.
@@ -42,7 +43,7 @@ pub struct Proposal {
     pub leader_epoch: LeaderEpoch,
     /// Which state of the partition it saw.
     pub partition_epoch: i32,
-    /// Who is in sync, each with the life in which it fetched; the leader among them.
+    /// Who is in sync, each with the life in which it fetched; without the leader if another is to lead.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
 }
 
@@ -132,8 +133,11 @@ fn check_set(
     image: &Image,
 ) -> Result<(), Refusal> {
     let refuse = |code, why: String| Err(Refusal::new(code, why));
-    if !isr.contains(&partition.leader) {
-        return refuse(ErrorCode::INVALID_REQUEST, format!("the in-sync set {isr:?} lacks the leader"));
+    // A leader may leave itself out, and nobody else may come in with that: whoever leads then was in sync before.
+    let is_led = isr.contains(&partition.leader);
+    if !is_led && (isr.is_empty() || isr.iter().any(|member| !partition.isr.contains(member))) {
+        let why = format!("the in-sync set {isr:?} lacks the leader, and is no part of {:?}", partition.isr);
+        return refuse(ErrorCode::INVALID_REQUEST, why);
     }
     for (at, (member, epoch)) in proposal.isr.iter().enumerate() {
         if !partition.replicas.contains(member) || isr[..at].contains(member) {

@@ -146,11 +146,26 @@ fn a_broker_that_stops_gives_everything_away_and_waits_until_all_know() {
 }
 
 #[test]
+fn a_leader_that_leaves_itself_out_is_followed_by_a_member() {
+    let mut desk = cluster(3);
+    let before = partition(&desk);
+    let now = propose(&mut desk, &[2, 3]).expect("both are in sync");
+    assert_eq!((now.leader, now.isr), (BrokerId(2), ids(&[2, 3])));
+    assert_eq!(now.leader_epoch, before.leader_epoch.next());
+    assert!(partition(&desk).elr.is_empty(), "its log has a hole: it is not to lead");
+}
+
+#[test]
 fn a_proposal_is_checked_against_epochs_and_who_is_live() {
     let mut desk = cluster(3);
     assert_eq!(propose(&mut desk, &[1, 2]).map(|now| now.isr), Ok(ids(&[1, 2])));
     let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
-    assert_eq!(code(propose(&mut desk, &[2, 3])), ErrorCode::INVALID_REQUEST, "without the leader");
+    assert_eq!(
+        code(propose(&mut desk, &[2, 3])),
+        ErrorCode::INVALID_REQUEST,
+        "3 comes in without the leader"
+    );
+    assert_eq!(code(propose(&mut desk, &[])), ErrorCode::INVALID_REQUEST, "nobody");
     let topic_id = desk.image.topic_named("a").expect("created").id;
     let now = partition(&desk);
     let proposal = |desk: &Desk| Proposal {

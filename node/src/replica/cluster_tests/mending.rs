@@ -1,0 +1,89 @@
+//! A damaged log on a follower and on a leader: found, never served, mended from a peer, and counted.
+
+use super::*;
+
+impl Cluster {
+    /// A bit of the record with this value flips on a node's disk.
+    fn rot(&self, id: i32, value: &str) {
+        let files = self.platters[&id].files();
+        let is_log = |path: &std::path::Path| path.to_string_lossy().ends_with("00000000000000000000.log");
+        let (path, content) = files.into_iter().find(|(path, _)| is_log(path)).expect("the log is there");
+        let value = value.as_bytes();
+        let at =
+            content.windows(value.len()).position(|window| window == value).expect("it is not compressed");
+        assert!(self.platters[&id].rot(&path, at as u64, 1));
+    }
+
+    /// A node has mended what was damaged, and all are in sync.
+    async fn whole_again(&self, id: i32) {
+        let mended = |cluster: &Cluster| cluster.live[&id].directory.health().counts.mended_ranges.get();
+        self.until("it is mended", |cluster| {
+            mended(cluster) > 0 && cluster.live[&id].partition().damaged().is_empty()
+        })
+        .await;
+        self.until("all are in sync again", |cluster| cluster.isr().len() == 3).await;
+        assert_eq!(mended(self), 1);
+        assert_eq!(self.live[&id].directory.replication().damaged, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_leader_with_a_damaged_log_lets_another_lead_mends_itself_and_comes_back() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "2")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    cluster.rot(1, "v2");
+    let (met, _) = fetched(&cluster.live[&1], 11, 2, "r1").await;
+    assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
+    cluster.whole_again(1).await;
+    let leader = cluster.between.state().leader.0;
+    assert_ne!(leader, 1);
+    cluster.live[&leader].acked("after").await;
+    cluster.converged(leader).await;
+    assert_eq!(cluster.live[&1].values().await.len(), 7);
+}
+
+#[tokio::test]
+async fn damage_that_nobody_reads_is_found_by_a_scrub_and_mended_on_the_leader_and_on_a_follower() {
+    let mut cluster = Cluster::new();
+    cluster.scrub_every = Duration::from_millis(50);
+    let cluster = cluster.born(&[("min.insync.replicas", "2")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    for id in [1, 3] {
+        cluster.rot(id, "v4");
+        cluster.whole_again(id).await;
+    }
+    let leader = cluster.between.state().leader.0;
+    assert_ne!(leader, 1);
+    cluster.converged(leader).await;
+    assert_eq!(cluster.live[&3].values().await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_follower_with_a_damaged_log_leaves_the_set_mends_itself_and_comes_back() {
+    let cluster = Cluster::start(&[]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    cluster.rot(3, "v2");
+    let (met, _) = fetched(&cluster.live[&3], 11, 2, "r3").await;
+    assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
+    cluster
+        .until("node 3 leaves the set, and is mended", |cluster| {
+            let is_whole = cluster.live[&3].partition().damaged().is_empty();
+            cluster.live[&1].directory.replication().shrinks > 0 && is_whole
+        })
+        .await;
+    cluster.until("node 3 is in sync again", |cluster| cluster.isr().len() == 3).await;
+    cluster.live[&1].acked("after").await;
+    cluster.converged(1).await;
+    assert_eq!(cluster.live[&3].values().await.len(), 7);
+    let seen = cluster.live[&1].directory.replication();
+    assert_eq!((seen.led, seen.under_replicated, seen.lag), (1, 0, 0));
+}
