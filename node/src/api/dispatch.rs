@@ -96,6 +96,9 @@ impl<R: Runtime> Service for Api<R> {
         let mut produce = Vec::new();
         for request in requests {
             if request.api == ApiKey::Produce {
+                if produce.is_empty() {
+                    produce.reserve_exact(count - started.len());
+                }
                 produce.push(request);
                 continue;
             }

@@ -284,7 +284,7 @@ impl TopicAnswer {
         let partition_responses =
             parts.map(|(index, state)| state.into_response(index, &self.topic)).collect();
         let (name, topic_id) = match self.topic {
-            TopicRef::Name(name) => (name.to_string(), TopicId::ZERO),
+            TopicRef::Name(name) => (String::from(&*name), TopicId::ZERO),
             TopicRef::Id(id) => (String::new(), id),
         };
         TopicProduceResponse { name, topic_id, partition_responses }

@@ -25,6 +25,9 @@ use super::policy::{Durability, Policy};
 use super::unsynced::{Due, Unsynced};
 use crate::runtime::Mono;
 
+/// Effects that are made room for at once when the watermark moves; more acks than this grow their list.
+const RESERVE_EFFECTS: usize = 64;
+
 /// What a producer demands before it takes a batch for written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Required {
@@ -486,6 +489,7 @@ impl Leader {
         if let Some(end) = common.filter(|end| *end > self.watermark) {
             assert!(end <= self.local_end, "{end:?} is beyond the log end {:?}", self.local_end);
             self.watermark = end;
+            effects.reserve(1 + self.acks.len().min(RESERVE_EFFECTS));
             effects.push(Effect::Watermark(end));
             while let Some(token) = self.acks.release(end) {
                 effects.push(Effect::Ack { token, after: end });

@@ -162,7 +162,9 @@ fn advance(parts: &mut [Bytes], mut first: usize, mut written: usize) -> usize {
 /// Prefixes and small chunks joined, large chunks as they are; no part is empty.
 fn gather(frames: Vec<Frame>) -> Vec<Bytes> {
     let mut parts = Vec::with_capacity(frames.len().min(MAX_VECTORS) * 2);
-    let mut small = BytesMut::new();
+    let is_small = |chunk: &&Bytes| chunk.len() < GATHER_BELOW_BYTES;
+    let chunks: usize = frames.iter().flatten().filter(is_small).map(Bytes::len).sum();
+    let mut small = BytesMut::with_capacity(frames.len() * size_of::<i32>() + chunks);
     for frame in frames {
         let length: usize = frame.iter().map(Bytes::len).sum();
         let prefix =

@@ -169,6 +169,10 @@ impl Pipeline {
 
     /// Gathers replies from the front, polling only the first that is not there. Ready if there is any.
     pub(super) fn poll_replies(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<()> {
+        let there = self.slots.iter().take_while(|slot| matches!(slot.started, Started::Done(_))).count();
+        let most = there.min(SEND_ABOVE_FRAMES);
+        out.answered.reserve(most);
+        out.frames.reserve(most);
         while out.bytes < SEND_ABOVE_BYTES && out.frames.len() < SEND_ABOVE_FRAMES && out.close.is_none() {
             let Some(slot) = self.slots.front_mut() else { break };
             if let Started::Later(pending) = &mut slot.started {

@@ -105,6 +105,18 @@ struct Run {
     waiting: Vec<(usize, Appended)>,
 }
 
+impl Run {
+    /// Nothing yet, with room for so many batches.
+    fn of(batches: usize) -> Run {
+        Run {
+            parts: Vec::with_capacity(2 * batches),
+            entries: Vec::with_capacity(batches),
+            staged: Staged::default(),
+            waiting: Vec::with_capacity(batches),
+        }
+    }
+}
+
 /// Where the next batch goes.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
@@ -171,7 +183,7 @@ impl<D: Disk> Log<D> {
         }
         let mut results: Results = vec![None; batches.len()];
         let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
-        let mut run = Run::default();
+        let mut run = Run::of(batches.len());
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
             let header = batch.header();
@@ -222,7 +234,7 @@ impl<D: Disk> Log<D> {
         let first = self.end();
         let mut results: Results = vec![None; batches.len()];
         let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
-        let mut run = Run::default();
+        let mut run = Run::of(batches.len());
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
             let header = batch.header();

@@ -79,7 +79,13 @@ impl Writer {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        self.cut();
+        if !self.scratch.is_empty() {
+            // The last chunk takes the scratch as it is: most answers are this one chunk, and this one allocation less.
+            self.push(self.scratch.len());
+            self.chunks.reserve_exact(1);
+            let chunk = std::mem::take(&mut self.scratch).freeze();
+            self.chunks.push(chunk);
+        }
         assert_eq!(self.chunks.iter().map(Bytes::len).sum::<usize>(), bytes, "a chunk is lost or doubled");
         Ok(self.chunks)
     }
