@@ -1,21 +1,23 @@
 //! The minimal broker: read frames, CRC-32C of each batch, one write for all that one read brought, acknowledge.
 //!
 //! Leaves out everything that makes a broker: offsets, an index, recovery, order among connections, syncs. One thread
-//! a connection, one file a connection. It understands Produce 7 to one partition, as `dejaq bench produce
+//! a connection, one log a connection: like a broker's it goes on in a new file when one is full, and deletes nothing.
+//! (Until November 2026 it began again at the front of one file. Writing over cached pages costs a third of writing new
+//! ones, which no log that keeps its records can do: `--rewrite` is that floor still.) It understands Produce 7 to one partition, as `dejaq bench produce
 //! --no-metadata` sends it, and is the unit in which our own speed is told.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IoSlice, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use dejaq_wire::record::BatchHeader;
 
 /// The largest frame, and so the buffer of a connection.
 const BUFFER_BYTES: usize = 2 << 20;
-/// The file starts over here, so that a long run does not fill the disk.
-const WRAP_BYTES: u64 = 1 << 30;
+/// A file is full here: the size of our own segments.
+const FILE_BYTES: u64 = 1 << 30;
 const MAX_VECTORS: usize = 512;
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,9 @@ pub(super) struct Args {
     /// One write a request instead of one for all that a read brought.
     #[arg(long)]
     single: bool,
+    /// Write over the same file again and again: the least that a disk cache can do, and no log.
+    #[arg(long)]
+    rewrite: bool,
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
@@ -37,16 +42,53 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
         TcpListener::bind(&args.listen).with_context(|| format!("cannot listen on {}", args.listen))?;
     eprintln!("floor listens on {}", listener.local_addr()?);
     for (number, stream) in (0_u32..).zip(listener.incoming()) {
-        let path = args.data_dir.join(format!("{number}.log"));
-        let file = OpenOptions::new().create(true).truncate(true).write(true).open(path)?;
+        let log = Log::create(args.data_dir.join(number.to_string()), args.rewrite)?;
         let (stream, single) = (stream?, args.single);
         std::thread::spawn(move || {
-            if let Err(error) = serve(stream, &file, single) {
+            if let Err(error) = serve(stream, log, single) {
                 eprintln!("floor: {error:#}");
             }
         });
     }
     Ok(())
+}
+
+/// The files of one connection, and where its next write goes.
+struct Log {
+    stem: PathBuf,
+    rewrite: bool,
+    file: File,
+    /// Files before this one.
+    full: u32,
+    at: u64,
+}
+
+impl Log {
+    fn create(stem: PathBuf, rewrite: bool) -> anyhow::Result<Log> {
+        let file = create_file(&stem, 0)?;
+        Ok(Log { stem, rewrite, file, full: 0, at: 0 })
+    }
+
+    /// One write.
+    fn append(&mut self, parts: &[IoSlice<'_>]) -> anyhow::Result<()> {
+        let total: usize = parts.iter().map(|part| part.len()).sum();
+        if self.at + total as u64 > FILE_BYTES {
+            self.at = 0;
+            if !self.rewrite {
+                self.full += 1;
+                self.file = create_file(&self.stem, self.full)?;
+            }
+        }
+        let written = rustix::io::pwritev(&self.file, parts, self.at)?;
+        anyhow::ensure!(written == total, "a short write");
+        self.at += total as u64;
+        Ok(())
+    }
+}
+
+fn create_file(stem: &Path, number: u32) -> anyhow::Result<File> {
+    let path = stem.with_extension(format!("{number}.log"));
+    Ok(OpenOptions::new().create(true).truncate(true).write(true).open(path)?)
 }
 
 /// A request of the buffer: its correlation id, its topic, and where its batch lies.
@@ -57,10 +99,10 @@ struct Produced {
     batch: std::ops::Range<usize>,
 }
 
-fn serve(mut stream: TcpStream, file: &File, single: bool) -> anyhow::Result<()> {
+fn serve(mut stream: TcpStream, mut log: Log, single: bool) -> anyhow::Result<()> {
     super::link::set_up(&stream)?;
     let mut buffer = vec![0; BUFFER_BYTES];
-    let (mut filled, mut at) = (0, 0_u64);
+    let mut filled = 0;
     let mut requests = Vec::new();
     let mut replies = Vec::new();
     loop {
@@ -82,8 +124,8 @@ fn serve(mut stream: TcpStream, file: &File, single: bool) -> anyhow::Result<()>
         for turn in requests.chunks(if single { 1 } else { MAX_VECTORS }) {
             let batches: Vec<IoSlice<'_>> =
                 turn.iter().map(|request| IoSlice::new(&buffer[request.batch.clone()])).collect();
-            at = write_all_at(file, at, &batches)?;
-            turn.iter().for_each(|request| reply(&mut replies, request, &buffer, at));
+            log.append(&batches)?;
+            turn.iter().for_each(|request| reply(&mut replies, request, &buffer, log.at));
             if single {
                 stream.write_all(&replies)?;
                 replies.clear();
@@ -95,15 +137,6 @@ fn serve(mut stream: TcpStream, file: &File, single: bool) -> anyhow::Result<()>
         buffer.copy_within(start..filled, 0);
         filled -= start;
     }
-}
-
-/// One write; returns where the next one goes.
-fn write_all_at(file: &File, at: u64, parts: &[IoSlice<'_>]) -> anyhow::Result<u64> {
-    let total: usize = parts.iter().map(|part| part.len()).sum();
-    let written = rustix::io::pwritev(file, parts, at)?;
-    anyhow::ensure!(written == total, "a short write");
-    let next = at + total as u64;
-    Ok(if next >= WRAP_BYTES { 0 } else { next })
 }
 
 fn parse(buffer: &[u8], frame: std::ops::Range<usize>) -> anyhow::Result<Produced> {
