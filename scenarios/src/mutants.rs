@@ -84,6 +84,22 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 200,
     },
     Mutant {
+        number: 202,
+        about: "a marker tells of what is only being synced",
+        scenario: "power_cut",
+        // The broker finds less than its marker tells, and refuses to start: LOG-2 never gets to look.
+        checkers: &["LOG-2", "liveness"],
+        budget: 20,
+    },
+    Mutant {
+        number: 213,
+        about: "producers change though the write failed",
+        scenario: "disk_full",
+        // A retry counts as a repetition of what is not there.
+        checkers: &["LOG-13", "LostWrite", "assertion"],
+        budget: 20,
+    },
+    Mutant {
         number: 206,
         about: "the newest timestamp before a place of the index counts the batch at that place",
         scenario: "retention_roll",
