@@ -8,7 +8,7 @@ use dejaq_sim::story::{self, DURABLE, Fault, GroupPlan, Plan};
 pub const AT_LEAST_ONCE: Scenario = Scenario {
     name: "group_at_least_once",
     about: "members of a group hang and die, the broker is killed and loses power: nothing is skipped, no offset goes back",
-    run: |params| run(params, false),
+    run: |params| run(params, false, false),
     random: true,
 };
 
@@ -16,11 +16,19 @@ pub const AT_LEAST_ONCE: Scenario = Scenario {
 pub const AT_MOST_ONCE: Scenario = Scenario {
     name: "group_at_most_once",
     about: "the same with commits before records are handed out: none is handed out twice",
-    run: |params| run(params, true),
+    run: |params| run(params, true, false),
     random: true,
 };
 
-fn run(params: &RunParams, at_most_once: bool) -> RunReport {
+/// What the coordinator reads back was compacted (S43).
+pub const COMPACTED: Scenario = Scenario {
+    name: "group_compacted",
+    about: "commit after, while the log of the offsets is compacted all the time: no offset goes back, nothing is skipped",
+    run: |params| run(params, false, true),
+    random: true,
+};
+
+fn run(params: &RunParams, at_most_once: bool, compacts: bool) -> RunReport {
     story::run(params, |world| {
         let mut dice = world.streams().dice("plan", 0);
         let mut plan = Plan::drawn(&mut dice).with_durability(DURABLE);
@@ -30,7 +38,10 @@ fn run(params: &RunParams, at_most_once: bool) -> RunReport {
         plan.consumers.clear(); // the group reads
         plan.config.groups.initial_delay = std::time::Duration::from_millis(dice.log_between(1, 3000));
         plan.config.groups.partitions = dice.between(1, 4) as u32;
-        plan.group = Some(GroupPlan { members: dice.between(2, 5) as usize, at_most_once });
+        plan.group = Some(GroupPlan { members: dice.between(2, 5) as usize, at_most_once, compacts });
+        if compacts {
+            plan.config.retention_interval = std::time::Duration::from_millis(dice.log_between(20, 500));
+        }
         plan.fault(4, Fault::Kill).fault(3, Fault::PowerCut).fault(1, Fault::Restart)
     })
 }

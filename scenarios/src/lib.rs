@@ -7,6 +7,7 @@
 //! [`Plan`]: dejaq_sim::story::Plan
 
 mod bit_rot;
+mod compaction;
 mod disk_full;
 mod failed_sync;
 mod fleet;
@@ -42,12 +43,14 @@ pub const SCENARIOS: &[Scenario] = &[
     slow_disk::SLOW_DISK,
     hostile_client::HOSTILE_CLIENT,
     retention_roll::RETENTION_ROLL,
+    compaction::COMPACTION,
     idempotent_retries::IDEMPOTENT_RETRIES,
     network::NETWORK,
     lying_disk::LYING_DISK,
     misplaced::MISPLACED,
     groups::AT_LEAST_ONCE,
     groups::AT_MOST_ONCE,
+    groups::COMPACTED,
     metadata::METADATA,
     metadata::METADATA_LOST,
     fleet::STEADY,

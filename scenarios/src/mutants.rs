@@ -2,11 +2,11 @@
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
 //! Every planted bug that a scenario of one broker kills is here. Not here: M02 to M18 and M49, planted in `dejaq::replica`,
-//! which its own tests kill, but for M09, which survives; M45 and M46 of groups and M50 to M56 of transactions, which unit
-//! tests are named for; M12, M15 and M31 to M39 of the quorum, which no scenario of a fleet has been shown to kill; M59 to
-//! M69 delays, filters, the archive and reshaping. Of the tester's own, T2 and T4 have no partner before transactions and
-//! delays exist; T3 (the final read stops at the first empty poll) cannot blind the oracle here: it takes what was not
-//! read for lost and would raise an alarm.
+//! which its own tests kill, but for M09, which survives; M45 and M46 of groups, M50 to M56 of transactions, and M223 and
+//! M224 of compaction, which is about transactions there, which unit tests are named for; M12, M15 and M31 to M39 of the
+//! quorum, which no scenario of a fleet has been shown to kill; M59 to M69 delays, filters, the archive and reshaping. Of
+//! the tester's own, T2 and T4 have no partner before transactions and delays exist; T3 (the final read stops at the first
+//! empty poll) cannot blind the oracle here: it takes what was not read for lost and would raise an alarm.
 
 use dejaq_sim::runner::{Mutant, TesterMutant};
 
@@ -112,6 +112,34 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "kill_restart",
         checkers: &["LOG-7"],
         budget: 50,
+    },
+    Mutant {
+        number: 220,
+        about: "segments are swapped for a cleaned one before anything says so durably",
+        scenario: "compaction",
+        checkers: &["LOG-6", "LOG-3", "LOG-1", "LOG-4", "LostWrite", "DEEP", "liveness"],
+        budget: 200,
+    },
+    Mutant {
+        number: 221,
+        about: "a delete marker goes with the first cleaning that sees it",
+        scenario: "compaction",
+        checkers: &["LostWrite"],
+        budget: 50,
+    },
+    Mutant {
+        number: 222,
+        about: "the last batch of a producer is cleaned away",
+        scenario: "compaction",
+        checkers: &["LOG-13", "IDM-1", "Duplicate"],
+        budget: 50,
+    },
+    Mutant {
+        number: 225,
+        about: "delete markers replace nothing, and go before what they should have deleted",
+        scenario: "compaction",
+        checkers: &["Resurrected"],
+        budget: 100,
     },
     Mutant {
         number: 36,

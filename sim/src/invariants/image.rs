@@ -45,6 +45,23 @@ impl Batch {
     }
 }
 
+impl Batch {
+    /// Whether it may stand behind `before`; with `gaps` the log is compacted: then batches may be missing between the two,
+    /// but the segment before ends where the next one begins.
+    #[must_use]
+    pub fn follows(&self, before: &Batch, gaps: bool) -> bool {
+        let next = before.last + 1;
+        let chained = self.segment == before.segment || self.segment as i64 == next;
+        self.base == next || (gaps && chained && self.base > next)
+    }
+
+    /// Whether the other is what a compaction may have made of this one: emptied in part, its offsets and epoch kept.
+    #[must_use]
+    pub fn may_become(&self, other: &Batch) -> bool {
+        other.intact && (self.base, self.last, self.epoch) == (other.base, other.last, other.epoch)
+    }
+}
+
 /// The logs of one disk, by partition folder.
 #[derive(Debug, Clone, Default)]
 pub struct Logs(pub BTreeMap<String, Vec<Batch>>);

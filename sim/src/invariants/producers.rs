@@ -21,9 +21,10 @@ type Remembered = (i64, i64, i64, i64);
 /// Epoch and batches of each producer.
 type Producers = BTreeMap<i64, (i64, Vec<Remembered>)>;
 
-/// Every snapshot of one log that can be believed agrees with the log.
+/// Every snapshot of one log that can be believed agrees with the log. With `gaps` the log is compacted, and may have lost
+/// batches that the snapshot remembers, but for the last one of each producer in the newest snapshot.
 #[must_use]
-pub fn check(folder: &str, names: &Names<'_>, log: &[Batch]) -> Option<Broken> {
+pub fn check(folder: &str, names: &Names<'_>, log: &[Batch], gaps: bool) -> Option<Broken> {
     let snapshots =
         names.iter().filter_map(|(name, bytes)| Some((files::offset(name, ".producers")?, bytes)));
     // An empty log begins and ends where its segment does.
@@ -45,7 +46,25 @@ pub fn check(folder: &str, names: &Names<'_>, log: &[Batch]) -> Option<Broken> {
         if at < first {
             return None;
         }
-        compare(&known, &replay(names, log, at), first, forgotten).and_then(broken)
+        let replayed = replay(names, log, at);
+        if gaps {
+            return left(&known, &replayed, at == end).and_then(broken);
+        }
+        compare(&known, &replayed, first, forgotten).and_then(broken)
+    })
+}
+
+/// What compaction leaves: no batch that the snapshot does not remember, or only older ones; the last if nothing follows.
+fn left(known: &Producers, replayed: &Producers, is_end: bool) -> Option<String> {
+    known.iter().find_map(|(id, (epoch, batches))| {
+        let oldest = batches.first()?;
+        let (real, theirs) = replayed.get(id).map_or((-1, &[][..]), |(real, theirs)| (*real, &theirs[..]));
+        let may_be = |batch: &Remembered| batch.2 < oldest.2 || (real == *epoch && batches.contains(batch));
+        let is_last = !is_end || (real == *epoch && theirs.last() == batches.last());
+        let good = is_last && theirs.iter().all(may_be);
+        (!good).then(|| {
+            format!("producer {id} has epoch {epoch}, batches {batches:?}, a replay of what is left gives {real}, {theirs:?}")
+        })
     })
 }
 
@@ -158,7 +177,26 @@ mod tests {
         let file = snapshot(offset, batches);
         let (log_name, name) = (format!("{:020}.log", 0), format!("{offset:020}.producers"));
         let names: Names<'_> = [(&log_name[..], &log[..]), (&name[..], &file[..])].into();
-        check(FOLDER, &names, &Logs::of_segment(&log)).is_some()
+        check(FOLDER, &names, &Logs::of_segment(&log), false).is_some()
+    }
+
+    /// The same of a compacted log that has these batches (sequence and offset) left.
+    fn left_verdict(offset: i64, batches: &[(i32, i64)], left: &[(i32, i64)]) -> bool {
+        let log: Vec<u8> = left.iter().flat_map(|(sequence, base)| of_producer(*base, *sequence)).collect();
+        let file = snapshot(offset, batches);
+        let (log_name, name) = (format!("{:020}.log", 0), format!("{offset:020}.producers"));
+        let names: Names<'_> = [(&log_name[..], &log[..]), (&name[..], &file[..])].into();
+        check(FOLDER, &names, &Logs::of_segment(&log), true).is_some()
+    }
+
+    #[test]
+    fn compaction_may_leave_only_the_last_batch_and_invents_none() {
+        let known = [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6)];
+        assert!(!left_verdict(7, &known, &[(6, 6)]));
+        assert!(!left_verdict(7, &known, &[(0, 0), (3, 3), (6, 6)]), "an older one was left as well");
+        assert!(left_verdict(7, &known, &[(0, 0), (3, 3)]), "the log ends before the snapshot");
+        assert!(left_verdict(7, &known, &[(4, 4), (7, 6)]), "another sequence");
+        assert!(!left_verdict(7, &known, &[(4, 4), (8, 8)]), "a newer batch is the last one now");
     }
 
     #[test]

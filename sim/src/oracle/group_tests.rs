@@ -11,7 +11,12 @@ struct Tale(Story);
 impl Tale {
     fn new() -> Self {
         let mut story = Story::new(true);
-        story.history.partitions.push(PartInfo { name: "u-0".into(), durable: true, replicated: false });
+        story.history.partitions.push(PartInfo {
+            name: "u-0".into(),
+            durable: true,
+            replicated: false,
+            compacted: None,
+        });
         Tale(story)
     }
 

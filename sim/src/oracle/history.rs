@@ -233,6 +233,15 @@ pub enum Event {
     Group(GroupOp),
     /// A transactional producer did something.
     Txn(TxnOp),
+    /// What a record that is sent next is about, in a compacted partition.
+    Keyed {
+        /// Its value.
+        value: u64,
+        /// The number of its key.
+        key: u64,
+        /// Whether it is a delete marker.
+        deletes: bool,
+    },
     /// A record was made from another one that a member of a group had read: one for each, if all goes well.
     Derived {
         /// The group.
@@ -339,6 +348,16 @@ pub struct PartInfo {
     /// Whether it has more than one copy, so that an acknowledgement of the leader alone promises nothing for long.
     #[serde(default)]
     pub replicated: bool,
+    /// Whether only the newest record of each key must stay.
+    #[serde(default)]
+    pub compacted: Option<Compacted>,
+}
+
+/// What a compacted partition may lose beside what was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compacted {
+    /// Whether the time of a delete marker can be over within the run (`delete.retention.ms`).
+    pub markers_go: bool,
 }
 
 /// A whole history.

@@ -55,6 +55,8 @@ pub struct Index<'h> {
     pub parts: Vec<PartIndex<'h>>,
     /// Which send wrote a value.
     pub writer: BTreeMap<u64, &'h SendOp>,
+    /// Key of a value, and whether it is a delete marker, in compacted partitions.
+    pub keyed: BTreeMap<u64, (u64, bool)>,
     /// When memory was lost, ascending.
     pub power_cuts: Vec<u64>,
     /// Consumers that read committed records only.
@@ -68,6 +70,7 @@ impl<'h> Index<'h> {
         let mut index = Index {
             parts: history.partitions.iter().map(PartIndex::new).collect(),
             writer: BTreeMap::new(),
+            keyed: BTreeMap::new(),
             power_cuts: Vec::new(),
             read_committed: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -112,6 +115,7 @@ impl<'h> Index<'h> {
             }
             Event::Destroyed { part, from, last } => self.parts[*part].destroyed.push((*from, *last)),
             Event::PowerCut { at } => self.power_cuts.push(*at),
+            Event::Keyed { value, key, deletes } => drop(self.keyed.insert(*value, (*key, *deletes))),
             Event::Admin(_) => {}                       // see `metadata`
             Event::Txn(_) | Event::Derived { .. } => {} // see `transactions`
             Event::Consumer { process, read_committed, .. } => {
@@ -206,6 +210,13 @@ impl<'h> PartIndex<'h> {
         if acked && self.drain.is_none() {
             verdict.undecided.push(format!("{}: acknowledged records, but no final read", self.info.name));
         }
+    }
+
+    /// Whether a record that anybody saw at `offset` was there from its append to the end: of a compacted partition only
+    /// what the final read has.
+    pub fn stays(&self, offset: i64, seen: &[Seen]) -> bool {
+        let is_in_the_end = |seen: &Seen| self.final_offset.get(&seen.value) == Some(&offset);
+        self.info.compacted.is_none() || seen.iter().any(is_in_the_end)
     }
 
     /// Where a send's record stands, as far as anybody knows: by its reply, or by the final log.

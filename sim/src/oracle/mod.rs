@@ -9,6 +9,7 @@
 //!              ├─► presence: lost, phantom, changed, duplicate, inconsistent, offset mismatch
 //!              ├─► order:    nonmonotonic send, realtime append, stale end offset
 //!              ├─► reading:  poll skip, poll going back, false out-of-range
+//!              ├─► compaction: what may be missing of a compacted partition, what came back
 //!              ├─► transactions: aborted, not yet committed, torn, of another outcome, made twice or not at all
 //!              ├─► groups:   a start behind or in front of what is committed, commits of those who are not the owner
 //!              └─► metadata: topics that do not stand as was answered
@@ -17,6 +18,9 @@
 //! The excuses are counted, not hidden: a record that was never promised to survive a power cut may be missing after
 //! one, but only together with everything behind it ([`Verdict::excused`]).
 
+mod compaction;
+#[cfg(test)]
+mod compaction_tests;
 #[cfg(test)]
 mod group_tests;
 mod groups;
@@ -33,8 +37,8 @@ mod transactions;
 use std::fmt;
 
 pub use history::{
-    Acks, AdminAct, AdminOp, BadHistory, Event, GroupAct, GroupOp, History, Outcome, Part, PartInfo, PollOp,
-    Seen, SendOp, Told, TopicSeen, TxnAct, TxnOp,
+    Acks, AdminAct, AdminOp, BadHistory, Compacted, Event, GroupAct, GroupOp, History, Outcome, Part,
+    PartInfo, PollOp, Seen, SendOp, Told, TopicSeen, TxnAct, TxnOp,
 };
 
 /// What is wrong with a history. Names follow Jepsen's Kafka tests where those have one.
@@ -71,6 +75,8 @@ pub enum Anomaly {
     /// An idempotent producer was told that its record is stored, but not where: the broker forgot one of its last five
     /// batches.
     OffsetUntold,
+    /// In a compacted partition a record is there again, or still, and the delete marker behind it is gone (RET-9).
+    Resurrected,
     /// A topic does not stand as an admin client was answered.
     LostMetadata,
     /// A group passed records that none of its members was given.
@@ -159,6 +165,7 @@ pub fn judge(history: &History) -> Verdict {
     let index = index::Index::of(history, &mut verdict);
     presence::check(&index, &mut verdict);
     order::check(&index, &mut verdict);
+    compaction::check(&index, &mut verdict);
     let txns = transactions::Txns::of(history, &index);
     reading::check(&index, &txns, &mut verdict);
     transactions::check(&index, &txns, &mut verdict);

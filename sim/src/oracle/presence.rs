@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::compaction::Newest;
 use super::index::{Drain, Index, PartIndex};
 use super::{Acks, Anomaly, Outcome, SendOp, Verdict};
 
@@ -96,6 +97,7 @@ fn duplicates(index: &Index<'_>, part: &PartIndex<'_>, verdict: &mut Verdict) {
 /// Every acknowledged record is in the final log, or its loss is excused and leaves no hole.
 fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &mut Verdict) {
     let mut excused: BTreeMap<u64, Vec<(&SendOp, i64)>> = BTreeMap::new();
+    let newest = Newest::of(index, part);
     for send in &part.sends {
         let Outcome::Ok { offset } = send.outcome else { continue };
         if part.final_offset.contains_key(&send.value) {
@@ -107,6 +109,9 @@ fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &
         if offset.is_some_and(|offset| part.is_destroyed(offset)) {
             verdict.counts.excused += 1; // R4: every copy was destroyed
             continue;
+        }
+        if offset.is_some_and(|offset| newest.lets_go(index, part, send, offset)) {
+            continue; // R5: compacted away
         }
         if part.info.replicated && send.acks != Acks::All {
             verdict.counts.excused += 1; // R1: the leader alone had it, and another one leads

@@ -87,7 +87,7 @@ fn inside(reader: &Reader<'_>, poll: &PollOp, verdict: &mut Verdict) {
     let missed = part
         .seen
         .range(start..poll.next.max(start))
-        .filter(|(_, seen)| !hidden(seen))
+        .filter(|(offset, seen)| !hidden(seen) && part.stays(**offset, seen))
         .map(|(offset, _)| *offset)
         .find(|o| !given.contains(o) && !part.is_destroyed(*o));
     if let Some(missed) = missed {

@@ -9,7 +9,7 @@ pub(super) struct Story {
 
 impl Story {
     pub fn new(durable: bool) -> Self {
-        let info = PartInfo { name: "t-0".into(), durable, replicated: false };
+        let info = PartInfo { name: "t-0".into(), durable, replicated: false, compacted: None };
         Story { history: History { partitions: vec![info], events: vec![] }, clock: 0 }
     }
 
@@ -18,7 +18,7 @@ impl Story {
         self
     }
 
-    fn send_as(mut self, value: u64, outcome: Outcome, acks: Acks, attempts: u32) -> Self {
+    pub fn send_as(mut self, value: u64, outcome: Outcome, acks: Acks, attempts: u32) -> Self {
         self.clock += 10;
         let (begun, done) = (self.clock, self.clock + 5);
         let idempotent = acks == Acks::All && attempts < 3;
@@ -47,7 +47,7 @@ impl Story {
         self
     }
 
-    fn poll(self, from: i64, records: &[(i64, u64)], next: i64) -> Self {
+    pub fn poll(self, from: i64, records: &[(i64, u64)], next: i64) -> Self {
         let begun = self.clock;
         let records = seen(records);
         let poll =
@@ -60,7 +60,7 @@ impl Story {
         self.event(Event::Drained { part: 0, start, end, records })
     }
 
-    fn cut(self) -> Self {
+    pub fn cut(self) -> Self {
         let at = self.clock + 9;
         self.event(Event::PowerCut { at })
     }

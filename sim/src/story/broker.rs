@@ -431,10 +431,10 @@ impl BrokerNode {
                 space: SpaceGuard::new(0, 0),
                 verify_all: false,
             };
-            let opened =
-                Log::open(disk.clone(), folder.clone(), identity, LogConfig::default(), options).await;
-            let (log, _) = opened.map_err(|error| format!("{name}: {error}"))?;
             let folder_name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let config = LogConfig { gaps: self.0.recorder.has_gaps(folder_name), ..LogConfig::default() };
+            let opened = Log::open(disk.clone(), folder.clone(), identity, config, options).await;
+            let (log, _) = opened.map_err(|error| format!("{name}: {error}"))?;
             let rotten = self.lock().ghost.is_damaged(folder_name);
             match log.check_deep().await {
                 Err(difference) if rotten && difference.starts_with("LOG-5") => {}

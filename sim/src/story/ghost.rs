@@ -62,8 +62,9 @@ impl Ghost {
         }
         let starts = start::all(&volatile);
         let before = Logs::undamaged(volatile, &damage);
+        let gaps = |folder: &str| recorder.has_gaps(folder);
         let start_of = |folder: &str| starts.get(folder).copied().unwrap_or(0);
-        let durable = promised_from(&Logs::undamaged(durable, &damage), &before, start_of);
+        let durable = promised_from(&Logs::undamaged(durable, &damage), &before, gaps, start_of);
         let mut early = recorder.promised().into_iter().filter_map(|(folder, offset)| {
             let checked = acknowledged::check(&folder, offset, &durable);
             checked.filter(|_| offset >= recorder.trimmed(&folder))
@@ -85,19 +86,20 @@ impl Ghost {
     /// The broker serves: its logs must hold what the crashes had to leave, and nothing else.
     pub fn recovered(&mut self, device: &Device, recorder: &Recorder) -> (Logs, Option<Broken>) {
         let now = Logs::undamaged(device.platter.files(), &device.platter.damage());
+        let gaps = |folder: &str| recorder.has_gaps(folder);
         // A member of a fleet that serves fetches and cuts already: its files are looked at when it has stopped.
-        let mut broken = if self.fleet { Vec::new() } else { order::check(&now) };
+        let mut broken = if self.fleet { Vec::new() } else { order::check(&now, gaps) };
         let writes = device.metadata_writes();
         if !self.fleet {
-            broken.extend(super::images::check(device));
+            broken.extend(super::images::check(device, gaps));
         }
         let let_go = |folder: &str, batch: &Batch| recorder.is_let_go(folder, batch.last);
         for Crash { durable, before, wrote, .. } in &self.crashes {
             let written = |folder: &str, batch: &Batch| {
                 writes[*wrote..].iter().any(|write| write.holds(folder, batch.segment, batch.at, batch.bytes))
             };
-            broken.extend(recovery::check(durable, &now, let_go));
-            broken.extend(resurrection::check(before, durable, &now, written));
+            broken.extend(recovery::check(durable, &now, gaps, let_go));
+            broken.extend(resurrection::check(before, durable, &now, gaps, written));
         }
         self.crashes.clear();
         device.forget_metadata_writes();

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use dejaq::client::admin::{Admin, ConfigChange, ConfigOwner};
 use dejaq::client::admin_groups::committed;
 use dejaq::client::cluster::Cluster;
 use dejaq::client::consumer::{ConsumedRecord, ConsumerConfig, StartAt};
@@ -30,6 +31,7 @@ use crate::runtime::SimRuntime;
 
 /// The machine of the observer; the members follow.
 const FIRST_MACHINE: u32 = 500;
+const OFFSETS_TOPIC: &str = "__consumer_offsets";
 const GROUP: &str = "the-group";
 /// The shortest that a broker allows.
 const SESSION: Duration = Duration::from_secs(6);
@@ -41,6 +43,8 @@ pub struct GroupPlan {
     pub members: usize,
     /// Whether they commit before they look.
     pub at_most_once: bool,
+    /// Whether the log of their offsets is compacted all the time.
+    pub compacts: bool,
 }
 
 type Place = (String, i32);
@@ -83,7 +87,34 @@ pub fn start(stage: &Stage) {
         });
     }
     let stage = stage.clone();
-    stage.clone().broker.client(FIRST_MACHINE, move |runtime| async move { observe(&stage, &runtime).await });
+    stage.clone().broker.client(FIRST_MACHINE, move |runtime| async move {
+        if plan.compacts {
+            squeeze(&stage, &runtime).await;
+        }
+        observe(&stage, &runtime).await;
+    });
+}
+
+/// Makes the log of the offsets, once there is one, roll and be compacted all the time.
+async fn squeeze(stage: &Stage, runtime: &SimRuntime) {
+    let admin = Admin::new(producers::cluster(stage, runtime.clone()));
+    let owner = ConfigOwner::Topic(OFFSETS_TOPIC.to_owned());
+    let set = |(name, value): (&str, &str)| (name.to_owned(), ConfigChange::Set(value.to_owned()));
+    let small = [
+        ("internal.segment.bytes", "1024"),
+        ("segment.ms", "500"),
+        ("min.cleanable.dirty.ratio", "0"),
+        ("delete.retention.ms", "100"),
+    ];
+    let changes: BTreeMap<String, ConfigChange> = small.into_iter().map(set).collect();
+    loop {
+        let deadline = runtime.now().plus(Duration::from_secs(5));
+        if admin.alter_configs(&owner, &changes, deadline).await.is_ok() {
+            break;
+        }
+        runtime.sleep(Duration::from_millis(200)).await;
+    }
+    stage.recorder.count("offsets topics that are compacted all the time");
 }
 
 struct Member {

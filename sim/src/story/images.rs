@@ -10,9 +10,9 @@ use crate::disk::Device;
 use crate::invariants::image::Logs;
 use crate::invariants::{Broken, bounds, epochs, files, index, producers};
 
-/// The first thing that is wrong.
+/// The first thing that is wrong. A folder that `gaps` names is compacted.
 #[must_use]
-pub fn check(device: &Device) -> Option<Broken> {
+pub fn check(device: &Device, gaps: impl Fn(&str) -> bool) -> Option<Broken> {
     let image = device.platter.files();
     let logs = Logs::of(&image);
     let struck: BTreeSet<String> = device
@@ -26,7 +26,7 @@ pub fn check(device: &Device) -> Option<Broken> {
         let log = logs.0.get(folder).map_or(&[][..], Vec::as_slice);
         bounds::check(folder, &names, log)
             .or_else(|| index::check(folder, &names, log))
-            .or_else(|| epochs::check(folder, &names, log))
-            .or_else(|| producers::check(folder, &names, log))
+            .or_else(|| epochs::check(folder, &names, log, gaps(folder)))
+            .or_else(|| producers::check(folder, &names, log, gaps(folder)))
     })
 }

@@ -145,7 +145,7 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     if let Some(broken) = stage.broker.broken() {
         return Err(Stop::Broken(broken));
     }
-    if let Some(broken) = images::check(&stage.broker.device()) {
+    if let Some(broken) = images::check(&stage.broker.device(), |folder| stage.recorder.has_gaps(folder)) {
         return Err(Stop::Broken(broken));
     }
     if let Err(text) = stage.broker.check_deep().await {

@@ -14,6 +14,7 @@ use super::faults::Fault;
 use super::groups::GroupPlan;
 use crate::cuts::Cuts;
 use crate::disk::Speed;
+use crate::oracle::Compacted;
 use crate::rng::Dice;
 
 /// A topic.
@@ -29,6 +30,8 @@ pub struct TopicPlan {
     pub durable: bool,
     /// Whether records may go because retention or DeleteRecords removes them.
     pub trims: bool,
+    /// How many keys its records have, if it is compacted; some of them are delete markers then.
+    pub keys: Option<u64>,
     /// Copies of each partition.
     pub replicas: i16,
     /// Copies that have every record which acks=all acknowledged (`min.insync.replicas`).
@@ -114,6 +117,8 @@ pub struct Plan {
 pub const DURABLE: (&str, bool) = ("durable", true);
 /// Synced in the background.
 pub const REPLICATED: (&str, bool) = ("replicated", false);
+/// Longer than any story.
+const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Never synced by will.
 pub const NONE: (&str, bool) = ("none", false);
 
@@ -200,6 +205,28 @@ impl Plan {
         self
     }
 
+    /// Compacts every topic while the story runs: few keys, segments that end soon, a cleaner that comes often.
+    #[must_use]
+    pub fn with_compaction(mut self, dice: &mut Dice) -> Plan {
+        for topic in &mut self.topics {
+            topic.keys = Some(dice.log_between(1, 60));
+            let mut set = |name: &str, value: String| drop(topic.configs.insert(name.into(), value));
+            set("cleanup.policy", "compact".into());
+            set("min.cleanable.dirty.ratio", (*dice.pick(&["0", "0.2", "0.5"])).into());
+            // Half of the stories are over before the time of a delete marker is.
+            let stay_ms = if dice.chance(500) { DAY_MS } else { dice.log_between(1, 5_000) };
+            set("delete.retention.ms", stay_ms.to_string());
+            set("min.compaction.lag.ms", dice.pick(&[0, 0, 300]).to_string());
+            set("segment.ms", dice.log_between(20, 2_000).to_string());
+        }
+        self.config.retention_interval = Duration::from_millis(dice.log_between(20, 500));
+        self.config.cleaner.map_bytes = dice.log_between(200, 1 << 16) as usize;
+        self.config.cleaner.bytes_per_second = *dice.pick(&[0, 0, 100_000]);
+        // What these do presumes a topic without keys.
+        (self.sequencers, self.hostiles) = (0, 0);
+        self
+    }
+
     /// Makes every producer idempotent with acks=all.
     #[must_use]
     pub fn all_idempotent(mut self) -> Plan {
@@ -258,6 +285,13 @@ impl Plan {
 }
 
 impl TopicPlan {
+    /// What may go of its records by compaction.
+    #[must_use]
+    pub fn compacted(&self) -> Option<Compacted> {
+        let stay_ms = self.configs.get("delete.retention.ms").and_then(|value| value.parse().ok());
+        self.keys.map(|_| Compacted { markers_go: stay_ms.unwrap_or(DAY_MS) < DAY_MS })
+    }
+
     fn drawn(number: u64, dice: &mut Dice, (word, durable): (&str, bool)) -> TopicPlan {
         let mut configs = BTreeMap::from([("durability".to_owned(), word.to_owned())]);
         configs.insert("internal.segment.bytes".into(), dice.log_between(4096, 1 << 20).to_string());
@@ -269,6 +303,7 @@ impl TopicPlan {
             configs,
             durable,
             trims: false,
+            keys: None,
             replicas: 1,
             min_insync: 1,
         }

@@ -47,10 +47,15 @@ pub fn digest(key: Option<&[u8]>, value: &[u8], headers: &[(String, Option<Bytes
     hasher.finalize()
 }
 
-/// The unique number in a value, if it is one of ours.
+/// The header in which a delete marker has its number.
+const NUMBER: &str = "number";
+
+/// The unique number in a value, or beside the lack of one, if it is one of ours.
 #[must_use]
-pub fn number_of(value: Option<&[u8]>) -> u64 {
-    value.and_then(|value| value.first_chunk::<8>()).map_or(0, |bytes| u64::from_be_bytes(*bytes))
+pub fn number_of(value: Option<&[u8]>, headers: &[(String, Option<Bytes>)]) -> u64 {
+    let beside = || headers.iter().find(|(name, _)| name == NUMBER)?.1.as_deref();
+    let bytes = value.or_else(beside).and_then(|bytes| bytes.first_chunk::<8>());
+    bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 /// How a client of the story reaches the brokers.
@@ -268,11 +273,21 @@ fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) 
         // Late records: retention goes by the newest record of a segment, not by its last.
         record.timestamp_ms = Some(session.now_ms() - dice.below(20_000) as i64);
     }
+    if let Some(keys) = topic.keys {
+        let (key, deletes) = (dice.below(keys), dice.chance(150));
+        record.key = Some(format!("key-{key}").into());
+        if deletes {
+            record.value = None;
+            record = record.header(NUMBER, number.to_be_bytes().to_vec());
+        }
+        let keyed = Event::Keyed { value: number, key, deletes };
+        stage.recorder.event(session.runtime.who(), keyed);
+    }
     let op = SendOp {
         process: session.process,
         part: stage.recorder.part(&topic.name, index),
         value: number,
-        digest: digest(record.key.as_deref(), &value, &record.headers),
+        digest: digest(record.key.as_deref(), record.value.as_deref().unwrap_or_default(), &record.headers),
         acks: match plan.acks {
             Acks::None => oracle::Acks::None,
             Acks::Leader => oracle::Acks::Leader,

@@ -127,7 +127,7 @@ fn decode(run: Bytes, from: i64) -> Fetched {
                 .iter()
                 .map(|(name, value)| (String::from_utf8_lossy(&name).into_owned(), value))
                 .collect();
-            let value = number_of(record.value.as_deref());
+            let value = number_of(record.value.as_deref(), &headers);
             let digest = digest(record.key.as_deref(), record.value.as_deref().unwrap_or_default(), &headers);
             records.push(Seen { offset: record.offset.0, value, digest });
         }

@@ -47,6 +47,7 @@ impl Recorder {
                     name,
                     durable: topic.durable,
                     replicated: topic.replicas > 1,
+                    compacted: topic.compacted(),
                 });
             }
         }
@@ -210,6 +211,16 @@ impl Recorder {
         }
     }
 
+    /// Whether offsets of a log may have gaps: its topic is compacted. Topics that are not of the plan hold no records, but
+    /// for the brokers' own, which are.
+    #[must_use]
+    pub fn has_gaps(&self, folder: &str) -> bool {
+        match self.part_of_folder(folder) {
+            Some(part) => self.lock().history.partitions[part].compacted.is_some(),
+            None => !is_metadata(folder),
+        }
+    }
+
     /// Notes the beginning of the calm act.
     pub fn phase(&self, name: &'static str) {
         self.lock().calm = true;
@@ -268,6 +279,7 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
             let act = u64::from(crc32fast::hash(format!("{:?}", op.act).as_bytes()));
             ("txn", vec![act, u64::from(op.process), op.told as u64, op.begun, op.done])
         }
+        Event::Keyed { value, key, deletes } => ("keyed", vec![*value, *key, u64::from(*deletes)]),
         Event::Derived { from, value, .. } => ("derived", vec![*from, *value]),
         Event::DrainedCommitted { part, records } => ("committed", vec![*part as u64, records.len() as u64]),
         Event::Trimmed { part, to } => ("trim", vec![*part as u64, *to as u64]),

@@ -347,7 +347,9 @@ impl<D: Disk> Compaction<D> {
         let mut fits = true;
         for record in records {
             let Ok(record) = record else { break };
-            if let Some(key) = record.key.filter(|_| record.offset >= self.from) {
+            // The planted bug M225: delete markers replace nothing, and go before what they should have deleted.
+            let counts = record.offset >= self.from && (record.value.is_some() || !mutant!(225));
+            if let Some(key) = record.key.filter(|_| counts) {
                 fits &= self.map.put(&key, record.offset.0);
             }
         }

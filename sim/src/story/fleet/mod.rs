@@ -43,10 +43,11 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     }
     god.at_rest(stage);
     let at_rest = |broker: &super::BrokerNode| {
+        let gaps = |folder: &str| stage.recorder.has_gaps(folder);
         let platter = broker.device().platter;
         let logs = Logs::undamaged(platter.files(), &platter.damage());
-        let disordered = order::check(&logs).into_iter().next();
-        broker.broken().or(disordered).or_else(|| super::images::check(&broker.device()))
+        let disordered = order::check(&logs, gaps).into_iter().next();
+        broker.broken().or(disordered).or_else(|| super::images::check(&broker.device(), gaps))
     };
     let found = god.broken().or_else(|| stage.brokers.iter().find_map(at_rest));
     if let Some(broken) = found {
