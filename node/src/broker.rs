@@ -35,6 +35,8 @@ use crate::api::{self, Api};
 use crate::config::Config;
 use crate::controller::member::{Member, NotEnrolled};
 use crate::controller::{self, Controller, JournalError};
+use crate::coordinator::group::consumer::assignor::Assignor;
+use crate::coordinator::group::consumer::convert::Migration;
 use crate::coordinator::{Shards, group};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::topic_config::{Overrides, check_topic};
@@ -376,6 +378,11 @@ fn group_plane<R: Runtime>(
         max_members: groups.max_members,
         max_metadata_bytes: groups.max_metadata_bytes,
         retention: groups.retention,
+        consumer_heartbeat: groups.consumer_heartbeat,
+        consumer_session: groups.consumer_session,
+        consumer_max_members: groups.consumer_max_members,
+        assignors: groups.consumer_assignors.iter().filter_map(|name| Assignor::named(name)).collect(),
+        migration: Migration { up: groups.migration.0, down: groups.migration.1 },
         ..group::Settings::default()
     };
     let shards = Shards::new(runtime.clone(), directory.clone(), published.clone(), settings);

@@ -128,6 +128,13 @@ pub struct GroupSettings {
     pub max_session: Duration,
     pub max_members: usize,
     pub max_metadata_bytes: usize,
+    pub consumer_heartbeat: Duration,
+    pub consumer_session: Duration,
+    pub consumer_max_members: usize,
+    /// By their names, the default first; not empty.
+    pub consumer_assignors: Vec<String>,
+    /// Up and down.
+    pub migration: (bool, bool),
 }
 
 /// What keeps memory and descriptors bounded.

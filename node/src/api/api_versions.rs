@@ -14,6 +14,10 @@ use crate::controller::decide::register_broker::{METADATA_VERSION, METADATA_VERS
 use crate::metadata::Image;
 use crate::server::service::{Session, Software};
 
+/// Features that every broker of this version has, so that nobody has to switch them on: clients look at them before
+/// they use what they name. `group.version` 1 is KIP-848.
+const BUILT_IN: &[(&str, i16)] = &[("group.version", 1)];
+
 /// Answers in the version of the request. `served` are the APIs that this broker answers.
 #[must_use]
 pub fn answer(
@@ -33,19 +37,21 @@ pub fn answer(
             version: request.client_software_version,
         });
     }
-    let supported = SupportedFeatureKey {
-        name: METADATA_VERSION_FEATURE.into(),
-        min_version: METADATA_VERSION,
-        max_version: METADATA_VERSION,
+    let supported = |(name, level): (&str, i16)| SupportedFeatureKey {
+        name: name.to_owned(),
+        min_version: level,
+        max_version: level,
     };
-    let finalized = image.features().map(|(name, level)| FinalizedFeatureKey {
+    let metadata = [(METADATA_VERSION_FEATURE, METADATA_VERSION)];
+    let built_in = BUILT_IN.iter().copied();
+    let finalized = image.features().chain(built_in.clone()).map(|(name, level)| FinalizedFeatureKey {
         name: name.to_owned(),
         max_version_level: level,
         min_version_level: level,
     });
     ApiVersionsResponse {
         api_keys: advertise(served.iter().copied()),
-        supported_features: vec![supported],
+        supported_features: metadata.into_iter().chain(built_in).map(supported).collect(),
         finalized_features_epoch: image.end().0,
         finalized_features: finalized.collect(),
         ..Default::default()

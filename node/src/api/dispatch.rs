@@ -15,12 +15,13 @@ use super::data_plane::DataPlane;
 use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use super::{
-    alter_configs, alter_partition_reassignments, api_versions, create_partitions, create_topics,
-    delete_groups, delete_records, delete_topics, describe_cluster, describe_configs, describe_groups,
-    describe_log_dirs, describe_producers, describe_quorum, describe_topic_partitions, elect_leaders, fetch,
-    find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group, leave_group,
-    list_groups, list_offsets, list_partition_reassignments, metadata, offset_commit, offset_delete,
-    offset_fetch, offset_for_leader_epoch, produce, reply, sync_group, unregister_broker,
+    alter_configs, alter_partition_reassignments, api_versions, consumer_group_describe,
+    consumer_group_heartbeat, create_partitions, create_topics, delete_groups, delete_records, delete_topics,
+    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
+    describe_quorum, describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
+    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets,
+    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
+    offset_for_leader_epoch, produce, reply, sync_group, unregister_broker,
 };
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Request, Service, Session, Started};
@@ -59,6 +60,8 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
     ApiKey::UnregisterBroker,
+    ApiKey::ConsumerGroupHeartbeat,
+    ApiKey::ConsumerGroupDescribe,
     ApiKey::DescribeTopicPartitions,
     ApiKey::DescribeQuorum,
     ApiKey::AddRaftVoter,
@@ -162,7 +165,9 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         | ApiKey::OffsetDelete
         | ApiKey::ListGroups
         | ApiKey::DescribeGroups
-        | ApiKey::DeleteGroups => start_group(parts, session, request),
+        | ApiKey::DeleteGroups
+        | ApiKey::ConsumerGroupHeartbeat
+        | ApiKey::ConsumerGroupDescribe => start_group(parts, session, request),
         ApiKey::InitProducerId => {
             later!(request, |body| init_producer_id::answer(&parts.producer_ids, &control, body))
         }
@@ -226,6 +231,18 @@ fn start_group<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request:
         ApiKey::OffsetDelete => later!(request, |body| offset_delete::answer(&groups, body)),
         ApiKey::ListGroups => later!(request, |body| list_groups::answer(&groups, body)),
         ApiKey::DescribeGroups => later!(request, |body| describe_groups::answer(&groups, v, body)),
+        ApiKey::ConsumerGroupHeartbeat => {
+            let client = request.client_id.clone();
+            later!(request, |body| consumer_group_heartbeat::answer(
+                &groups,
+                &session,
+                client.as_deref(),
+                body
+            ))
+        }
+        ApiKey::ConsumerGroupDescribe => {
+            later!(request, |body| consumer_group_describe::answer(&groups, body))
+        }
         ApiKey::DeleteGroups => later!(request, |body| delete_groups::answer(&groups, body)),
         api => Started::Done(not_served(api)),
     }

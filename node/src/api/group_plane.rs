@@ -14,6 +14,7 @@ use crate::coordinator::Shards;
 use crate::coordinator::group::{Ask, Reply};
 use crate::metadata::{Image, Published, Topic};
 use crate::runtime::Runtime;
+use crate::server::service::Session;
 
 /// How long a coordinator may take for anything that waits for nobody but the disk and the replicas. Kafka's
 /// `offsets.commit.timeout.ms` and a bit: a client that is told to try again does so at once.
@@ -65,6 +66,19 @@ impl<R: Runtime> GroupPlane<R> {
     pub async fn list(&self) -> Result<Vec<dejaq_wire::kafka::list_groups::ListedGroup>, ErrorCode> {
         self.shards.list(self.runtime.now().plus(PATIENCE)).await
     }
+}
+
+/// From where a client came, as Kafka writes it.
+#[must_use]
+pub fn client_host(session: &Session) -> String {
+    let host = session.peer.rsplit_once(':').map_or(session.peer.as_str(), |(host, _)| host);
+    format!("/{host}")
+}
+
+/// For the id of a new member.
+pub fn entropy<R: Runtime>(runtime: &R) -> u128 {
+    let (high, low) = (runtime.random_u64(), runtime.random_u64());
+    u128::from(high) << 64 | u128::from(low)
 }
 
 /// The topic that a request of some version names: by id in the newest, by name before.

@@ -7,6 +7,8 @@ use dejaq_storage::model_disk::CrashMode;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::api::ApiKey;
 use dejaq_wire::ids::{BrokerId, Generation, LeaderEpoch, Offset, PartitionId};
+use dejaq_wire::kafka::consumer_group_describe::ConsumerGroupDescribeRequest;
+use dejaq_wire::kafka::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use dejaq_wire::kafka::delete_groups::DeleteGroupsRequest;
 use dejaq_wire::kafka::describe_groups::DescribeGroupsRequest;
 use dejaq_wire::kafka::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
@@ -338,4 +340,66 @@ async fn a_write_of_a_coordinator_whose_epoch_is_over_is_refused() {
     let refused = receiver.await.expect("answered");
     assert_eq!(refused, Err(WriteError::Refused(Refused::Resigned(Resigned::Moved))));
     assert_eq!(partition.view().reader().end(), Offset::ZERO);
+}
+
+/// One member of KIP-848 through the bytes of every API that knows of it.
+#[tokio::test]
+async fn a_group_of_the_new_protocol_is_served_and_goes_on_after_a_kill() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    life.ready().await;
+    let mut beat = ConsumerGroupHeartbeatRequest {
+        group_id: G.into(),
+        member_id: "m".into(),
+        rebalance_timeout_ms: 60_000,
+        subscribed_topic_names: Some(vec!["t".into()]),
+        topic_partitions: Some(Vec::new()),
+        ..Default::default()
+    };
+    let joined = life.ask(1, &beat).await;
+    assert_eq!((joined.error_code, joined.member_epoch), (ErrorCode::NONE, Generation(1)));
+    let owned = joined.assignment.expect("an assignment").topic_partitions;
+    assert_eq!(
+        (owned[0].topic_id, &*owned[0].partitions),
+        (life.topic_id("t"), &[PartitionId(0), PartitionId(1)][..])
+    );
+    let mine = |epoch, offset| commit_request("m", Generation(epoch), offset);
+    let code = |answer: dejaq_wire::kafka::offset_commit::OffsetCommitResponse| {
+        answer.topics[0].partitions[0].error_code
+    };
+    assert_eq!(code(life.ask(9, &mine(1, 42)).await), ErrorCode::NONE);
+    assert_eq!(code(life.ask(9, &mine(0, 1)).await), ErrorCode::STALE_MEMBER_EPOCH);
+    life.kill().await;
+    let life = world.start().await;
+    life.ready().await;
+    (beat.member_epoch, beat.subscribed_topic_names, beat.topic_partitions) = (Generation(1), None, None);
+    beat.rebalance_timeout_ms = -1;
+    let told = life.ask(1, &beat).await;
+    assert_eq!((told.error_code, told.member_epoch, told.assignment), (ErrorCode::NONE, Generation(1), None));
+    let topics = |epoch| OffsetFetchRequest {
+        groups: vec![OffsetFetchRequestGroup {
+            group_id: G.into(),
+            member_id: Some("m".into()),
+            member_epoch: Generation(epoch),
+            topics: None,
+        }],
+        ..Default::default()
+    };
+    let (own, stale) = (life.ask(9, &topics(1)).await, life.ask(9, &topics(7)).await);
+    assert_eq!(own.groups[0].topics[0].partitions[0].committed_offset, Offset(42));
+    assert_eq!(stale.groups[0].error_code, ErrorCode::STALE_MEMBER_EPOCH);
+    let listed = life.ask(5, &ListGroupsRequest::default()).await.groups;
+    assert_eq!((listed[0].group_type.as_str(), listed[0].group_state.as_str()), ("consumer", "Stable"));
+    assert_eq!(life.state().await, "Dead", "it is no classic group");
+    let ids = vec![G.to_owned(), "none".to_owned()];
+    let describe = ConsumerGroupDescribeRequest { group_ids: ids, ..Default::default() };
+    let told = life.ask(1, &describe).await.groups;
+    assert_eq!((told[0].group_epoch, told[0].assignor_name.as_str()), (Generation(1), "uniform"));
+    assert_eq!((told[0].members[0].client_host.as_str(), told[0].members[0].member_type), ("/peer", 1));
+    assert_eq!(told[0].members[0].assignment.topic_partitions[0].topic_name, "t");
+    assert_eq!(told[1].error_code, ErrorCode::GROUP_ID_NOT_FOUND);
+    beat.member_epoch = Generation(-1);
+    assert_eq!(life.ask(1, &beat).await.error_code, ErrorCode::NONE);
+    let delete = DeleteGroupsRequest { groups_names: vec![G.into()] };
+    assert_eq!(life.ask(2, &delete).await.results[0].error_code, ErrorCode::NONE);
 }

@@ -3,7 +3,7 @@
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::join_group::{JoinGroupRequest, JoinGroupResponse};
 
-use super::group_plane::GroupPlane;
+use super::group_plane::{GroupPlane, client_host, entropy};
 use crate::coordinator::group::ask::JoinAsk;
 use crate::coordinator::group::{Ask, Reply};
 use crate::runtime::Runtime;
@@ -23,15 +23,13 @@ pub async fn answer<R: Runtime>(
     request: JoinGroupRequest,
 ) -> JoinGroupResponse {
     let (group, member_id) = (request.group_id.clone(), request.member_id.clone());
-    let host = session.peer.rsplit_once(':').map_or(session.peer.as_str(), |(host, _)| host);
-    let (high, low) = (groups.runtime.random_u64(), groups.runtime.random_u64());
     let ask = JoinAsk {
         request,
         client_id: client_id.unwrap_or_default().to_owned(),
-        client_host: format!("/{host}"),
+        client_host: client_host(session),
         knows_member_ids: version >= FIRST_WITH_MEMBER_IDS,
         knows_skipping: version >= FIRST_WITH_SKIPPING,
-        entropy: u128::from(high) << 64 | u128::from(low),
+        entropy: entropy(&groups.runtime),
     };
     let refused = |error_code| JoinGroupResponse { error_code, member_id, ..Default::default() };
     if group.is_empty() {

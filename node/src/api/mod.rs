@@ -7,13 +7,15 @@
 //!   [`init_producer_id`], [`api_versions`]
 //! - groups, over [`group_plane`] (the coordinators): [`find_coordinator`], [`join_group`], [`sync_group`],
 //!   [`heartbeat`], [`leave_group`], [`offset_commit`], [`offset_fetch`], [`offset_delete`], [`list_groups`],
-//!   [`describe_groups`], [`delete_groups`]
+//!   [`describe_groups`], [`delete_groups`], [`consumer_group_heartbeat`], [`consumer_group_describe`]
 //!
 //! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them.
 
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod api_versions;
+pub mod consumer_group_describe;
+pub mod consumer_group_heartbeat;
 pub mod control_plane;
 pub mod create_partitions;
 pub mod create_topics;

@@ -104,15 +104,21 @@ async fn one<R: Runtime>(
         wanted
     });
     let is_all = wanted.is_none();
-    let result = groups.ask(&group, Ask::Fetch { group: group.clone(), wanted }).await;
+    // Told by members of KIP-848 only, from version 9 on.
+    let member = request.member_id.filter(|id| !id.is_empty()).map(|id| (id, request.member_epoch));
+    let result = groups.ask(&group, Ask::Fetch { group: group.clone(), wanted, member }).await;
     let (offsets, error_code) = match result {
         Ok(Reply::Offsets(offsets)) => (offsets, ErrorCode::NONE),
+        Ok(Reply::Refused(code)) => (Vec::new(), code),
         Ok(other) => unreachable!("a fetch of offsets is answered with {other:?}"),
         Err(code) if version <= LAST_WITHOUT_ERROR => (Vec::new(), code),
         Err(code) => {
             return OffsetFetchResponseGroup { group_id: group, error_code: code, ..Default::default() };
         }
     };
+    if error_code.is_error() && version > LAST_WITHOUT_ERROR {
+        return OffsetFetchResponseGroup { group_id: group, error_code, ..Default::default() };
+    }
     let topics = if is_all {
         every(&image, by_id, offsets)
     } else {

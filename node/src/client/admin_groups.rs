@@ -6,9 +6,11 @@
 //! SHELL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dejaq_wire::error_code::ErrorCode;
 use dejaq_wire::ids::{BrokerId, Generation, LeaderEpoch, Offset, PartitionId};
+use dejaq_wire::kafka::consumer_group_describe::{ConsumerGroupDescribeRequest, Member as Consumer};
 use dejaq_wire::kafka::delete_groups::DeleteGroupsRequest;
 use dejaq_wire::kafka::describe_groups::{DescribeGroupsRequest, DescribedGroupMember};
 use dejaq_wire::kafka::list_groups::ListGroupsRequest;
@@ -20,6 +22,7 @@ use dejaq_wire::kafka::offset_fetch::{
 };
 
 use super::cluster::{Cluster, ClusterError};
+use super::connection::RequestError;
 use super::group::GroupError;
 use super::group::coordinator::Coordinator;
 use super::group::protocol::decode_assignment;
@@ -137,6 +140,11 @@ pub async fn describe<R: Runtime>(
         };
         match told.error_code {
             ErrorCode::NONE | ErrorCode::GROUP_ID_NOT_FOUND => {
+                if told.group_state == "Dead"
+                    && let Some(picture) = describe_consumers(coordinator, cluster, deadline).await?
+                {
+                    return Ok(picture);
+                }
                 return Ok(GroupPicture {
                     group,
                     state: told.group_state,
@@ -148,6 +156,57 @@ pub async fn describe<R: Runtime>(
                 again(coordinator, cluster, code, &mut rounds, "describe the group", deadline).await?;
             }
         }
+    }
+}
+
+/// A group of the new protocol (KIP-848); `None` if there is none of this name, or the broker does not know of them.
+async fn describe_consumers<R: Runtime>(
+    coordinator: &Coordinator<R>,
+    cluster: &Cluster<R>,
+    deadline: Mono,
+) -> Result<Option<GroupPicture>, GroupError> {
+    let group = coordinator.group().to_owned();
+    let request = ConsumerGroupDescribeRequest { group_ids: vec![group.clone()], ..Default::default() };
+    let mut rounds = 0;
+    loop {
+        let answer = coordinator.ask(&request, i16::MAX, cluster.request_deadline(deadline)).await;
+        let answer = match answer {
+            Err(ClusterError::Request(RequestError::Unsupported(_))) => return Ok(None),
+            other => other?,
+        };
+        let Some(told) = answer.groups.into_iter().next() else {
+            return Err(GroupError::Protocol { what: format!("group {group} is missing from the answer") });
+        };
+        match told.error_code {
+            ErrorCode::NONE => {
+                return Ok(Some(GroupPicture {
+                    group,
+                    state: told.group_state,
+                    assignor: told.assignor_name,
+                    members: told.members.into_iter().map(consumer).collect(),
+                }));
+            }
+            ErrorCode::GROUP_ID_NOT_FOUND => return Ok(None),
+            code => {
+                again(coordinator, cluster, code, &mut rounds, "describe the group", deadline).await?;
+            }
+        }
+    }
+}
+
+fn consumer(told: Consumer) -> GroupMember {
+    let topics = told.assignment.topic_partitions.into_iter();
+    let owned = topics.flat_map(|topic| {
+        let name: Arc<str> = topic.topic_name.into();
+        let at = move |partition| TopicPartition { topic: name.clone(), partition };
+        topic.partitions.into_iter().map(at).collect::<Vec<_>>()
+    });
+    GroupMember {
+        id: told.member_id,
+        instance: told.instance_id,
+        client_id: told.client_id,
+        host: told.client_host.trim_start_matches('/').to_owned(),
+        owned: owned.collect(),
     }
 }
 

@@ -173,15 +173,7 @@ impl Values {
             leader_interval: read.unless_zero("leader-rebalance-interval-ms"),
             auto_rebalance: read.switch("auto-rebalance"),
         };
-        let groups = GroupSettings {
-            partitions: read.small("offsets-topic-partitions"),
-            retention: read.millis("offsets-retention-ms"),
-            initial_delay: read.millis("group-initial-rebalance-delay-ms"),
-            min_session: read.millis("group-min-session-timeout-ms"),
-            max_session: read.millis("group-max-session-timeout-ms"),
-            max_members: read.size("group-max-members"),
-            max_metadata_bytes: read.size("offset-metadata-max-bytes"),
-        };
+        let groups = read.groups();
         let config = Config {
             data_dir: read.text("data-dir"),
             listen: read.address("listen"),
@@ -365,6 +357,28 @@ impl Reader<'_> {
 
     fn quorum(&mut self, name: &str) -> Vec<QuorumNode> {
         self.take(name, parse::quorum)
+    }
+
+    fn groups(&mut self) -> GroupSettings {
+        GroupSettings {
+            partitions: self.small("offsets-topic-partitions"),
+            retention: self.millis("offsets-retention-ms"),
+            initial_delay: self.millis("group-initial-rebalance-delay-ms"),
+            min_session: self.millis("group-min-session-timeout-ms"),
+            max_session: self.millis("group-max-session-timeout-ms"),
+            max_members: self.size("group-max-members"),
+            max_metadata_bytes: self.size("offset-metadata-max-bytes"),
+            consumer_heartbeat: self.millis("group-consumer-heartbeat-interval-ms"),
+            consumer_session: self.millis("group-consumer-session-timeout-ms"),
+            consumer_max_members: self.size("group-consumer-max-size"),
+            consumer_assignors: self.text("group-consumer-assignors").split(',').map(str::to_owned).collect(),
+            migration: match self.text("group-consumer-migration-policy").as_str() {
+                "upgrade" => (true, false),
+                "downgrade" => (false, true),
+                "disabled" => (false, false),
+                _ => (true, true),
+            },
+        }
     }
 
     fn topic_defaults(&mut self) -> BTreeMap<String, String> {

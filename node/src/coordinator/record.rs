@@ -11,6 +11,7 @@
 //! ```text
 //!  offset  key  1 │ group │ topic │ partition           value  3 │ offset 8 │ leader epoch 4 │ metadata │ committed 8
 //!                                                             1 │ offset 8 │ metadata │ committed 8 │ expires 8
+//!  of KIP-848  key 3 to 8: see `consumer_record`
 //!  group   key  2 │ group                               value  3 │ protocol type │ generation 4 │ protocol? │ leader?
 //!                                                               │ since 8 │ members: id │ instance? │ client │ host
 //!                                                               │   rebalance 4 │ session 4 │ subscription │ assignment
@@ -21,6 +22,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use dejaq_wire::ids::{Generation, LeaderEpoch, Offset, PartitionId};
+
+use super::consumer_record::ConsumerRecord;
 
 /// A partition whose offset is kept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,12 +112,26 @@ pub enum Record {
         /// How it stands.
         value: Option<StoredGroup>,
     },
+    /// Something of a group of KIP-848.
+    Consumer {
+        /// The group.
+        group: Arc<str>,
+        /// What.
+        record: ConsumerRecord,
+    },
 }
 
 /// The bytes are not what any version of this format writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a record of the offsets topic is malformed: {0}")]
 pub struct Malformed(&'static str);
+
+impl Malformed {
+    pub(super) const MISSING: Malformed = Malformed("something is missing");
+    pub(super) const NUMBER: Malformed = Malformed("a number is too large");
+    pub(super) const TEXT: Malformed = Malformed("a text is not UTF-8");
+    pub(super) const VERSION: Malformed = Malformed("a value of an unknown version");
+}
 
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
@@ -141,6 +158,7 @@ impl Record {
                 key.string(group);
                 (key.finish(), value.as_ref().map(encode_group))
             }
+            Record::Consumer { group, record } => record.encode(group),
         }
     }
 
@@ -162,7 +180,10 @@ impl Record {
                 let value = value.map(decode_group).transpose()?;
                 Ok(Some(Record::Group { group, value }))
             }
-            _ => Ok(None),
+            kind => {
+                let found = ConsumerRecord::decode(kind, &mut from, value)?;
+                Ok(found.map(|(group, record)| Record::Consumer { group, record }))
+            }
         }
     }
 }
@@ -252,19 +273,25 @@ fn decode_group(bytes: &Bytes) -> Result<StoredGroup, Malformed> {
     Ok(StoredGroup { protocol_type, generation, protocol, leader, since_ms, members })
 }
 
-struct Out(Vec<u8>);
+pub(super) struct Out(Vec<u8>);
 
 impl Out {
-    fn new(version: i16) -> Out {
+    pub(super) fn new(version: i16) -> Out {
         Out(version.to_be_bytes().to_vec())
     }
-    fn i32(&mut self, value: i32) {
+    pub(super) fn empty() -> Out {
+        Out(Vec::new())
+    }
+    pub(super) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+    pub(super) fn i32(&mut self, value: i32) {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
-    fn i64(&mut self, value: i64) {
+    pub(super) fn i64(&mut self, value: i64) {
         self.0.extend_from_slice(&value.to_be_bytes());
     }
-    fn string(&mut self, text: &str) {
+    pub(super) fn string(&mut self, text: &str) {
         let length = i16::try_from(text.len()).unwrap_or_else(|_| panic!("a text of {} bytes", text.len()));
         self.0.extend_from_slice(&length.to_be_bytes());
         self.0.extend_from_slice(text.as_bytes());
@@ -279,36 +306,36 @@ impl Out {
         self.i32(i32::try_from(bytes.len()).expect("requests are far below 2^31 bytes"));
         self.0.extend_from_slice(bytes);
     }
-    fn finish(self) -> Bytes {
+    pub(super) fn finish(self) -> Bytes {
         self.0.into()
     }
 }
 
-struct In<'a> {
+pub(super) struct In<'a> {
     whole: &'a Bytes,
     at: usize,
 }
 
 impl<'a> In<'a> {
-    fn new(whole: &'a Bytes) -> In<'a> {
+    pub(super) fn new(whole: &'a Bytes) -> In<'a> {
         In { whole, at: 0 }
     }
-    fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
+    pub(super) fn take(&mut self, count: usize) -> Result<Bytes, Malformed> {
         let end = self.at.checked_add(count).filter(|end| *end <= self.whole.len());
         let end = end.ok_or(Malformed("it is too short"))?;
         let taken = self.whole.slice(self.at..end);
         self.at = end;
         Ok(taken)
     }
-    fn i16(&mut self) -> Result<i16, Malformed> {
+    pub(super) fn i16(&mut self) -> Result<i16, Malformed> {
         let bytes = self.take(2)?;
         Ok(i16::from_be_bytes([bytes[0], bytes[1]]))
     }
-    fn i32(&mut self) -> Result<i32, Malformed> {
+    pub(super) fn i32(&mut self) -> Result<i32, Malformed> {
         let bytes = self.take(4)?;
         Ok(i32::from_be_bytes(bytes[..].try_into().expect("four bytes")))
     }
-    fn i64(&mut self) -> Result<i64, Malformed> {
+    pub(super) fn i64(&mut self) -> Result<i64, Malformed> {
         let bytes = self.take(8)?;
         Ok(i64::from_be_bytes(bytes[..].try_into().expect("eight bytes")))
     }
@@ -321,7 +348,7 @@ impl<'a> In<'a> {
         let text = String::from_utf8(bytes.to_vec()).map_err(|_| Malformed("a text is not UTF-8"))?;
         Ok(Some(text))
     }
-    fn string(&mut self) -> Result<String, Malformed> {
+    pub(super) fn string(&mut self) -> Result<String, Malformed> {
         self.nullable()?.ok_or(Malformed("a text is missing"))
     }
     fn bytes(&mut self) -> Result<Bytes, Malformed> {
@@ -402,7 +429,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_known_is_passed_over_and_a_cut_one_is_an_error() {
-        assert_eq!(Record::decode(&Bytes::from_static(&[0, 3, 0, 1, b'g']), None), Ok(None));
+        assert_eq!(Record::decode(&Bytes::from_static(&[0, 9, 0, 1, b'g']), None), Ok(None));
         assert!(Record::decode(&Bytes::new(), None).is_err());
         for record in records() {
             let (key, value) = record.encode();

@@ -30,6 +30,7 @@ use super::group::ask::{Now, Ticket, Token};
 use super::group::load::Loading;
 use super::group::{Ask, Effect, Event, Groups, Reply, Settings};
 use super::record::Record;
+use crate::metadata::Published;
 use crate::replica::Partition;
 use crate::replica::leader::{Refused, Required};
 use crate::replica::write::{Outcome, Write, WriteError};
@@ -99,6 +100,7 @@ pub(super) fn start<R: Runtime>(
     runtime: &R,
     partition: Arc<Partition<R>>,
     epoch: LeaderEpoch,
+    published: Published,
     settings: Settings,
 ) -> (mpsc::Sender<Mail>, Arc<Shared>) {
     let (sender, mailbox) = mpsc::channel(MAILBOX);
@@ -107,6 +109,7 @@ pub(super) fn start<R: Runtime>(
         runtime: runtime.clone(),
         partition,
         epoch,
+        published,
         settings,
         mailbox,
         shared: shared.clone(),
@@ -122,6 +125,7 @@ struct Shard<R: Runtime> {
     runtime: R,
     partition: Arc<Partition<R>>,
     epoch: LeaderEpoch,
+    published: Published,
     settings: Settings,
     mailbox: mpsc::Receiver<Mail>,
     shared: Arc<Shared>,
@@ -208,6 +212,7 @@ impl<R: Runtime> Shard<R> {
             return Err(Over);
         }
         let now = self.now();
+        groups.see(self.published.current());
         let mut effects = Vec::new();
         for (ticket, outcome) in outcomes {
             let result = judge(outcome)?;

@@ -187,7 +187,10 @@ impl<R: Runtime> Shards<R> {
             let slot = slots.remove(&home).expect("just found");
             self.end(&slot);
         }
-        let (mailbox, shared) = shard::start(&self.runtime, partition.clone(), epoch, self.settings.clone());
+        let (mailbox, shared) = {
+            let (published, settings) = (self.published.clone(), self.settings.clone());
+            shard::start(&self.runtime, partition.clone(), epoch, published, settings)
+        };
         let slot = Slot { topic: entry.id, epoch, mailbox, shared };
         slots.insert(home, slot.clone());
         Ok(slot)

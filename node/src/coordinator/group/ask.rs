@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::Generation;
+use dejaq_wire::kafka::consumer_group_describe::DescribedGroup as DescribedConsumers;
+use dejaq_wire::kafka::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
 use dejaq_wire::kafka::describe_groups::DescribedGroup;
 use dejaq_wire::kafka::heartbeat::HeartbeatRequest;
 use dejaq_wire::kafka::join_group::{JoinGroupRequest, JoinGroupResponse};
@@ -64,6 +68,19 @@ pub struct JoinAsk {
     pub entropy: u128,
 }
 
+/// A heartbeat of KIP-848.
+#[derive(Debug, Clone)]
+pub struct BeatAsk {
+    /// As it came.
+    pub request: ConsumerGroupHeartbeatRequest,
+    /// What the client calls itself.
+    pub client_id: String,
+    /// From where it came.
+    pub client_host: String,
+    /// For the id of a new member that brings none.
+    pub entropy: u128,
+}
+
 /// A request to leave.
 #[derive(Debug, Clone)]
 pub struct LeaveAsk {
@@ -97,6 +114,8 @@ pub enum Ask {
     Sync(SyncGroupRequest),
     /// Say that one lives.
     Heartbeat(HeartbeatRequest),
+    /// Join, live, give up or leave, by KIP-848.
+    Beat(Box<BeatAsk>),
     /// Leave.
     Leave(LeaveAsk),
     /// Keep offsets.
@@ -107,6 +126,8 @@ pub enum Ask {
         group: String,
         /// Which; `None` for all.
         wanted: Option<Vec<At>>,
+        /// Who asks, and its epoch; `None` for nobody in particular.
+        member: Option<(String, Generation)>,
     },
     /// Forget offsets.
     Forget {
@@ -117,6 +138,11 @@ pub enum Ask {
     },
     /// Tell state and members.
     Describe {
+        /// The group.
+        group: String,
+    },
+    /// Tell state and members of a group of KIP-848.
+    DescribeConsumers {
         /// The group.
         group: String,
     },
@@ -136,6 +162,8 @@ pub enum Reply {
     Join(JoinGroupResponse),
     /// To [`Ask::Sync`].
     Sync(SyncGroupResponse),
+    /// To [`Ask::Beat`].
+    Beat(Box<ConsumerGroupHeartbeatResponse>),
     /// To [`Ask::Heartbeat`] and [`Ask::Delete`].
     Code(ErrorCode),
     /// To [`Ask::Leave`]: each member's result.
@@ -146,9 +174,11 @@ pub enum Reply {
     Offsets(Vec<(At, Option<Committed>)>),
     /// To [`Ask::Describe`]; `None` if there is no such group.
     Described(Option<Box<DescribedGroup>>),
+    /// To [`Ask::DescribeConsumers`]; `None` if there is no such group of that kind.
+    DescribedConsumers(Option<Box<DescribedConsumers>>),
     /// To [`Ask::List`].
     Listed(Vec<ListedGroup>),
-    /// To [`Ask::Forget`]: nothing was even looked at.
+    /// To [`Ask::Forget`] and [`Ask::Fetch`]: nothing was even looked at.
     Refused(ErrorCode),
 }
 

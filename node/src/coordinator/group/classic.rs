@@ -18,6 +18,8 @@ use dejaq_wire::kafka::join_group::{JoinGroupResponse, JoinGroupResponseMember};
 use dejaq_wire::kafka::sync_group::SyncGroupResponse;
 
 use super::ask::{Reply, Ticket, Token};
+use super::consumer::keep::Keep;
+use super::consumer::members::Members;
 use super::member::Member;
 use super::offsets::Offsets;
 use super::subscription;
@@ -96,6 +98,10 @@ pub struct Group {
     /// Topics that the members of this generation read; `None` if that is not known.
     pub(super) subscribed: Option<BTreeSet<String>>,
     pub(super) offsets: Offsets,
+    /// Its members while it is a group of KIP-848; then it is Empty as a classic one.
+    pub(super) consumer: Option<Box<Members>>,
+    /// What such a group writes, or has to take back.
+    pub(super) keep: Keep,
     /// Writes of it that have not ended.
     pub(super) writing: usize,
 }
@@ -117,6 +123,8 @@ impl Group {
             sync_until: None,
             subscribed: None,
             offsets: Offsets::default(),
+            consumer: None,
+            keep: Keep::default(),
             writing: 0,
         }
     }
@@ -134,6 +142,21 @@ impl Group {
             && self.promised.is_empty()
             && self.offsets.is_empty()
             && self.writing == 0
+            && self.keep.is_idle()
+            && self.consumer.as_ref().is_none_or(|c| c.members.is_empty() && c.epoch == Generation(0))
+    }
+
+    /// How many members it has, of whichever protocol.
+    pub(super) fn size(&self) -> usize {
+        self.consumer.as_ref().map_or(self.members.len(), |consumer| consumer.members.len())
+    }
+
+    /// Kafka's name of its state.
+    pub(super) fn state_name(&self) -> &'static str {
+        match &self.consumer {
+            Some(consumer) if self.state == State::Empty => consumer.state(),
+            Some(_) | None => self.state.name(),
+        }
     }
 
     /// When [`Group::tick`] has something to do.
@@ -144,7 +167,9 @@ impl Group {
         };
         let sessions = self.members.values().filter_map(Member::expires).min();
         let promises = self.promised.values().copied().min();
-        [joining, self.sync_until, sessions, promises].into_iter().flatten().min()
+        let consumers = self.consumer.as_ref().and_then(|consumer| consumer.next_deadline());
+        let all = [joining, self.sync_until, sessions, promises, consumers, self.keep.retry_at()];
+        all.into_iter().flatten().min()
     }
 
     /// Does what time brings.
@@ -153,6 +178,13 @@ impl Group {
         let late = |deadline: Mono| deadline <= now;
         let promised = self.promised.len();
         self.promised.retain(|_, until| !late(*until));
+        self.retry_save(turn);
+        if let Some(consumer) = &mut self.consumer {
+            if consumer.tick(turn) {
+                self.members_changed(turn);
+            }
+            return;
+        }
         let gone: Vec<Arc<str>> =
             self.members.values().filter(|m| m.expires().is_some_and(late)).map(|m| m.id.clone()).collect();
         for id in &gone {
@@ -438,6 +470,10 @@ impl Group {
             assert_eq!(found, Some(instance), "{id}: {instance} leads to {member}");
         }
         assert!(self.generation.is_valid(), "{id}: generation {:?}", self.generation);
+        if let Some(consumer) = &self.consumer {
+            assert!(matches!(self.state, State::Empty | State::Dead), "{id}: of two protocols");
+            consumer.check();
+        }
         match &self.state {
             State::Empty | State::Dead => {
                 assert!(self.members.is_empty(), "{id}: {} with members", self.state.name());
@@ -455,6 +491,9 @@ impl Group {
     pub(super) fn check_deep(&self) {
         let statics = self.members.values().filter(|member| member.instance.is_some()).count();
         assert_eq!(statics, self.instances.len(), "{}: static members", self.id);
+        if let Some(consumer) = &self.consumer {
+            consumer.check_deep();
+        }
         for member in self.members.values() {
             let (joins, syncs) = (member.joining.is_some(), member.syncing.is_some());
             assert!(!joins || matches!(self.state, State::Preparing(_)), "{}: {} joins", self.id, member.id);

@@ -53,6 +53,9 @@ impl Group {
         if self.state == State::Dead {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
+        if let Some(consumer) = &self.consumer {
+            return consumer.may_commit(ask);
+        }
         let is_nobody = !ask.generation.is_valid() && ask.member.is_empty() && ask.instance.is_none();
         if self.members.is_empty() && (is_nobody || !ask.generation.is_valid()) {
             return Ok(()); // a consumer that assigns by itself, or an operator
@@ -102,14 +105,11 @@ impl Group {
         if self.state == State::Dead {
             return turn.reply(token, Reply::Refused(ErrorCode::GROUP_ID_NOT_FOUND));
         }
-        if !self.members.is_empty() && self.protocol_type.as_deref() != Some(subscription::CONSUMER) {
+        let has_members = self.size() > 0;
+        if has_members && self.protocol_type.as_deref() != Some(subscription::CONSUMER) {
             return turn.reply(token, Reply::Refused(ErrorCode::NON_EMPTY_GROUP));
         }
-        let is_read = |at: &At| match (&self.subscribed, self.members.is_empty()) {
-            (_, true) => false,
-            (Some(topics), false) => topics.contains(&*at.topic),
-            (None, false) => true, // not known: every topic may be read
-        };
+        let is_read = |at: &At| has_members && self.may_read(&at.topic);
         let judge = |at: At| {
             let code = if is_read(&at) { ErrorCode::GROUP_SUBSCRIBED_TO_TOPIC } else { ErrorCode::NONE };
             (at, code)
@@ -121,6 +121,14 @@ impl Group {
             .map(|(at, _)| at.clone())
             .collect();
         self.write_forgotten(offsets, Some((token, Reply::Partitions(results))), turn);
+    }
+
+    /// Whether a member may read this topic; every topic if that is not known.
+    fn may_read(&self, topic: &str) -> bool {
+        match &self.consumer {
+            Some(consumer) => !consumer.has_looked() || consumer.subscribed.contains(topic),
+            None => self.subscribed.as_ref().is_none_or(|topics| topics.contains(topic)),
+        }
     }
 
     /// Writes that offsets are gone, and then tells; tells at once if there is nothing to write.
@@ -161,7 +169,7 @@ impl Group {
     /// Takes a DeleteGroups: everything of the group goes, in one write.
     pub(super) fn delete(&mut self, token: Option<Token>, turn: &mut Turn<'_>) {
         let code = match self.state {
-            State::Empty if self.promised.is_empty() => ErrorCode::NONE,
+            State::Empty if self.promised.is_empty() && self.size() == 0 => ErrorCode::NONE,
             State::Dead => ErrorCode::GROUP_ID_NOT_FOUND,
             State::Empty | State::Preparing(_) | State::Completing { .. } | State::Stable => {
                 ErrorCode::NON_EMPTY_GROUP
@@ -177,6 +185,9 @@ impl Group {
         let mut records: Vec<Record> =
             self.offsets.known().iter().map(|at| self.offset_record(at, None)).collect();
         records.push(Record::Group { group: self.id.clone(), value: None });
+        if self.is_consumer() {
+            records.extend(self.take_consumer_keys());
+        }
         self.state = State::Dead;
         self.write(records, After::Deleted { token }, turn);
     }
@@ -195,6 +206,7 @@ impl Group {
             .map(|(at, _)| at.clone())
             .collect();
         let goes = self.state == State::Empty
+            && self.size() == 0
             && self.promised.is_empty()
             && expired.len() == self.offsets.known().len();
         if goes {
@@ -212,10 +224,13 @@ impl Group {
             age_ms >= settings.retention.as_millis()
         };
         if let Some(expires_ms) = committed.expires_ms {
-            return self.members.is_empty() && now.unix_ms >= expires_ms;
+            return self.size() == 0 && now.unix_ms >= expires_ms;
         }
         if mutant!(46) {
             return old(committed.committed_ms); // whatever the group does
+        }
+        if self.is_consumer() && self.size() > 0 {
+            return !self.may_read(&at.topic) && old(committed.committed_ms);
         }
         match (&self.state, &self.protocol_type) {
             // Nobody ever joined: only commits tell that it is used.

@@ -11,22 +11,26 @@ use std::sync::Arc;
 
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::Generation;
 use dejaq_wire::kafka::describe_groups::{DescribedGroup, DescribedGroupMember};
 use dejaq_wire::kafka::join_group::JoinGroupRequest;
 use dejaq_wire::kafka::leave_group::MemberResponse;
 use dejaq_wire::kafka::list_groups::ListedGroup;
 
-use super::ask::{Ask, CommitAsk, Effect, Event, JoinAsk, Now, Reply, Ticket, Token};
+use super::ask::{Ask, BeatAsk, CommitAsk, Effect, Event, JoinAsk, Now, Reply, Ticket, Token};
 use super::classic::{Group, State, refused_join, refused_sync};
+use super::consumer::{self, topics::Known};
 use super::settings::{MAX_ID_BYTES, MAX_MEMBER_BYTES, MAX_PROTOCOLS, Settings};
 use super::turn::{After, Turn};
 use crate::coordinator::record::{At, Committed};
+use crate::metadata::Image;
 use crate::runtime::Mono;
 
 /// The groups of one shard.
 #[derive(Debug)]
 pub struct Groups {
     settings: Settings,
+    known: Known,
     groups: BTreeMap<Arc<str>, Group>,
     /// What follows each write that has not ended, and of which group.
     waiting: BTreeMap<Ticket, (Arc<str>, After)>,
@@ -45,6 +49,7 @@ impl Groups {
         let mut all = Groups {
             next_sweep: now.plus(settings.sweep_every),
             settings,
+            known: Known::default(),
             groups,
             waiting: BTreeMap::new(),
             next_ticket: 0,
@@ -53,7 +58,7 @@ impl Groups {
             rebalances: 0,
             members: 0,
         };
-        all.members = all.groups.values().map(|group| group.members.len()).sum();
+        all.members = all.groups.values().map(|group| group.size()).sum();
         let ids: Vec<Arc<str>> = all.groups.keys().cloned().collect();
         ids.iter().for_each(|id| all.settle(id));
         all
@@ -72,6 +77,11 @@ impl Groups {
                 }
             }
         }
+    }
+
+    /// Takes the metadata of now; groups look at it with the next thing that they do.
+    pub fn see(&mut self, image: Arc<Image>) {
+        self.known.see(image);
     }
 
     /// When [`Event::Tick`] has something to do.
@@ -113,7 +123,7 @@ impl Groups {
     pub fn check_deep(&self) {
         self.groups.values().for_each(Group::check_deep);
         assert_eq!(self.wakes.len(), self.queue.len(), "one wake a group");
-        let members: usize = self.groups.values().map(|group| group.members.len()).sum();
+        let members: usize = self.groups.values().map(|group| group.size()).sum();
         assert_eq!(self.members, members, "members are counted along");
     }
 
@@ -135,6 +145,13 @@ impl Groups {
                 let code = self.with(id, now, effects, |group, turn| group.heartbeat(&request, turn));
                 answer(effects, token, Reply::Code(code.unwrap_or(ErrorCode::UNKNOWN_MEMBER_ID)));
             }
+            Ask::Beat(ask) => self.beat(token, &ask, now, effects),
+            Ask::Leave(ask) if self.groups.get(ask.group.as_str()).is_some_and(Group::is_consumer) => {
+                let members = &ask.members;
+                self.with(&ask.group, now, effects, |group, turn| {
+                    group.leave_as_classic(token, members, turn)
+                });
+            }
             Ask::Leave(ask) => {
                 let left = self.with(&ask.group, now, effects, |group, turn| group.leave(&ask.members, turn));
                 let unknown = || {
@@ -148,8 +165,12 @@ impl Groups {
                 answer(effects, token, Reply::Leave(left.unwrap_or_else(unknown)));
             }
             Ask::Commit(ask) => self.commit(token, ask, now, effects),
-            Ask::Fetch { group, wanted } => {
-                answer(effects, token, Reply::Offsets(self.fetch(&group, wanted)));
+            Ask::Fetch { group, wanted, member } => {
+                let reply = match self.may_fetch(&group, member) {
+                    Ok(()) => Reply::Offsets(self.fetch(&group, wanted)),
+                    Err(code) => Reply::Refused(code),
+                };
+                answer(effects, token, reply);
             }
             Ask::Forget { group, offsets } => {
                 let found = self.with(&group, now, effects, |group, turn| group.forget(token, offsets, turn));
@@ -158,6 +179,12 @@ impl Groups {
                 });
             }
             Ask::Describe { group } => answer(effects, token, Reply::Described(self.describe(&group))),
+            Ask::DescribeConsumers { group } => {
+                let found = self.groups.get(group.as_str()).filter(|group| group.state != State::Dead);
+                let consumer = found.and_then(|group| group.consumer.as_ref());
+                let told = consumer.map(|consumer| Box::new(consumer.describe(&group, &self.known.image)));
+                answer(effects, token, Reply::DescribedConsumers(told));
+            }
             Ask::Delete { group } => {
                 let found = self.with(&group, now, effects, |group, turn| group.delete(Some(token), turn));
                 found.unwrap_or_else(|| answer(effects, token, Reply::Code(ErrorCode::GROUP_ID_NOT_FOUND)));
@@ -181,6 +208,34 @@ impl Groups {
         }
         let found = self.with(id, now, effects, |group, turn| group.join(token, ask, turn));
         found.expect("the group is there or was just made");
+    }
+
+    fn beat(&mut self, token: Token, ask: &BeatAsk, now: Now, effects: &mut Vec<Effect>) {
+        let request = &ask.request;
+        let id = request.group_id.as_str();
+        let is_known = self.groups.contains_key(id);
+        let refused = consumer::heartbeat::check(request, &self.settings).err().or_else(|| match is_known {
+            true => None,
+            false if request.member_epoch != consumer::member::JOINS => {
+                Some((ErrorCode::UNKNOWN_MEMBER_ID, "The group does not exist.".to_owned()))
+            }
+            false => self.make(id).err().map(|code| (code, String::new())),
+        });
+        if let Some(refusal) = refused {
+            let refused = consumer::heartbeat::refused(refusal);
+            return answer(effects, token, Reply::Beat(Box::new(refused)));
+        }
+        let found = self.with(id, now, effects, |group, turn| group.beat(token, ask, turn));
+        found.expect("the group is there or was just made");
+    }
+
+    /// Whether a member of KIP-848 may be told offsets: not in an epoch that is not its own (GRP-3).
+    fn may_fetch(&self, group: &str, member: Option<(String, Generation)>) -> Result<(), ErrorCode> {
+        let Some((id, epoch)) = member else { return Ok(()) };
+        match self.groups.get(group).and_then(|group| group.consumer.as_ref()) {
+            Some(consumer) => consumer.check_epoch(&id, epoch),
+            None => Ok(()),
+        }
     }
 
     fn commit(&mut self, token: Token, ask: CommitAsk, now: Now, effects: &mut Vec<Effect>) {
@@ -226,7 +281,8 @@ impl Groups {
     }
 
     fn describe(&self, id: &str) -> Option<Box<DescribedGroup>> {
-        let group = self.groups.get(id).filter(|group| group.state != State::Dead)?;
+        let is_classic = |group: &&Group| group.state != State::Dead && !group.is_consumer();
+        let group = self.groups.get(id).filter(is_classic)?;
         // Between plans there is nothing to tell of them.
         let protocol = group.protocol.clone().filter(|_| group.state == State::Stable);
         let told = |member: &super::member::Member| DescribedGroupMember {
@@ -255,8 +311,8 @@ impl Groups {
         let listed = |group: &Group| ListedGroup {
             group_id: group.id.to_string(),
             protocol_type: group.protocol_type.clone().unwrap_or_default(),
-            group_state: group.state.name().to_owned(),
-            group_type: "classic".to_owned(),
+            group_state: group.state_name().to_owned(),
+            group_type: if group.is_consumer() { "consumer" } else { "classic" }.to_owned(),
         };
         self.groups.values().map(listed).collect()
     }
@@ -283,6 +339,7 @@ impl Groups {
                 group.committed((token, results), offsets, result, turn);
             }
             After::Forgotten { offsets, told } => group.forgotten(offsets, told, result, turn),
+            After::Saved => group.saved(ticket, result, turn),
             After::Deleted { token } => {
                 assert_eq!(group.state, State::Dead, "{} lives while it is deleted", group.id);
                 if result.is_err() {
@@ -328,14 +385,15 @@ impl Groups {
         let mut turn = Turn {
             now,
             settings: &self.settings,
+            known: &self.known,
             effects,
             waiting: &mut self.waiting,
             next_ticket: &mut self.next_ticket,
             rebalances: &mut self.rebalances,
         };
-        let before = group.members.len();
+        let before = group.size();
         let result = work(group, &mut turn);
-        self.members = self.members - before + group.members.len();
+        self.members = self.members - before + group.size();
         self.settle(id);
         Some(result)
     }

@@ -23,6 +23,12 @@ impl Group {
         if self.state == State::Dead {
             return refuse(turn, ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
+        if self.is_consumer() {
+            if self.size() > 0 {
+                return self.join_as_classic(token, ask, turn);
+            }
+            self.empty_to_classic(turn);
+        }
         let offered = request.protocols.iter().map(|protocol| protocol.name.as_str());
         if !self.supports(&request.protocol_type, offered) {
             return refuse(turn, ErrorCode::INCONSISTENT_GROUP_PROTOCOL);
@@ -135,9 +141,13 @@ impl Group {
 pub(super) fn fresh_id(ask: &JoinAsk) -> Arc<str> {
     let known_by = ask.request.group_instance_id.as_deref().unwrap_or(&ask.client_id);
     let known_by = &known_by[..known_by.floor_char_boundary(MAX_ID_BYTES)];
-    // Version 4 of RFC 9562, as Java's UUID.randomUUID() writes it.
-    let bits = (ask.entropy & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    format!("{known_by}-{}", uuid(ask.entropy)).into()
+}
+
+/// Version 4 of RFC 9562, as Java's UUID.randomUUID() writes it.
+pub(super) fn uuid(entropy: u128) -> String {
+    let bits = (entropy & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
     let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-    format!("{known_by}-{a}-{b}-{c}-{d}-{e}").into()
+    format!("{a}-{b}-{c}-{d}-{e}")
 }

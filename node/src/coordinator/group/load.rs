@@ -7,12 +7,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dejaq_wire::ids::Generation;
 
 use super::ask::Now;
 use super::classic::{Group, State};
+use super::consumer::convert::{all_keys, keep_free};
+use super::consumer::member::Member as Consumer;
+use super::consumer::members::Members;
 use super::groups::Groups;
 use super::member::Member;
 use super::settings::Settings;
+use super::subscription;
+use crate::coordinator::consumer_record::{
+    ConsumerRecord, Parts, StoredConsumer, StoredCurrent, StoredEpoch,
+};
 use crate::coordinator::record::{At, Committed, Record, StoredGroup};
 
 /// Groups that are being read back.
@@ -25,6 +33,35 @@ pub struct Loading {
 struct Stored {
     group: Option<StoredGroup>,
     offsets: BTreeMap<At, Committed>,
+    consumer: StoredMembers,
+}
+
+/// What the log holds of a group of KIP-848.
+#[derive(Debug, Default, PartialEq)]
+struct StoredMembers {
+    epoch: Option<StoredEpoch>,
+    target_epoch: Option<Generation>,
+    members: BTreeMap<Arc<str>, StoredConsumer>,
+    targets: BTreeMap<Arc<str>, Parts>,
+    currents: BTreeMap<Arc<str>, StoredCurrent>,
+}
+
+impl StoredMembers {
+    fn replay(&mut self, record: ConsumerRecord) {
+        fn put<V>(map: &mut BTreeMap<Arc<str>, V>, id: Arc<str>, value: Option<V>) {
+            match value {
+                Some(value) => drop(map.insert(id, value)),
+                None => drop(map.remove(&id)),
+            }
+        }
+        match record {
+            ConsumerRecord::Epoch(value) => self.epoch = value,
+            ConsumerRecord::TargetEpoch(value) => self.target_epoch = value,
+            ConsumerRecord::Member(id, value) => put(&mut self.members, id, value),
+            ConsumerRecord::Target(id, value) => put(&mut self.targets, id, value),
+            ConsumerRecord::Current(id, value) => put(&mut self.currents, id, value),
+        }
+    }
 }
 
 impl Loading {
@@ -43,8 +80,15 @@ impl Loading {
                 self.groups.entry(group.clone()).or_default().group = value;
                 group
             }
+            Record::Consumer { group, record } => {
+                self.groups.entry(group.clone()).or_default().consumer.replay(record);
+                group
+            }
         };
-        if self.groups.get(&id).is_some_and(|stored| stored.group.is_none() && stored.offsets.is_empty()) {
+        let is_nothing = |stored: &Stored| {
+            stored.group.is_none() && stored.offsets.is_empty() && stored.consumer == StoredMembers::default()
+        };
+        if self.groups.get(&id).is_some_and(is_nothing) {
             self.groups.remove(&id);
         }
     }
@@ -53,19 +97,29 @@ impl Loading {
     #[must_use]
     pub fn finish(self, settings: Settings, now: Now) -> Groups {
         let groups = self.groups.into_iter().map(|(id, stored)| {
-            let group = restore(id.clone(), stored, now);
+            let group = restore(id.clone(), stored, &settings, now);
             (id, group)
         });
-        Groups::new(settings, groups.collect(), now.mono)
+        let groups = groups.collect();
+        Groups::new(settings, groups, now.mono)
     }
 }
 
-fn restore(id: Arc<str>, stored: Stored, now: Now) -> Group {
+fn restore(id: Arc<str>, stored: Stored, settings: &Settings, now: Now) -> Group {
     let mut group = Group::new(id);
     for (at, committed) in stored.offsets {
         group.offsets.keep(at, committed);
     }
-    let Some(kept) = stored.group else { return group };
+    let Some(kept) = stored.group else {
+        restore_consumer(&mut group, stored.consumer, settings, now);
+        return group;
+    };
+    if stored.consumer != StoredMembers::default() {
+        // It went back to the classic protocol, and what it was could not be taken away in the same moment.
+        let (consumer, keys) = (&stored.consumer, BTreeMap::keys);
+        let ids = keys(&consumer.members).chain(consumer.targets.keys()).chain(consumer.currents.keys());
+        group.keep.owe(all_keys(ids));
+    }
     group.generation = kept.generation;
     group.protocol_type = Some(kept.protocol_type).filter(|kind| !kind.is_empty());
     group.since_ms = Some(kept.since_ms).filter(|ms| *ms >= 0);
@@ -88,7 +142,36 @@ fn restore(id: Arc<str>, stored: Stored, now: Now) -> Group {
     group
 }
 
+fn restore_consumer(group: &mut Group, stored: StoredMembers, settings: &Settings, now: Now) {
+    let Some(kept) = stored.epoch else { return };
+    let mut consumer = Members::restored(&kept, stored.target_epoch, settings.assignors[0]);
+    for (id, told) in stored.members {
+        let mut member = Consumer::new(id.clone(), now.mono);
+        member.take_stored(told);
+        if let Some(current) = stored.currents.get(&id) {
+            member.take_current(current.clone());
+        }
+        keep_free(&consumer, &mut member);
+        consumer.restore(member, stored.targets.get(&id).cloned(), settings, now.mono);
+    }
+    group.since_ms = kept.empty_since_ms;
+    group.protocol_type = Some(subscription::CONSUMER.to_owned());
+    group.consumer = Some(Box::new(consumer));
+}
+
 impl Group {
+    /// The record of a classic group that does not wait for anybody; none while a plan will write it anyway.
+    pub(super) fn record_as_it_stands(&self) -> Option<Record> {
+        match &self.state {
+            State::Empty if self.generation.0 > 0 => Some(self.record(&BTreeMap::new())),
+            State::Stable => {
+                let parts = self.members.values().map(|m| (m.id.clone(), m.assignment.clone())).collect();
+                Some(self.record(&parts))
+            }
+            State::Empty | State::Preparing(_) | State::Completing { .. } | State::Dead => None,
+        }
+    }
+
     /// The group as it is to be kept, with these parts of the plan.
     pub(super) fn record(&self, parts: &BTreeMap<Arc<str>, Bytes>) -> Record {
         let protocol = self.protocol.clone();

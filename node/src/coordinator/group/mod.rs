@@ -5,7 +5,7 @@
 //! in [`join`], static members in [`instance`], plans and heartbeats in [`sync`], leaving in [`leave`]; [`offsets`] is
 //! how far a group is in each partition, with commits, deletions and expiry in [`commit`]; [`load`] is the way from
 //! the log and back to it; [`member`] one member; [`subscription`] what a consumer says that it reads; [`turn`] what
-//! one step may use.
+//! one step may use; [`consumer`] groups of KIP-848, whose members a group has instead of its own while it is one.
 //!
 //! Promises: no clock, no IO; the same events give the same effects. A reply that speaks of a record leaves only after
 //! the record was reported as written.
@@ -21,6 +21,7 @@
 pub mod ask;
 pub mod classic;
 mod commit;
+pub mod consumer;
 pub mod groups;
 mod instance;
 mod join;

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::consumer::assignor::Assignor;
+use super::consumer::convert::Migration;
+
 /// Bounds of groups. The same on every broker of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -21,6 +24,16 @@ pub struct Settings {
     pub sweep_every: Duration,
     /// Most groups of one shard.
     pub max_groups: usize,
+    /// How often members of KIP-848 are told to be heard.
+    pub consumer_heartbeat: Duration,
+    /// How long they may be silent.
+    pub consumer_session: Duration,
+    /// Most members of one group of KIP-848.
+    pub consumer_max_members: usize,
+    /// What its members may ask for, the default first; not empty.
+    pub assignors: Vec<Assignor>,
+    /// Between the protocols.
+    pub migration: Migration,
 }
 
 impl Default for Settings {
@@ -34,6 +47,11 @@ impl Default for Settings {
             retention: Duration::from_secs(7 * 86_400),
             sweep_every: Duration::from_secs(600),
             max_groups: 100_000,
+            consumer_heartbeat: Duration::from_secs(5),
+            consumer_session: Duration::from_secs(45),
+            consumer_max_members: 10_000,
+            assignors: vec![Assignor::Uniform, Assignor::Range],
+            migration: Migration { up: true, down: true },
         }
     }
 }

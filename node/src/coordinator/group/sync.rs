@@ -17,6 +17,9 @@ use super::turn::{After, Turn};
 impl Group {
     /// Takes a SyncGroup.
     pub(super) fn sync(&mut self, token: Token, request: &SyncGroupRequest, turn: &mut Turn<'_>) {
+        if self.is_consumer() {
+            return self.sync_as_classic(token, request, turn);
+        }
         let id = request.member_id.as_str();
         if let Err(code) = self.may_sync(request) {
             return turn.reply(token, refused_sync(code));
@@ -124,6 +127,9 @@ impl Group {
 
     /// Takes a heartbeat.
     pub(super) fn heartbeat(&mut self, request: &HeartbeatRequest, turn: &mut Turn<'_>) -> ErrorCode {
+        if self.is_consumer() {
+            return self.heartbeat_as_classic(request, turn);
+        }
         if let Err(code) = self.check_member(&request.member_id, request.group_instance_id.as_deref()) {
             return code;
         }
@@ -141,6 +147,9 @@ impl Group {
 
     pub(super) fn touch(&mut self, id: &str, turn: &Turn<'_>) {
         let now = turn.now.mono;
+        if let Some(consumer) = &mut self.consumer {
+            consumer.touch(id, now);
+        }
         if let Some(member) = self.members.get_mut(id).filter(|member: &&mut Member| !member.is_new) {
             member.touch(now);
         }

@@ -198,7 +198,7 @@ impl Desk {
     }
 
     pub fn offset(&mut self, topic: &str) -> Option<i64> {
-        let token = self.ask(Ask::Fetch { group: G.into(), wanted: Some(vec![at(topic)]) });
+        let token = self.ask(Ask::Fetch { group: G.into(), wanted: Some(vec![at(topic)]), member: None });
         match self.replies.remove(&token) {
             Some(Reply::Offsets(offsets)) => offsets[0].1.as_ref().map(|kept| kept.offset.0),
             other => panic!("{other:?}"),

@@ -9,6 +9,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::Generation;
 
 use super::ask::{Effect, Now, Reply, Ticket, Token};
+use super::consumer::topics::Known;
 use super::settings::Settings;
 use crate::coordinator::record::{At, Committed, Record};
 
@@ -49,6 +50,8 @@ pub enum After {
         /// Who is told, and what.
         told: Option<(Token, Reply)>,
     },
+    /// Those who wait for a group of KIP-848 are told.
+    Saved,
     /// The group is gone.
     Deleted {
         /// Who is told, if somebody asked.
@@ -62,6 +65,8 @@ pub struct Turn<'a> {
     pub now: Now,
     /// What is allowed.
     pub settings: &'a Settings,
+    /// The topics.
+    pub known: &'a Known,
     pub(super) effects: &'a mut Vec<Effect>,
     pub(super) waiting: &'a mut BTreeMap<Ticket, (Arc<str>, After)>,
     pub(super) next_ticket: &'a mut u64,
