@@ -1,9 +1,10 @@
 //! The proof that bytes are one good batch, and the part of a batch that our own sums must cover.
 //!
-//! Owns: [`VerifiedBatch`]. Promises: its CRC-32C was computed in this process and is right, it is exactly one v2 batch,
+//! Owns: [`VerifiedBatch`], [`TxnGuard`]. Promises: its CRC-32C was computed in this process and is right, it is exactly one v2 batch,
 //! and its producer fields cannot break arithmetic. Leaves out: what a client may send (`dejaq_wire::record`).
 
 use bytes::Bytes;
+use dejaq_wire::ids::Offset;
 use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{Batch, BatchError, BatchHeader};
 
@@ -16,11 +17,13 @@ pub(crate) fn batch_crc(batch: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &batch[BOUND_BYTES..]) as u32
 }
 
-/// Whether the producer fields are such that the log may remember them.
+/// Whether the producer fields are such that the log may remember them. A batch of a transaction needs no sequence: a
+/// coordinator writes such ones on behalf of a producer.
 pub(crate) fn has_sane_producer(header: &BatchHeader) -> bool {
     !header.has_producer()
         || header.is_control()
-        || (header.producer_epoch.is_valid() && header.base_sequence.is_valid())
+        || (header.producer_epoch.is_valid()
+            && (header.base_sequence.is_valid() || header.is_transactional()))
 }
 
 /// Longest control batch that is looked into; ours have 78 bytes.
@@ -41,11 +44,29 @@ pub(crate) fn marker_of(header: &BatchHeader, bytes: &Bytes) -> Option<EndTxnMar
     EndTxnMarker::of(&batch, &record)
 }
 
+/// How a producer's transaction stood in one log when its coordinator was asked about it: a batch that carries it opens
+/// no transaction any more once a marker has come meanwhile (KIP-890).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TxnGuard {
+    /// The last marker of the producer's epoch.
+    pub(crate) marker: Option<Offset>,
+}
+
+/// How a producer's transaction stands in one log; by default, where nothing is known of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TxnStanding {
+    /// Whether one is open in the epoch that was asked about.
+    pub is_open: bool,
+    /// To be carried by what is appended on the strength of this.
+    pub guard: TxnGuard,
+}
+
 /// Exactly one v2 batch whose CRC was computed and found good in this process. Cheap to clone; the bytes are shared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedBatch {
     bytes: Bytes,
     header: BatchHeader,
+    guard: Option<TxnGuard>,
 }
 
 impl VerifiedBatch {
@@ -66,7 +87,18 @@ impl VerifiedBatch {
             let (id, epoch, sequence) = (header.producer_id, header.producer_epoch, header.base_sequence);
             return Err(BatchError::BadProducer(id, epoch, sequence));
         }
-        Ok(VerifiedBatch { bytes, header })
+        Ok(VerifiedBatch { bytes, header, guard: None })
+    }
+
+    /// The same batch, which opens a transaction only if no marker came since `guard` was taken.
+    #[must_use]
+    pub fn guarded(self, guard: TxnGuard) -> VerifiedBatch {
+        VerifiedBatch { guard: Some(guard), ..self }
+    }
+
+    /// What it was guarded with.
+    pub(crate) fn guard(&self) -> Option<TxnGuard> {
+        self.guard
     }
 
     /// The fixed fields.

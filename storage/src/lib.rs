@@ -34,7 +34,7 @@ mod walk;
 pub mod whole_file;
 
 pub use aborted::AbortedTxn;
-pub use batch::VerifiedBatch;
+pub use batch::{TxnGuard, TxnStanding, VerifiedBatch};
 pub use compaction::{CleanAsk, Cleanable, Cleaned, CompactError, Compaction, FullPace, Pace};
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
 pub use disk::{DirEntry, Disk, DiskFile, Open};

@@ -70,6 +70,9 @@ pub enum AppendError {
     /// Answer INVALID_TXN_STATE; the batch is in no transaction, but its producer has one open.
     #[error("the producer has a transaction open, and the batch is not in it")]
     NotInTransaction,
+    /// Answer INVALID_TXN_STATE; the transaction of the batch has ended, or was never vouched for.
+    #[error("the transaction of the batch is not open")]
+    NotVerified,
     /// Answer a retriable error: every remembered producer has an open transaction.
     #[error("too many producers")]
     TooManyProducers,
@@ -188,7 +191,7 @@ impl<D: Disk> Log<D> {
         for (slot, batch) in batches.iter().enumerate() {
             let header = batch.header();
             let told = marker_of(header, batch.bytes());
-            if let Some(early) = self.judge(&mut run, slot, header, told.as_ref()) {
+            if let Some(early) = self.judge(&mut run, slot, batch, told.as_ref()) {
                 results[slot] = early;
                 continue;
             }
@@ -295,16 +298,17 @@ impl<D: Disk> Log<D> {
         &self,
         run: &mut Run,
         slot: usize,
-        header: &BatchHeader,
+        batch: &VerifiedBatch,
         told: Option<&EndTxnMarker>,
     ) -> Option<Option<Result<Appended, AppendError>>> {
+        let header = batch.header();
         if !header.producer_id.is_valid() {
             return None;
         }
         let verdict = match told {
             Some(told) => run.staged.check_marker(&self.producers, told),
             None if header.is_control() => return None,
-            None => run.staged.check(&self.producers, header, self.config.max_producers),
+            None => run.staged.check(&self.producers, header, batch.guard(), self.config.max_producers),
         };
         match verdict {
             Verdict::Accept => None,
@@ -325,6 +329,7 @@ impl<D: Disk> Log<D> {
                 Some(Some(Err(AppendError::StaleCoordinator { current })))
             }
             Verdict::NotInTransaction => Some(Some(Err(AppendError::NotInTransaction))),
+            Verdict::NotVerified => Some(Some(Err(AppendError::NotVerified))),
             Verdict::TooMany => Some(Some(Err(AppendError::TooManyProducers))),
         }
     }

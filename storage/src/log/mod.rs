@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 
+use crate::batch::TxnStanding;
 use crate::compaction::LastOf;
 use crate::config::{LogConfig, LogIdentity, SpaceGuard};
 use crate::disk::Disk;
@@ -188,8 +189,8 @@ impl<D: Disk> Log<D> {
 
     /// Whether this producer has a transaction open here in this epoch.
     #[must_use]
-    pub fn is_in_transaction(&self, producer: ProducerId, epoch: ProducerEpoch) -> bool {
-        self.producers.is_open(producer, epoch)
+    pub fn txn_standing(&self, producer: ProducerId, epoch: ProducerEpoch) -> TxnStanding {
+        self.producers.standing(producer, epoch)
     }
 
     /// Forgets producers that were silent for longer than the configuration allows; returns how many. Call once a minute.

@@ -24,7 +24,7 @@ use dejaq_wire::record::BatchHeader;
 use dejaq_wire::record::control::EndTxnMarker;
 
 use crate::aborted::AbortedTxn;
-use crate::batch::has_sane_producer;
+use crate::batch::{TxnGuard, TxnStanding, has_sane_producer};
 use crate::compaction::LastOf;
 use crate::log::ProducerSummary;
 use crate::{mark, mutant};
@@ -97,13 +97,15 @@ impl Producer {
         if let Some(previous) = self.batches.back() {
             assert!(base > previous.last, "batch at {base:?} after {:?}", previous.last);
         }
-        self.batches.push_back(BatchMemory {
-            first_sequence: header.base_sequence,
-            last_sequence: last_sequence(header),
-            base,
-            last,
-            timestamp_ms: header.max_timestamp_ms,
-        });
+        if header.base_sequence.is_valid() {
+            self.batches.push_back(BatchMemory {
+                first_sequence: header.base_sequence,
+                last_sequence: last_sequence(header),
+                base,
+                last,
+                timestamp_ms: header.max_timestamp_ms,
+            });
+        }
         while self.batches.len() > window() {
             self.batches.pop_front();
         }
@@ -153,6 +155,8 @@ pub(crate) enum Verdict {
     },
     /// A batch outside of a transaction while its producer has one open.
     NotInTransaction,
+    /// The transaction that it belongs to has ended since its coordinator was asked.
+    NotVerified,
     TooMany,
 }
 
@@ -184,8 +188,33 @@ impl Staged {
         self.changed.get(&id).or_else(|| committed.by_id.get(&id))
     }
 
-    /// Whether the leader may append this data batch.
-    pub(crate) fn check(&self, committed: &Producers, header: &BatchHeader, limit: usize) -> Verdict {
+    /// Whether the leader may append this data batch, which carries `guard`.
+    pub(crate) fn check(
+        &self,
+        committed: &Producers,
+        header: &BatchHeader,
+        guard: Option<TxnGuard>,
+        limit: usize,
+    ) -> Verdict {
+        let verdict = self.check_order(committed, header, limit);
+        if verdict == Verdict::Accept && !self.is_vouched_for(committed, header, guard) {
+            mark!("a batch of a transaction that has ended meanwhile is refused");
+            return Verdict::NotVerified;
+        }
+        verdict
+    }
+
+    /// Whether the transaction of a batch is open here, or no marker came since its coordinator said that it is open.
+    fn is_vouched_for(&self, committed: &Producers, header: &BatchHeader, guard: Option<TxnGuard>) -> bool {
+        let Some(guard) = guard.filter(|_| header.is_transactional()) else { return true };
+        let known = self.get(committed, header.producer_id);
+        let known = known.filter(|known| known.epoch == header.producer_epoch);
+        known.is_some_and(|known| known.txn_start.is_some())
+            || known.and_then(|known| known.marker) == guard.marker
+    }
+
+    /// Whether this data batch follows what the log has of its producer.
+    fn check_order(&self, committed: &Producers, header: &BatchHeader, limit: usize) -> Verdict {
         let Some(known) = self.get(committed, header.producer_id) else {
             let count = committed.by_id.len() + self.changed.len();
             let full = count >= limit && committed.idle.is_empty();
@@ -196,6 +225,9 @@ impl Staged {
         }
         if known.txn_start.is_some() && !header.is_transactional() {
             return Verdict::NotInTransaction;
+        }
+        if !header.base_sequence.is_valid() {
+            return Verdict::Accept; // a coordinator writes for the producer, and nobody counts
         }
         if header.producer_epoch > known.epoch {
             return if header.base_sequence == Sequence::ZERO {
@@ -325,9 +357,13 @@ impl Producers {
         [open, ended].into_iter().flatten().fold(watermark, Offset::min)
     }
 
-    /// Whether this producer has a transaction open in this epoch.
-    pub(crate) fn is_open(&self, id: ProducerId, epoch: ProducerEpoch) -> bool {
-        self.by_id.get(&id).is_some_and(|producer| producer.epoch == epoch && producer.txn_start.is_some())
+    /// Whether this producer has a transaction open in this epoch, and what tells whether that has changed.
+    pub(crate) fn standing(&self, id: ProducerId, epoch: ProducerEpoch) -> TxnStanding {
+        let known = self.by_id.get(&id).filter(|producer| producer.epoch == epoch);
+        TxnStanding {
+            is_open: known.is_some_and(|producer| producer.txn_start.is_some()),
+            guard: TxnGuard { marker: known.and_then(|producer| producer.marker) },
+        }
     }
 
     fn check(&self) {

@@ -24,6 +24,8 @@ struct Partition {
     producers: Producers,
     end: i64,
     now_ms: i64,
+    /// What batches carry.
+    guard: Option<TxnGuard>,
 }
 
 impl Partition {
@@ -33,7 +35,7 @@ impl Partition {
 
     fn append_limited(&mut self, header: &BatchHeader, limit: usize) -> Verdict {
         let mut staged = Staged::default();
-        let verdict = staged.check(&self.producers, header, limit);
+        let verdict = staged.check(&self.producers, header, self.guard, limit);
         if verdict == Verdict::Accept {
             staged.apply(&self.producers, header, None, Offset(self.end), self.now_ms);
             self.producers.commit(staged, limit);
@@ -136,10 +138,10 @@ fn nothing_changes_when_the_write_fails() {
     let before = partition.producers.clone();
     let mut staged = Staged::default();
     let header = batch(1, 0, 1, 1);
-    assert_eq!(staged.check(&partition.producers, &header, 100), Verdict::Accept);
+    assert_eq!(staged.check(&partition.producers, &header, None, 100), Verdict::Accept);
     staged.apply(&partition.producers, &header, None, Offset(1), 0);
     // A second batch of the same call is judged by what the first one will have done.
-    assert_eq!(staged.check(&partition.producers, &batch(1, 0, 2, 1), 100), Verdict::Accept);
+    assert_eq!(staged.check(&partition.producers, &batch(1, 0, 2, 1), None, 100), Verdict::Accept);
     drop(staged);
     assert_eq!(partition.producers, before);
 }
@@ -294,6 +296,39 @@ fn a_batch_outside_of_its_producers_open_transaction_is_refused() {
     let mut partition = Partition::default();
     partition.begin(1, 0, 0);
     assert_eq!(partition.append(&batch(1, 0, 1, 1)), Verdict::NotInTransaction);
-    assert!(partition.producers.is_open(ProducerId(1), ProducerEpoch(0)));
-    assert!(!partition.producers.is_open(ProducerId(1), ProducerEpoch(1)));
+    assert!(partition.producers.standing(ProducerId(1), ProducerEpoch(0)).is_open);
+    assert!(!partition.producers.standing(ProducerId(1), ProducerEpoch(1)).is_open);
+}
+
+#[test]
+fn a_batch_whose_transaction_ended_since_it_was_vouched_for_opens_none() {
+    let mut partition = Partition::default();
+    let standing = |partition: &Partition, epoch| {
+        partition.producers.standing(ProducerId(1), ProducerEpoch(epoch)).guard
+    };
+    partition.guard = Some(standing(&partition, 0));
+    assert_eq!(partition.begin(1, 0, 0), Verdict::Accept);
+    assert_eq!(partition.begin(1, 0, 1), Verdict::Accept, "while it is open anything of it may come");
+    // A client that keeps its epoch: the marker has the same.
+    assert_eq!(partition.end(1, 0, true, 0).0, Verdict::Accept);
+    assert_eq!(partition.begin(1, 0, 2), Verdict::NotVerified, "the next one is not begun by what came late");
+    partition.guard = Some(standing(&partition, 0));
+    assert_eq!(partition.begin(1, 0, 2), Verdict::Accept);
+    // A marker where nothing was written ends what has not come.
+    let mut partition = Partition { guard: Some(standing(&Partition::default(), 0)), ..Partition::default() };
+    assert_eq!(partition.end(1, 0, false, 0).0, Verdict::Accept);
+    assert_eq!(partition.begin(1, 0, 0), Verdict::NotVerified);
+}
+
+#[test]
+fn what_a_coordinator_writes_for_a_producer_has_no_sequence_and_is_in_its_transaction() {
+    let mut partition = Partition::default();
+    for _ in 0..7 {
+        assert_eq!(partition.begin(1, 2, -1), Verdict::Accept);
+    }
+    assert_eq!(partition.stable(7), 0);
+    assert_eq!(partition.begin(1, 1, -1), Verdict::StaleEpoch { current: ProducerEpoch(2) });
+    assert_eq!(partition.end(1, 3, true, 0).0, Verdict::Accept);
+    assert_eq!(partition.stable(8), 8);
+    assert_eq!(partition.begin(1, 2, -1), Verdict::StaleEpoch { current: ProducerEpoch(3) });
 }
