@@ -49,7 +49,9 @@ func main() {
 	check("describe-producers", describeProducers)
 	check("errors", adminErrors)
 	check("delete-topics", deleteTopics)
+	check("transactions", transactions)
 	if os.Getenv("DEJAQ_GROUPS") == "1" {
+		check("consume-transform-produce", consumeTransformProduce)
 		check("group-consume", groupConsume)
 	}
 }

@@ -382,6 +382,127 @@ public class Checks {
         equal(committed.values().stream().mapToLong(OffsetAndMetadata::offset).sum(), 1000L, "committed offsets");
     }
 
+    static Map<String, Object> transactional(String id) {
+        return Map.of("transactional.id", RUN + "-" + id, "transaction.timeout.ms", 30000);
+    }
+
+    /** So many records by one who reads committed ones only, and nothing behind them. */
+    static List<Integer> committed(String topic, int partitions, int count) throws Exception {
+        var all = IntStream.range(0, partitions).mapToObj(p -> new TopicPartition(topic, p)).toList();
+        List<Integer> got = new ArrayList<>();
+        try (var consumer = consumer(Map.of("isolation.level", "read_committed"))) {
+            consumer.assign(all);
+            consumer.seekToBeginning(all);
+            long until = System.currentTimeMillis() + 40000;
+            var ends = consumer.endOffsets(all); // the last stable ones
+            while (!all.stream().allMatch(p -> consumer.position(p) >= ends.get(p))) {
+                if (System.currentTimeMillis() > until) throw new AssertionError(got.size() + " of " + count + " records came");
+                consumer.poll(Duration.ofMillis(500)).forEach(r -> got.add(Integer.parseInt(new String(r.value()))));
+            }
+        }
+        Collections.sort(got);
+        equal(got.size(), count, "committed records");
+        return got;
+    }
+
+    static void settled(String id) throws Exception {
+        eventually("the end of the transaction everywhere", () -> {
+            var state = get(admin.describeTransactions(List.of(RUN + "-" + id)).all()).get(RUN + "-" + id).state();
+            return state == TransactionState.COMPLETE_COMMIT || state == TransactionState.COMPLETE_ABORT || state == TransactionState.EMPTY;
+        });
+    }
+
+    static void transactions() throws Exception {
+        String name = topic("txn", 3);
+        List<Integer> wanted = new ArrayList<>();
+        try (var producer = producer(transactional("txn"))) {
+            producer.initTransactions();
+            for (int number = 0; number < 12; number++) {
+                producer.beginTransaction();
+                for (int value = number * 10; value < number * 10 + 10; value++) {
+                    producer.send(new ProducerRecord<>(name, value % 3, null, Integer.toString(value).getBytes()));
+                    if (number % 3 != 2) wanted.add(value);
+                }
+                if (number % 3 == 2) {
+                    producer.flush();
+                    producer.abortTransaction();
+                } else {
+                    producer.commitTransaction();
+                }
+            }
+            settled("txn");
+            equal(committed(name, 3, wanted.size()), wanted, "committed records");
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(name, 0, null, "7777".getBytes())).get(20, TimeUnit.SECONDS);
+            var open = get(admin.describeTransactions(List.of(RUN + "-txn")).all()).get(RUN + "-txn");
+            equal(open.state(), TransactionState.ONGOING, "state");
+            equal(open.topicPartitions(), Set.of(new TopicPartition(name, 0)), "partitions of the open transaction");
+            equal(get(admin.listTransactions().all()).stream().anyMatch(t -> t.transactionalId().equals(RUN + "-txn")), true, "it is listed");
+            try (var heir = producer(transactional("txn"))) {
+                heir.initTransactions();
+                heir.beginTransaction();
+                heir.send(new ProducerRecord<>(name, 0, null, "1000".getBytes()));
+                heir.commitTransaction();
+            }
+            fails(KafkaException.class, producer::commitTransaction);
+        }
+        settled("txn");
+        wanted.add(1000);
+        equal(committed(name, 3, wanted.size()), wanted, "committed records");
+    }
+
+    /** A transaction that hangs because somebody wrote past its coordinator is found and aborted by the tools' calls. */
+    static void abortTransaction() throws Exception {
+        String name = topic("hang", 1);
+        var at = new TopicPartition(name, 0);
+        try (var producer = producer(transactional("hang"))) {
+            producer.initTransactions();
+            producer.beginTransaction();
+            producer.send(new ProducerRecord<>(name, 0, null, "1".getBytes())).get(20, TimeUnit.SECONDS);
+            var state = get(admin.describeProducers(List.of(at)).all()).get(at).activeProducers().get(0);
+            equal(state.currentTransactionStartOffset(), OptionalLong.of(0), "start of the open transaction");
+            get(admin.abortTransaction(new AbortTransactionSpec(at, state.producerId(), (short) state.producerEpoch(), 0)).all());
+            equal(committed(name, 1, 0), List.of(), "records of the aborted transaction");
+            get(admin.fenceProducers(List.of(RUN + "-hang")).all());
+            fails(KafkaException.class, producer::commitTransaction);
+        }
+    }
+
+    static void consumeTransformProduce() throws Exception {
+        String source = topic("ctp-in", 2), sink = topic("ctp-out", 2);
+        send(numbers(0, 300).stream().map(n -> new ProducerRecord<byte[], byte[]>(source, Integer.parseInt(new String(n)) % 2, null, n)).toList(), Map.of());
+        try (var producer = producer(transactional("ctp")); var consumer = consumer(Map.of("group.id", RUN + "-ctp", "isolation.level", "read_committed", "max.poll.records", 25))) {
+            producer.initTransactions();
+            consumer.subscribe(List.of(source));
+            long until = System.currentTimeMillis() + 60000;
+            for (int done = 0, tries = 0; done < 300; ) {
+                if (System.currentTimeMillis() > until) throw new AssertionError(done + " of 300");
+                var records = consumer.poll(Duration.ofSeconds(1));
+                if (records.isEmpty()) continue;
+                tries++;
+                producer.beginTransaction();
+                Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
+                for (var r : records) {
+                    producer.send(new ProducerRecord<>(sink, r.partition(), null, r.value()));
+                    offsets.put(new TopicPartition(r.topic(), r.partition()), new OffsetAndMetadata(r.offset() + 1));
+                }
+                producer.sendOffsetsToTransaction(offsets, consumer.groupMetadata());
+                if (tries % 3 == 0) {
+                    producer.abortTransaction();
+                    var kept = consumer.committed(consumer.assignment());
+                    for (var p : consumer.assignment()) consumer.seek(p, kept.get(p) == null ? 0 : kept.get(p).offset());
+                } else {
+                    producer.commitTransaction();
+                    done += records.count();
+                }
+            }
+        }
+        settled("ctp");
+        equal(committed(sink, 2, 300), IntStream.range(0, 300).boxed().toList(), "outputs");
+        var offsets = get(admin.listConsumerGroupOffsets(RUN + "-ctp", new ListConsumerGroupOffsetsOptions().requireStable(true)).partitionsToOffsetAndMetadata());
+        equal(offsets.values().stream().mapToLong(OffsetAndMetadata::offset).sum(), 300L, "committed offsets");
+    }
+
     public static void main(String[] args) {
         admin = Admin.create(Map.of("bootstrap.servers", BROKER, "request.timeout.ms", 15000, "default.api.timeout.ms", 30000));
         check("create-topics", Checks::createTopics);
@@ -400,7 +521,10 @@ public class Checks {
         check("describe", Checks::describe);
         check("errors", Checks::errors);
         check("delete-topics", Checks::deleteTopics);
+        check("transactions", Checks::transactions);
+        check("abort-transaction", Checks::abortTransaction);
         if ("1".equals(System.getenv("DEJAQ_GROUPS"))) {
+            check("consume-transform-produce", Checks::consumeTransformProduce);
             check("group-consume", () -> groupConsume("classic"));
             check("group-consume-848", () -> groupConsume("consumer"));
         }

@@ -168,6 +168,31 @@ async def group_consume():
     same(sorted(got, key=int), numbers(0, 1000))
 
 
+async def transactions():
+    name = await topic("txn", 2)
+    producer = AIOKafkaProducer(bootstrap_servers=BROKER, transactional_id=f"{RUN}-txn")
+    await producer.start()
+    try:
+        for number in range(6):
+            await producer.begin_transaction()
+            for value in numbers(number * 10, number * 10 + 10):
+                await producer.send_and_wait(name, value, partition=int(value) % 2)
+            if number % 3 == 2:
+                await producer.abort_transaction()
+            else:
+                await producer.commit_transaction()
+    finally:
+        await producer.stop()
+    consumer = AIOKafkaConsumer(bootstrap_servers=BROKER, isolation_level="read_committed", auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(name, p) for p in range(2)])
+        got = [(await consumer.getone()).value for _ in range(40)]
+    finally:
+        await consumer.stop()
+    same(sorted(got, key=int), numbers(0, 20) + numbers(30, 50))
+
+
 for each in CODECS:
     checked(f"file-{each}", carry, each)
 checked("file-multi", file_multi)
@@ -178,5 +203,6 @@ checked("idempotent", idempotent)
 checked("seek", seek)
 checked("long-poll", long_poll)
 checked("admin", admin_calls)
+checked("transactions", transactions)
 if GROUPS:
     checked("group-consume", group_consume)

@@ -363,6 +363,92 @@ def group_static():
     one.close(), two.close()
 
 
+def committed(name, partitions, count, **config):
+    """So many records, by one who reads committed ones only, and nothing behind them."""
+    consumer = Consumer({**ASSIGNING, "auto.offset.reset": "earliest", "isolation.level": "read_committed",
+                         "enable.partition.eof": True, **config})
+    consumer.assign([TopicPartition(name, p, OFFSET_BEGINNING) for p in partitions])
+    got, ended, until = [], set(), time.monotonic() + 40
+    while len(got) < count or len(ended) < len(partitions):
+        assert time.monotonic() < until, f"{len(got)} of {count} records came"
+        for message in consumer.consume(1000, timeout=1):
+            if message.error() and message.error().code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition())
+            elif message.error():
+                raise KafkaException(message.error())
+            else:
+                got.append(message.value())
+    consumer.close()
+    return got
+
+
+def transactional(id, **config):
+    producer = Producer({"bootstrap.servers": BROKER, "transactional.id": f"{RUN}-{id}", "linger.ms": 5, **config})
+    producer.init_transactions(30)
+    return producer
+
+
+def transactions():
+    """What is committed is read, in all partitions; what is aborted is not; a new life fences the old one."""
+    name = topic("txn", 3)
+    producer = transactional("txn")
+    wanted = []
+    for number in range(12):
+        producer.begin_transaction()
+        batch = numbers(number * 10, number * 10 + 10)
+        for value in batch:
+            producer.produce(name, value, partition=int(value) % 3)
+        if number % 3 == 2:
+            producer.flush(10)
+            producer.abort_transaction(30)
+        else:
+            wanted += batch
+            producer.commit_transaction(30)
+    same(sorted(committed(name, range(3), len(wanted)), key=int), wanted)
+    producer.begin_transaction()
+    producer.produce(name, b"left open", partition=0)
+    producer.flush(10)
+    heir = transactional("txn")
+    heir.begin_transaction()
+    heir.produce(name, b"1000", partition=0)
+    heir.commit_transaction(30)
+    fenced = raises(lambda e: isinstance(e, KafkaException), producer.commit_transaction, 30)
+    assert fenced.args[0].fatal() or fenced.args[0].code() == KafkaError._FENCED, f"{fenced}"
+    same(sorted(committed(name, range(3), len(wanted) + 1), key=int), wanted + [b"1000"])
+
+
+def consume_transform_produce():
+    """Every input is reflected once, though every third transaction is aborted and read again."""
+    source, sink, group = topic("ctp-in", 2), topic("ctp-out", 2), f"{RUN}-ctp"
+    produce(source, [{"value": value, "partition": int(value) % 2} for value in numbers(0, 300)])
+    producer = transactional("ctp")
+    consumer = member(source, group, **{"isolation.level": "read_committed"})
+    done, tries, until = 0, 0, time.monotonic() + 60
+    while done < 300:
+        assert time.monotonic() < until, f"{done} of 300"
+        messages = [m for m in consumer.consume(25, timeout=1) if not m.error()]
+        if not messages:
+            continue
+        tries += 1
+        producer.begin_transaction()
+        for message in messages:
+            producer.produce(sink, message.value(), partition=message.partition())
+        producer.send_offsets_to_transaction(
+            consumer.position(consumer.assignment()), consumer.consumer_group_metadata(), 30)
+        if tries % 3 == 0:
+            producer.abort_transaction(30)
+            for partition in consumer.committed(consumer.assignment(), 30):
+                partition.offset = max(partition.offset, 0)
+                consumer.seek(partition)
+        else:
+            producer.commit_transaction(30)
+            done += len(messages)
+    consumer.close()
+    same(sorted(committed(sink, range(2), 300), key=int), numbers(0, 300))
+    asked = [ConsumerGroupTopicPartitions(group, [TopicPartition(source, p) for p in range(2)])]
+    equal([p.offset for p in only(admin.list_consumer_group_offsets(asked)).topic_partitions], [150, 150], "offsets")
+
+
 check("create-topics", create_topics)
 check("list", list_topics)
 for each in CODECS:
@@ -382,7 +468,9 @@ check("delete-records", delete_records)
 check("describe-cluster", describe_cluster)
 check("unknown-topic", unknown_topic)
 check("delete-topics", delete_topics)
+check("transactions", transactions)
 if GROUPS:
+    check("consume-transform-produce", consume_transform_produce)
     check("group-consume", group_consume, "classic")
     for each in ["range", "roundrobin", "cooperative-sticky"]:
         check(f"group-share-{each}", group_share, each)

@@ -293,6 +293,33 @@ def group_admin():
     assert group not in [entry["group_id"] for entry in admin.list_groups()], "it is still listed"
 
 
+def transactions():
+    """What is committed is read and what is aborted is not, in two partitions."""
+    name = topic("txn", 2)
+    producer = KafkaProducer(bootstrap_servers=BROKER, transactional_id=f"{RUN}-txn")
+    producer.init_transactions()
+    for number in range(6):
+        producer.begin_transaction()
+        for value in numbers(number * 10, number * 10 + 10):
+            producer.send(name, value=value, partition=int(value) % 2)
+        if number % 3 == 2:
+            producer.flush(20)
+            producer.abort_transaction()
+        else:
+            producer.commit_transaction()
+    producer.close()
+    wanted = numbers(0, 20) + numbers(30, 50)
+    consumer = KafkaConsumer(bootstrap_servers=BROKER, isolation_level="read_committed", auto_offset_reset="earliest")
+    consumer.assign([TopicPartition(name, p) for p in range(2)])
+    got, until = [], time.monotonic() + 30
+    while len(got) < len(wanted):
+        assert time.monotonic() < until, f"{len(got)} of {len(wanted)} records came"
+        for records in consumer.poll(500).values():
+            got += [record.value for record in records]
+    consumer.close()
+    same(sorted(got, key=int), wanted)
+
+
 check("create-topics", create_topics)
 check("list", list_topics)
 for each in CODECS:
@@ -312,6 +339,7 @@ check("delete-records", delete_records)
 check("describe-log-dirs", describe_log_dirs)
 check("describe-producers", describe_producers)
 check("delete-topics", delete_topics)
+check("transactions", transactions)
 if GROUPS:
     check("group-consume", group_consume)
     check("group-crash", group_crash)
