@@ -37,7 +37,8 @@ use crate::controller::member::{Member, NotEnrolled};
 use crate::controller::{self, Controller, JournalError};
 use crate::coordinator::group::consumer::assignor::Assignor;
 use crate::coordinator::group::consumer::convert::Migration;
-use crate::coordinator::{Shards, group};
+use crate::coordinator::room::TxnRoom;
+use crate::coordinator::{Coordinators, coordinators, group, txn};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
@@ -97,7 +98,7 @@ pub struct Broker<R: Runtime> {
     member: Arc<Member>,
     shutdown_timeout: Duration,
     directory: Arc<Directory<R>>,
-    shards: Arc<Shards<R>>,
+    coordinators: Coordinators<R>,
     data_dir: Arc<DataDir<R::Disk>>,
     following: Arc<Following>,
     metrics: Arc<Metrics>,
@@ -137,16 +138,16 @@ impl<R: Runtime> Broker<R> {
         note_boot(&data_dir);
         cluster.replica_room.open(Arc::new(Serve::new(directory.clone())));
         directory.connect(links::links(&runtime, &cluster.peers, &cluster.reach, broker_epoch, &config));
-        let groups = group_plane(&runtime, &directory, &cluster.published, &config);
-        let shards = groups.shards.clone();
-        shards.apply(&image);
+        let coordinators = coordinate(&runtime, &directory, &cluster, &config);
+        let transactions = coordinators.transactions.clone();
+        coordinators.apply(&image);
         cluster.published.applied(&image);
         let following = Arc::new(Following::default());
         let member = Member::new(node, broker_epoch);
         let follower = Follower {
             published: cluster.published.clone(),
             directory: directory.clone(),
-            shards: shards.clone(),
+            coordinators: coordinators.clone(),
             peers: cluster.peers.clone(),
             member: member.clone(),
             following: following.clone(),
@@ -167,7 +168,8 @@ impl<R: Runtime> Broker<R> {
         };
         let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
         let producer_ids = ProducerIds::new(node, broker_epoch);
-        let service = Arc::new(Api::new(api::Parts { data, control, groups, producer_ids }));
+        let groups = group_plane(&runtime, &coordinators, &cluster.published);
+        let service = Arc::new(Api::new(api::Parts { data, control, groups, transactions, producer_ids }));
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), "serving");
         Ok(Broker {
@@ -177,7 +179,7 @@ impl<R: Runtime> Broker<R> {
             member,
             shutdown_timeout,
             directory,
-            shards,
+            coordinators,
             data_dir,
             following,
             metrics,
@@ -220,7 +222,7 @@ impl<R: Runtime> Broker<R> {
         Watch {
             controller: self.cluster.controller.clone(),
             directory: self.directory.clone(),
-            shards: self.shards.clone(),
+            coordinators: self.coordinators.clone(),
             published: self.cluster.published.clone(),
             metrics: self.metrics.clone(),
         }
@@ -231,19 +233,20 @@ impl<R: Runtime> Broker<R> {
     /// # Errors
     /// The first of what went wrong; everything that could be closed is.
     pub async fn shutdown(self) -> Result<(), StopError> {
-        let Broker { runtime, server, cluster, member, directory, shards, data_dir, following, .. } = self;
+        let Broker { runtime, server, cluster, member, directory, coordinators, data_dir, following, .. } =
+            self;
         if cluster.has_company() {
             member.leave(&runtime, runtime.now().plus(self.shutdown_timeout)).await;
         }
         member.end();
-        shards.stop(); // before the server, or members that wait for each other would hold it up
+        coordinators.stop(); // before the server, or members that wait for each other would hold it up
         directory.end_waits();
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
         let metadata = cluster.leave().await.map_err(StopError::Metadata);
         let partitions = directory.shutdown().await;
-        drop((directory, shards));
+        drop((directory, coordinators));
         metadata?;
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
@@ -256,7 +259,7 @@ impl<R: Runtime> Broker<R> {
 pub struct Watch<R: Runtime> {
     controller: Controller,
     directory: Arc<Directory<R>>,
-    shards: Arc<Shards<R>>,
+    coordinators: Coordinators<R>,
     published: Published,
     metrics: Arc<Metrics>,
 }
@@ -322,10 +325,13 @@ impl<R: Runtime> Watch<R> {
         metrics.insync_shrinks.reach(replication.shrinks);
         metrics.insync_expands.reach(replication.expands);
         metrics.damaged_partitions.set(replication.damaged);
-        let counts = self.shards.counts();
-        metrics.groups.set(counts.groups);
-        metrics.group_members.set(counts.members);
-        metrics.rebalances.reach(counts.rebalances);
+        let (groups, transactions) = self.coordinators.counts();
+        metrics.groups.set(groups.held);
+        metrics.group_members.set(groups.active);
+        metrics.rebalances.reach(groups.turns);
+        metrics.transactional_ids.set(transactions.held);
+        metrics.open_transactions.set(transactions.active);
+        metrics.timed_out_transactions.reach(transactions.turns);
         metrics.text()
     }
 }
@@ -364,29 +370,51 @@ fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> cont
     }
 }
 
-fn group_plane<R: Runtime>(
+fn coordinate<R: Runtime>(
     runtime: &R,
     directory: &Arc<Directory<R>>,
-    published: &Published,
+    cluster: &Cluster<R>,
     config: &Config,
+) -> Coordinators<R> {
+    let allowed = coordinator_settings(config);
+    let coordinators = Coordinators::new(runtime, directory, &cluster.published, &cluster.peers, allowed);
+    let transactions = coordinators.transactions.clone();
+    cluster.txn_room.open(Arc::new(TxnRoom::new(runtime.clone(), transactions)));
+    coordinators
+}
+
+fn group_plane<R: Runtime>(
+    runtime: &R,
+    coordinators: &Coordinators<R>,
+    published: &Published,
 ) -> GroupPlane<R> {
-    let groups = &config.groups;
-    let settings = group::Settings {
-        initial_delay: groups.initial_delay,
-        min_session: groups.min_session,
-        max_session: groups.max_session,
-        max_members: groups.max_members,
-        max_metadata_bytes: groups.max_metadata_bytes,
-        retention: groups.retention,
-        consumer_heartbeat: groups.consumer_heartbeat,
-        consumer_session: groups.consumer_session,
-        consumer_max_members: groups.consumer_max_members,
-        assignors: groups.consumer_assignors.iter().filter_map(|name| Assignor::named(name)).collect(),
-        migration: Migration { up: groups.migration.0, down: groups.migration.1 },
-        ..group::Settings::default()
-    };
-    let shards = Shards::new(runtime.clone(), directory.clone(), published.clone(), settings);
-    GroupPlane { runtime: runtime.clone(), shards: Arc::new(shards), published: published.clone() }
+    let (runtime, shards) = (runtime.clone(), coordinators.groups.clone());
+    GroupPlane { runtime, shards, published: published.clone() }
+}
+
+fn coordinator_settings(config: &Config) -> coordinators::Settings {
+    let (groups, transactions) = (&config.groups, &config.transactions);
+    coordinators::Settings {
+        groups: group::Settings {
+            initial_delay: groups.initial_delay,
+            min_session: groups.min_session,
+            max_session: groups.max_session,
+            max_members: groups.max_members,
+            max_metadata_bytes: groups.max_metadata_bytes,
+            retention: groups.retention,
+            consumer_heartbeat: groups.consumer_heartbeat,
+            consumer_session: groups.consumer_session,
+            consumer_max_members: groups.consumer_max_members,
+            assignors: groups.consumer_assignors.iter().filter_map(|name| Assignor::named(name)).collect(),
+            migration: Migration { up: groups.migration.0, down: groups.migration.1 },
+            ..group::Settings::default()
+        },
+        transactions: txn::Settings {
+            max_timeout_ms: i32::try_from(transactions.max_timeout.as_millis()).expect("the table bounds it"),
+            expiry_ms: i64::try_from(transactions.id_expiry.as_millis()).expect("the table bounds it"),
+            ..txn::Settings::default()
+        },
+    }
 }
 
 fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
@@ -422,7 +450,7 @@ fn acquaint<R: Runtime>(peers: &Peers<R>, image: &Image) {
 struct Follower<R: Runtime> {
     published: Published,
     directory: Arc<Directory<R>>,
-    shards: Arc<Shards<R>>,
+    coordinators: Coordinators<R>,
     peers: Peers<R>,
     member: Arc<Member>,
     following: Arc<Following>,
@@ -438,7 +466,7 @@ impl<R: Runtime> Follower<R> {
                 next = self.published.after(image.end()) => next,
             };
             self.directory.apply(&image).await;
-            self.shards.apply(&image);
+            self.coordinators.apply(&image);
             self.published.applied(&image);
             self.member.follow(&image);
         }

@@ -52,6 +52,7 @@ pub struct Config {
     pub limits: Limits,
     pub healing: HealingSettings,
     pub groups: GroupSettings,
+    pub transactions: TransactionSettings,
     /// A kernel name, or empty for the system's.
     pub tcp_congestion: String,
     pub min_free_bytes: u64,
@@ -135,6 +136,15 @@ pub struct GroupSettings {
     pub consumer_assignors: Vec<String>,
     /// Up and down.
     pub migration: (bool, bool),
+}
+
+/// What transactions are allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the table is the documentation of each, and the names are the same")]
+pub struct TransactionSettings {
+    pub partitions: u32,
+    pub max_timeout: Duration,
+    pub id_expiry: Duration,
 }
 
 /// What keeps memory and descriptors bounded.

@@ -226,6 +226,9 @@ metrics! {
     groups: Gauge = "dejaq_groups", "Consumer groups that this broker coordinates.";
     group_members: Gauge = "dejaq_group_members", "Members of those groups.";
     rebalances: Counter = "dejaq_group_rebalances_total", "Rebalances of those groups that began.";
+    transactional_ids: Gauge = "dejaq_transactional_ids", "Transactional ids that this broker coordinates.";
+    open_transactions: Gauge = "dejaq_open_transactions", "Transactions of those ids that are open or being ended.";
+    timed_out_transactions: Counter = "dejaq_timed_out_transactions_total", "Transactions of those ids that were aborted for their age.";
     partitions_led: Gauge = "dejaq_partitions_led", "Partitions that this broker leads.";
     under_replicated: Gauge = "dejaq_under_replicated_partitions", "Partitions that this broker leads with fewer replicas in sync than there are.";
     under_min_insync: Gauge = "dejaq_under_min_insync_partitions", "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas.";

@@ -15,8 +15,9 @@ use crate::metadata::Image;
 use crate::server::service::{Session, Software};
 
 /// Features that every broker of this version has, so that nobody has to switch them on: clients look at them before
-/// they use what they name. `group.version` 1 is KIP-848.
-const BUILT_IN: &[(&str, i16)] = &[("group.version", 1)];
+/// they use what they name. `group.version` 1 is KIP-848. `transaction.version` 2 is KIP-890: a producer gets a new epoch
+/// with each transaction, and partitions join as they are written to.
+const BUILT_IN: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
 
 /// Answers in the version of the request. `served` are the APIs that this broker answers.
 #[must_use]
@@ -39,7 +40,8 @@ pub fn answer(
     }
     let supported = |(name, level): (&str, i16)| SupportedFeatureKey {
         name: name.to_owned(),
-        min_version: level,
+        // What a cluster may be without is supported from 0 on.
+        min_version: if name == METADATA_VERSION_FEATURE { level } else { 0 },
         max_version: level,
     };
     let metadata = [(METADATA_VERSION_FEATURE, METADATA_VERSION)];

@@ -12,6 +12,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 
 use super::fetch_session::{Limits, Sessions, TopicRef};
+use super::produce_txn::Vouching;
 use crate::metadata::Image;
 use crate::metadata::image::PEER_LISTENER;
 use crate::replica::leader::Resigned;
@@ -59,6 +60,8 @@ pub struct DataPlane<R: Runtime> {
     pub limits: FetchLimits,
     /// Memory of answers that are not sent yet.
     pub answers: MemoryBudget,
+    /// Batches of transactions that wait for the word of their coordinator.
+    pub vouching: Arc<Vouching>,
     sessions: Mutex<Sessions>,
     told_damage: Mutex<BTreeSet<(TopicId, PartitionId, Offset)>>,
 }
@@ -71,6 +74,7 @@ impl<R: Runtime> DataPlane<R> {
             directory,
             limits,
             answers: MemoryBudget::new(limits.memory_bytes),
+            vouching: Arc::default(),
             sessions: Mutex::new(Sessions::new(limits.sessions)),
             told_damage: Mutex::default(),
         }

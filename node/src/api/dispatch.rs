@@ -15,14 +15,16 @@ use super::data_plane::DataPlane;
 use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use super::{
-    alter_configs, alter_partition_reassignments, api_versions, consumer_group_describe,
-    consumer_group_heartbeat, create_partitions, create_topics, delete_groups, delete_records, delete_topics,
-    describe_cluster, describe_configs, describe_groups, describe_log_dirs, describe_producers,
-    describe_quorum, describe_topic_partitions, elect_leaders, fetch, find_coordinator, heartbeat,
-    incremental_alter_configs, init_producer_id, join_group, leave_group, list_groups, list_offsets,
-    list_partition_reassignments, metadata, offset_commit, offset_delete, offset_fetch,
-    offset_for_leader_epoch, produce, reply, sync_group, unregister_broker,
+    add_offsets_to_txn, add_partitions_to_txn, alter_configs, alter_partition_reassignments, api_versions,
+    consumer_group_describe, consumer_group_heartbeat, create_partitions, create_topics, delete_groups,
+    delete_records, delete_topics, describe_cluster, describe_configs, describe_groups, describe_log_dirs,
+    describe_producers, describe_quorum, describe_topic_partitions, describe_transactions, elect_leaders,
+    end_txn, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
+    leave_group, list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata,
+    offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, reply, sync_group,
+    txn_offset_commit, unregister_broker, write_txn_markers,
 };
+use crate::coordinator::transactions::Transactions;
 use crate::runtime::Runtime;
 use crate::server::service::{Reply, Request, Service, Session, Started};
 
@@ -47,6 +49,11 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DeleteRecords,
     ApiKey::InitProducerId,
     ApiKey::OffsetForLeaderEpoch,
+    ApiKey::AddPartitionsToTxn,
+    ApiKey::AddOffsetsToTxn,
+    ApiKey::EndTxn,
+    ApiKey::WriteTxnMarkers,
+    ApiKey::TxnOffsetCommit,
     ApiKey::DescribeConfigs,
     ApiKey::AlterConfigs,
     ApiKey::DescribeLogDirs,
@@ -60,6 +67,8 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
     ApiKey::UnregisterBroker,
+    ApiKey::DescribeTransactions,
+    ApiKey::ListTransactions,
     ApiKey::ConsumerGroupHeartbeat,
     ApiKey::ConsumerGroupDescribe,
     ApiKey::DescribeTopicPartitions,
@@ -76,6 +85,8 @@ pub struct Parts<R: Runtime> {
     pub control: ControlPlane<R>,
     /// Consumer groups.
     pub groups: GroupPlane<R>,
+    /// Transactions.
+    pub transactions: Arc<Transactions<R>>,
     /// Ids for producers.
     pub producer_ids: ProducerIds,
 }
@@ -105,10 +116,14 @@ impl<R: Runtime> Service for Api<R> {
                 produce.push(request);
                 continue;
             }
-            started.extend(produce::start(&self.parts.data, std::mem::take(&mut produce)));
+            started.extend(produce::start(
+                &self.parts.data,
+                &self.parts.transactions,
+                std::mem::take(&mut produce),
+            ));
             started.push(start(self.parts.clone(), session.clone(), request));
         }
-        started.extend(produce::start(&self.parts.data, produce));
+        started.extend(produce::start(&self.parts.data, &self.parts.transactions, produce));
         assert_eq!(started.len(), count, "one start a request");
         started
     }
@@ -168,19 +183,21 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         | ApiKey::DeleteGroups
         | ApiKey::ConsumerGroupHeartbeat
         | ApiKey::ConsumerGroupDescribe => start_group(parts, session, request),
-        ApiKey::InitProducerId => {
-            later!(request, |body| init_producer_id::answer(&parts.producer_ids, &control, body))
-        }
+        ApiKey::InitProducerId
+        | ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::EndTxn
+        | ApiKey::WriteTxnMarkers
+        | ApiKey::TxnOffsetCommit
+        | ApiKey::DescribeTransactions
+        | ApiKey::ListTransactions => start_txn(parts, request),
         ApiKey::ApiVersions if !ApiKey::ApiVersions.has_version(v) => {
             Started::Done(reply::frame(0, request.correlation_id, &api_versions::too_new()))
         }
-        ApiKey::ApiVersions => now!(request, |body| api_versions::answer(
-            SERVED,
-            &control.published.current(),
-            &session,
-            v,
-            body
-        )),
+        ApiKey::ApiVersions => {
+            let image = control.published.current();
+            now!(request, |body| api_versions::answer(SERVED, &image, &session, v, body))
+        }
         ApiKey::Metadata => later!(request, |body| metadata::answer(&control, &session, v, body)),
         ApiKey::CreateTopics => later!(request, |body| create_topics::answer(&control, body)),
         ApiKey::DeleteTopics => later!(request, |body| delete_topics::answer(&control, body)),
@@ -244,6 +261,36 @@ fn start_group<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request:
             later!(request, |body| consumer_group_describe::answer(&groups, body))
         }
         ApiKey::DeleteGroups => later!(request, |body| delete_groups::answer(&groups, body)),
+        api => Started::Done(not_served(api)),
+    }
+}
+
+/// Starts a request about transactions.
+fn start_txn<R: Runtime>(parts: Arc<Parts<R>>, request: Request) -> Started {
+    let v = request.version;
+    let (txns, control) = (parts.transactions.clone(), parts.control.clone());
+    match request.api {
+        ApiKey::InitProducerId => {
+            later!(request, |body| init_producer_id::answer(&parts.producer_ids, &control, &txns, v, body))
+        }
+        ApiKey::AddPartitionsToTxn => {
+            later!(request, |body| add_partitions_to_txn::answer(&txns, v, body))
+        }
+        ApiKey::AddOffsetsToTxn => {
+            later!(request, |body| add_offsets_to_txn::answer(&control, &txns, v, body))
+        }
+        ApiKey::EndTxn => {
+            later!(request, |body| end_txn::answer(&parts.producer_ids, &control, &txns, v, body))
+        }
+        ApiKey::WriteTxnMarkers => later!(request, |body| write_txn_markers::answer(&txns, body)),
+        ApiKey::TxnOffsetCommit => {
+            later!(request, |body| txn_offset_commit::answer(&parts.data, &parts.groups, &txns, v, body))
+        }
+        ApiKey::DescribeTransactions => later!(request, |body| describe_transactions::answer(&txns, body)),
+        ApiKey::ListTransactions => {
+            let now_ms = control.runtime.unix_ms();
+            later!(request, |body| list_transactions::answer(&txns, now_ms, body))
+        }
         api => Started::Done(not_served(api)),
     }
 }

@@ -1,8 +1,9 @@
-//! FindCoordinator (10): which broker coordinates a group: the leader of the group's home in the offsets topic.
+//! FindCoordinator (10): which broker coordinates a group or a transactional id: the leader of its home in an internal
+//! topic.
 //!
-//! Owns: creating that topic on first use. Promises: while there is no topic or no leader the answer is
+//! Owns: creating these topics on first use. Promises: while there is no topic or no leader the answer is
 //! COORDINATOR_NOT_AVAILABLE, which every client tries again.
-//! Leaves out: transactions and share groups, which are not built: the first are answered COORDINATOR_NOT_AVAILABLE.
+//! Leaves out: share groups, which are not built.
 //! Called by `dispatch`. It is served whatever else is: librdkafka takes a broker without this API for one that
 //! predates LZ4, and silently sends uncompressed.
 
@@ -12,7 +13,9 @@ use dejaq_wire::kafka::find_coordinator::{Coordinator, FindCoordinatorRequest, F
 
 use super::control_plane::ControlPlane;
 use crate::controller::decide::create_internal::CreateInternal;
-use crate::coordinator::home::{OFFSETS_CONFIGS, OFFSETS_REPLICAS, OFFSETS_TOPIC, partition_of};
+use crate::coordinator::home::{
+    MOST_REPLICAS, OFFSETS_CONFIGS, OFFSETS_TOPIC, TRANSACTIONS_CONFIGS, TRANSACTIONS_TOPIC, partition_of,
+};
 use crate::runtime::Runtime;
 use crate::server::service::Session;
 
@@ -62,20 +65,19 @@ async fn find<R: Runtime>(
         error_message: Some(why.to_owned()),
         ..Default::default()
     };
-    match key_type {
-        GROUP => {}
-        TRANSACTION => {
-            return none(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, "transactions are not built yet");
+    let kind = match key_type {
+        GROUP => Internal::Offsets,
+        TRANSACTION if key.is_empty() => {
+            return none(key, ErrorCode::INVALID_REQUEST, "a transactional id is not empty");
         }
+        TRANSACTION => Internal::Transactions,
         _ => return none(key, ErrorCode::INVALID_REQUEST, "there are no coordinators of this type"),
-    }
-    if control.published.current().topic_named(OFFSETS_TOPIC).is_none()
-        && let Err(why) = create(control).await
-    {
+    };
+    if let Err(why) = ensure(control, kind).await {
         return none(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, &why);
     }
     let image = control.published.current();
-    let topic = image.topic_named(OFFSETS_TOPIC);
+    let topic = image.topic_named(kind.name());
     let home = topic.and_then(|topic| topic.partition(partition_of(&key, topic.partitions.len())));
     let leader = home.and_then(|home| image.broker(home.leader)).filter(|broker| broker.is_live());
     let address = leader.and_then(|broker| Some((broker.id, control.address_of(broker, session)?)));
@@ -87,17 +89,49 @@ async fn find<R: Runtime>(
             port: i32::from(address.port),
             ..Default::default()
         },
-        None => none(key, ErrorCode::COORDINATOR_NOT_AVAILABLE, "the group's partition has no leader"),
+        None => none(
+            key,
+            ErrorCode::COORDINATOR_NOT_AVAILABLE,
+            "its partition of the internal topic has no leader",
+        ),
     }
 }
 
-/// Has the topic made, once in the life of a cluster.
-async fn create<R: Runtime>(control: &ControlPlane<R>) -> Result<(), String> {
+/// An internal topic in which coordinators live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Internal {
+    /// Of groups.
+    Offsets,
+    /// Of transactions.
+    Transactions,
+}
+
+impl Internal {
+    fn name(self) -> &'static str {
+        match self {
+            Internal::Offsets => OFFSETS_TOPIC,
+            Internal::Transactions => TRANSACTIONS_TOPIC,
+        }
+    }
+}
+
+/// Has the topic made if there is none, once in the life of a cluster.
+///
+/// # Errors
+/// Why there is none.
+pub async fn ensure<R: Runtime>(control: &ControlPlane<R>, kind: Internal) -> Result<(), String> {
+    if control.published.current().topic_named(kind.name()).is_some() {
+        return Ok(());
+    }
+    let (partitions, configs) = match kind {
+        Internal::Offsets => (control.config.groups.partitions, OFFSETS_CONFIGS),
+        Internal::Transactions => (control.config.transactions.partitions, TRANSACTIONS_CONFIGS),
+    };
     let request = CreateInternal {
-        name: OFFSETS_TOPIC.to_owned(),
-        partitions: i32::try_from(control.config.groups.partitions).expect("the table bounds it"),
-        max_replicas: OFFSETS_REPLICAS as u16,
-        configs: OFFSETS_CONFIGS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        name: kind.name().to_owned(),
+        partitions: i32::try_from(partitions).expect("the table bounds it"),
+        max_replicas: MOST_REPLICAS as u16,
+        configs: configs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
     };
     control.change(request, CREATION_TIMEOUT_MS).await.map(|_| ()).map_err(|why| why.to_string())
 }

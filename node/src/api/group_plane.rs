@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{PartitionId, TopicId};
+use dejaq_wire::kafka::list_groups::ListedGroup;
 
 use crate::coordinator::Shards;
-use crate::coordinator::group::{Ask, Reply};
+use crate::coordinator::group::{Ask, Groups, Reply};
 use crate::metadata::{Image, Published, Topic};
 use crate::runtime::Runtime;
 use crate::server::service::Session;
@@ -30,7 +31,7 @@ pub struct GroupPlane<R: Runtime> {
     /// For deadlines.
     pub runtime: R,
     /// The coordinators of this node.
-    pub shards: Arc<Shards<R>>,
+    pub shards: Arc<Shards<R, Groups>>,
     /// The metadata.
     pub published: Published,
 }
@@ -63,8 +64,17 @@ impl<R: Runtime> GroupPlane<R> {
     ///
     /// # Errors
     /// The code to answer.
-    pub async fn list(&self) -> Result<Vec<dejaq_wire::kafka::list_groups::ListedGroup>, ErrorCode> {
-        self.shards.list(self.runtime.now().plus(PATIENCE)).await
+    pub async fn list(&self) -> Result<Vec<ListedGroup>, ErrorCode> {
+        let replies = self.shards.ask_all(|| Ask::List, self.runtime.now().plus(PATIENCE)).await?;
+        let mut all = Vec::new();
+        for reply in replies {
+            match reply {
+                Reply::Listed(groups) => all.extend(groups),
+                other => unreachable!("a list is answered with {other:?}"),
+            }
+        }
+        all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
+        Ok(all)
     }
 }
 

@@ -8,9 +8,14 @@
 //! - groups, over [`group_plane`] (the coordinators): [`find_coordinator`], [`join_group`], [`sync_group`],
 //!   [`heartbeat`], [`leave_group`], [`offset_commit`], [`offset_fetch`], [`offset_delete`], [`list_groups`],
 //!   [`describe_groups`], [`delete_groups`], [`consumer_group_heartbeat`], [`consumer_group_describe`]
+//! - transactions, over `coordinator::transactions`: [`init_producer_id`], [`add_partitions_to_txn`],
+//!   [`add_offsets_to_txn`], [`end_txn`], [`txn_offset_commit`], [`write_txn_markers`], [`describe_transactions`],
+//!   [`list_transactions`]; what produce has to ask first is in [`produce_txn`]
 //!
 //! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod api_versions;
@@ -30,8 +35,10 @@ pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
 pub mod dispatch;
 pub mod elect_leaders;
+pub mod end_txn;
 pub mod fetch;
 mod fetch_read;
 pub mod fetch_session;
@@ -45,6 +52,7 @@ pub mod leave_group;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
+pub mod list_transactions;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -52,9 +60,12 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod produce_check;
+pub mod produce_txn;
 mod reply;
 pub mod sync_group;
+pub mod txn_offset_commit;
 pub mod unregister_broker;
+pub mod write_txn_markers;
 
 #[cfg(test)]
 mod committed_tests;
@@ -68,5 +79,7 @@ mod fetch_tests;
 mod group_tests;
 #[cfg(test)]
 pub(crate) mod test_kit;
+#[cfg(test)]
+mod txn_tests;
 
 pub use dispatch::{Api, Parts};

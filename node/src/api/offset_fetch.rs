@@ -1,9 +1,9 @@
 //! OffsetFetch (9): a group's positions; from version 8 on of several groups.
 //!
-//! A partition without a position is answered with -1 and no error. There are no transactions yet, so that every
-//! position is stable.
+//! A partition without a position is answered with -1 and no error. A client that wants stable positions only (KIP-447)
+//! is told to come again for those that a transaction may still change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dejaq_wire::ErrorCode;
@@ -36,7 +36,7 @@ pub async fn answer<R: Runtime>(
     if version >= FIRST_WITH_GROUPS {
         let mut answers = Vec::with_capacity(request.groups.len());
         for group in request.groups {
-            answers.push(one(groups, version, group).await);
+            answers.push(one(groups, version, request.require_stable, group).await);
         }
         return OffsetFetchResponse { groups: answers, ..Default::default() };
     }
@@ -49,7 +49,7 @@ pub async fn answer<R: Runtime>(
         named.collect()
     });
     let group = OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
-    let answer = one(groups, version, group).await;
+    let answer = one(groups, version, request.require_stable, group).await;
     let whole = answer.error_code;
     let topic = |topic: OffsetFetchResponseTopics| OffsetFetchResponseTopic {
         name: topic.name,
@@ -80,6 +80,7 @@ fn older(
 async fn one<R: Runtime>(
     groups: &GroupPlane<R>,
     version: i16,
+    stable_only: bool,
     request: OffsetFetchRequestGroup,
 ) -> OffsetFetchResponseGroup {
     let image = groups.published.current();
@@ -107,8 +108,14 @@ async fn one<R: Runtime>(
     // Told by members of KIP-848 only, from version 9 on.
     let member = request.member_id.filter(|id| !id.is_empty()).map(|id| (id, request.member_epoch));
     let result = groups.ask(&group, Ask::Fetch { group: group.clone(), wanted, member }).await;
+    let mut withheld = BTreeSet::new();
     let (offsets, error_code) = match result {
-        Ok(Reply::Offsets(offsets)) => (offsets, ErrorCode::NONE),
+        Ok(Reply::Offsets(offsets, unstable)) => {
+            if stable_only {
+                withheld = unstable;
+            }
+            (offsets, ErrorCode::NONE)
+        }
         Ok(Reply::Refused(code)) => (Vec::new(), code),
         Ok(other) => unreachable!("a fetch of offsets is answered with {other:?}"),
         Err(code) if version <= LAST_WITHOUT_ERROR => (Vec::new(), code),
@@ -120,10 +127,10 @@ async fn one<R: Runtime>(
         return OffsetFetchResponseGroup { group_id: group, error_code, ..Default::default() };
     }
     let topics = if is_all {
-        every(&image, by_id, offsets)
+        every(&image, by_id, offsets, &withheld)
     } else {
         let kept: BTreeMap<At, Option<Committed>> = offsets.into_iter().collect();
-        named_topics.into_iter().map(|(topic, name)| chosen(topic, name, &kept)).collect()
+        named_topics.into_iter().map(|(topic, name)| chosen(topic, name, &kept, &withheld)).collect()
     };
     OffsetFetchResponseGroup { group_id: group, topics, error_code }
 }
@@ -133,10 +140,12 @@ fn every(
     image: &Image,
     by_id: bool,
     offsets: Vec<(At, Option<Committed>)>,
+    withheld: &BTreeSet<At>,
 ) -> Vec<OffsetFetchResponseTopics> {
     let mut topics: BTreeMap<Arc<str>, Vec<OffsetFetchResponsePartitions>> = BTreeMap::new();
     for (at, kept) in offsets {
-        topics.entry(at.topic).or_default().push(part(at.partition, kept.as_ref(), ErrorCode::NONE));
+        let told = stable(&at, kept.as_ref(), withheld);
+        topics.entry(at.topic).or_default().push(told);
     }
     let told = topics.into_iter().filter_map(|(name, partitions)| {
         let topic_id = image.topic_named(&name).map_or(TopicId::ZERO, |topic| topic.id);
@@ -152,12 +161,13 @@ fn chosen(
     topic: OffsetFetchRequestTopics,
     name: Result<Arc<str>, ErrorCode>,
     kept: &BTreeMap<At, Option<Committed>>,
+    withheld: &BTreeSet<At>,
 ) -> OffsetFetchResponseTopics {
     let told = |index: &PartitionId| match &name {
         Err(code) => part(*index, None, *code),
         Ok(name) => {
             let at = At { topic: name.clone(), partition: *index };
-            part(*index, kept.get(&at).and_then(Option::as_ref), ErrorCode::NONE)
+            stable(&at, kept.get(&at).and_then(Option::as_ref), withheld)
         }
     };
     OffsetFetchResponseTopics {
@@ -165,6 +175,13 @@ fn chosen(
         name: topic.name,
         topic_id: topic.topic_id,
     }
+}
+
+fn stable(at: &At, kept: Option<&Committed>, withheld: &BTreeSet<At>) -> OffsetFetchResponsePartitions {
+    if withheld.contains(at) {
+        return part(at.partition, None, ErrorCode::UNSTABLE_OFFSET_COMMIT);
+    }
+    part(at.partition, kept, ErrorCode::NONE)
 }
 
 fn part(

@@ -4,7 +4,7 @@
 //! Kafka's codes. Promises: batches for one partition reach it in the order of the requests, in one call; acks=all is
 //! answered after the watermark passed, or with REQUEST_TIMED_OUT at its deadline; acks=0 is never answered, and an
 //! error of it closes the connection.
-//! Leaves out: rules about batches (`produce_check`), when a write is safe (`replica::leader`).
+//! Leaves out: rules about batches (`produce_check`), what batches of transactions wait for (`produce_txn`), when a write is safe (`replica::leader`).
 //!
 //! ```text
 //!  requests ─► admit each batch ─► writes by partition ─► Partition::write ─► all outcomes there? answer : wait
@@ -27,7 +27,9 @@ use tokio::sync::oneshot;
 use super::data_plane::{self, DataPlane, LeaderHint, Refusal};
 use super::fetch_session::TopicRef;
 use super::produce_check::{BadBatch, admit};
+use super::produce_txn::Claim;
 use super::reply;
+use crate::coordinator::transactions::Transactions;
 use crate::metadata::image::is_internal;
 use crate::replica::leader::{Refused, Required};
 use crate::replica::write::{Outcome, Write, WriteError};
@@ -39,13 +41,21 @@ use crate::server::service::{Reply, Request, Started};
 const FIRST_BY_ID: i16 = 13;
 
 /// Starts Produce requests that came in one turn, in order; as many results in that order.
-pub fn start<R: Runtime>(data: &Arc<DataPlane<R>>, requests: Vec<Request>) -> Vec<Started> {
+pub fn start<R: Runtime>(
+    data: &Arc<DataPlane<R>>,
+    transactions: &Arc<Transactions<R>>,
+    requests: Vec<Request>,
+) -> Vec<Started> {
     let table = data.directory.table();
-    let mut writes = Writes::new();
+    let mut going = Going { writes: Writes::new(), claims: Vec::new() };
     let answers: Vec<_> =
-        requests.into_iter().map(|request| Answer::begin(data, &table, request, &mut writes)).collect();
-    for (partition, writes) in writes.into_values() {
+        requests.into_iter().map(|request| Answer::begin(data, &table, request, &mut going)).collect();
+    for (partition, writes) in going.writes.into_values() {
         partition.write(writes);
+    }
+    for claim in going.claims {
+        // Others may wait behind it, so that it must not end with its connection.
+        data.runtime.spawn("vouch", data.vouching.clone().settle(transactions.clone(), claim));
     }
     let finish = |answer: Result<Answer, Reply>| match answer {
         Err(close) => Started::Done(close),
@@ -56,6 +66,31 @@ pub fn start<R: Runtime>(data: &Arc<DataPlane<R>>, requests: Vec<Request>) -> Ve
 
 /// Writes of one turn by partition, in the order of the requests.
 type Writes<R> = BTreeMap<(TopicId, PartitionId), (Arc<Partition<R>>, Vec<Write>)>;
+
+/// What the requests of one turn bring.
+struct Going<R: Runtime> {
+    writes: Writes<R>,
+    claims: Vec<Claim<R>>,
+}
+
+impl<R: Runtime> Going<R> {
+    fn add(
+        &mut self,
+        data: &DataPlane<R>,
+        of: (Option<&str>, i16),
+        partition: Arc<Partition<R>>,
+        write: Write,
+    ) {
+        let write = match write.batch.header().is_transactional() {
+            false => Some(write),
+            true => data.vouching.take(of, &partition, write, &mut self.claims),
+        };
+        let Some(write) = write else { return };
+        let identity = partition.identity();
+        let key = (identity.topic_id, identity.partition);
+        self.writes.entry(key).or_insert_with(|| (partition, Vec::new())).1.push(write);
+    }
+}
 
 /// The answer to one request, growing.
 struct Answer {
@@ -93,7 +128,7 @@ struct Seen {
 }
 
 impl Answer {
-    /// Checks a request and adds its batches to `writes`.
+    /// Checks a request and adds its batches to `going`.
     ///
     /// # Errors
     /// The reply that closes the connection: the bytes are not a request.
@@ -101,7 +136,7 @@ impl Answer {
         data: &DataPlane<R>,
         table: &Table<R>,
         request: Request,
-        writes: &mut Writes<R>,
+        going: &mut Going<R>,
     ) -> Result<Answer, Reply> {
         let version = request.version;
         let body = ProduceRequest::decode(version, request.body).map_err(|error| reply::malformed(&error))?;
@@ -112,7 +147,7 @@ impl Answer {
             deadline: request.received_at.plus(timeout),
             topics: Vec::with_capacity(body.topic_data.len()),
         };
-        let required = required(body.acks);
+        let (required, id) = (required(body.acks), body.transactional_id);
         let now_ms = data.runtime.unix_ms();
         for topic in body.topic_data {
             let name = if version >= FIRST_BY_ID {
@@ -125,10 +160,7 @@ impl Answer {
                 let index = part.index;
                 let state = match place(table, &name, part, version, required.clone(), now_ms) {
                     Ok(placed) => {
-                        let identity = placed.partition.identity();
-                        let key = (identity.topic_id, identity.partition);
-                        let list = writes.entry(key).or_insert_with(|| (placed.partition, Vec::new()));
-                        list.1.push(placed.write);
+                        going.add(data, (id.as_deref(), version), placed.partition, placed.write);
                         State::Waiting { outcome: placed.outcome, seen: placed.seen }
                     }
                     Err((bad, log_start)) => State::Refused(bad, log_start),
@@ -352,6 +384,7 @@ fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
         WriteError::Refused(Refused::Resigned(why)) | WriteError::Abandoned(why) => {
             data_plane::stopped(*why, topic)
         }
+        WriteError::NotVouched(code) => *code,
         WriteError::Append(error) => match error {
             AppendError::Sealed | AppendError::Io(_) | AppendError::DiskFull => {
                 ErrorCode::KAFKA_STORAGE_ERROR
@@ -359,7 +392,7 @@ fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
             AppendError::FencedEpoch { .. } | AppendError::Busy => ErrorCode::NOT_LEADER_OR_FOLLOWER,
             AppendError::StaleProducer { .. } => ErrorCode::INVALID_PRODUCER_EPOCH,
             AppendError::OutOfOrderSequence { .. } => ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER,
-            AppendError::NotInTransaction => ErrorCode::INVALID_TXN_STATE,
+            AppendError::NotInTransaction | AppendError::NotVerified => ErrorCode::INVALID_TXN_STATE,
             AppendError::StaleCoordinator { .. } => ErrorCode::TRANSACTION_COORDINATOR_FENCED, // markers only
             AppendError::TooManyProducers => ErrorCode::REQUEST_TIMED_OUT,
             AppendError::TooLarge => ErrorCode::RECORD_LIST_TOO_LARGE,

@@ -96,11 +96,8 @@ pub fn admit(
     let verified = VerifiedBatch::verify(bytes.clone())?;
     check_client_rules(verified.header(), version)?;
     let batch = Batch::parse(&bytes)?;
-    if batch.header.is_transactional() {
-        return Err(BadBatch::new(
-            ErrorCode::INVALID_TXN_STATE,
-            "this broker does not serve transactions yet",
-        ));
+    if batch.header.is_transactional() && !batch.header.has_producer() {
+        return Err(BadBatch::new(ErrorCode::INVALID_RECORD, "a transaction without a producer"));
     }
     let summary = check_records(&batch, DECOMPRESSED_BYTES).map_err(bad_record)?;
     if let Some(index) = summary.first_without_key.filter(|_| config.compact) {
@@ -185,6 +182,7 @@ fn recompress(batch: &Batch, codec: Compression, config: &TopicConfig) -> Result
     builder.producer_id = batch.header.producer_id;
     builder.producer_epoch = batch.header.producer_epoch;
     builder.base_sequence = batch.header.base_sequence;
+    builder.transactional = batch.header.is_transactional();
     for (index, record) in (0..).zip(batch.records(DECOMPRESSED_BYTES).map_err(bad_record)?) {
         let record = record.map_err(bad_record)?;
         let headers: Vec<_> = record.headers.iter().collect();

@@ -116,13 +116,21 @@ fn zstd_is_not_allowed_before_version_7() {
 }
 
 #[test]
-fn transactional_batches_are_refused_clearly() {
+fn a_batch_of_a_transaction_passes_stays_in_it_and_needs_a_producer() {
     let mut builder = BatchBuilder::new(Compression::None);
     (builder.producer_id, builder.producer_epoch) = (ProducerId(7), ProducerEpoch(0));
     (builder.base_sequence, builder.transactional) = (Sequence(0), true);
     builder.append(&NewRecord { timestamp_ms: NOW, ..Default::default() });
     let bytes = builder.build().expect("small batches build").to_bytes();
-    check_code(&bytes, &[], ErrorCode::INVALID_TXN_STATE);
+    for codec in ["producer", "gzip"] {
+        let admitted = admitted(&bytes, &[("compression.type", codec)]).expect("it passes");
+        assert!(admitted.batch.header().is_transactional(), "{codec}");
+    }
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.transactional = true;
+    builder.append(&NewRecord { timestamp_ms: NOW, ..Default::default() });
+    let bytes = builder.build().expect("small batches build").to_bytes();
+    check_code(&bytes, &[], ErrorCode::INVALID_RECORD);
 }
 
 /// The batch with these bytes from `at` on and a CRC that agrees.

@@ -33,9 +33,10 @@ use super::init_producer_id::ProducerIds;
 use crate::config::Config;
 use crate::controller::driver::tests::{alone, start_alone};
 use crate::controller::{Controller, Reach, Settings as ControllerSettings};
-use crate::coordinator::Shards;
-use crate::coordinator::group::Settings as GroupSettings;
+use crate::coordinator::group::{Groups, Settings as GroupSettings};
+use crate::coordinator::{Coordinators, Shards, coordinators};
 use crate::metadata::Published;
+use crate::peer::{ClusterId, Identity, PeerLimits, Peers};
 use crate::replica::{Directory, NotClean, NotStarted, Partition, Settings};
 use crate::runtime::tokio::TokioRuntime;
 use crate::runtime::tokio_net::{SocketOptions, TokioNet};
@@ -138,7 +139,7 @@ pub(crate) struct Life {
     data_dir: Arc<DataDir<ModelDisk>>,
     controller: Controller,
     session: Arc<Session>,
-    pub shards: Arc<Shards<Node>>,
+    pub shards: Arc<Shards<Node, Groups>>,
 }
 
 impl World {
@@ -193,12 +194,19 @@ impl World {
         let directory =
             Directory::start(node.clone(), settings, data_dir.clone(), image.clone(), was_clean).await?;
         published.applied(&image);
-        let shards =
-            Arc::new(Shards::new(node.clone(), directory.clone(), published.clone(), self.groups.clone()));
-        shards.apply(&image);
-        node.spawn("apply", follow(published.clone(), directory.clone(), shards.clone(), image.end()));
+        let peers = Peers::new(
+            node.clone(),
+            Identity { node: ME, cluster: ClusterId::default() },
+            PeerLimits::default(),
+        );
+        let settings = coordinators::Settings { groups: self.groups.clone(), ..Default::default() };
+        let coordinators = Coordinators::new(&node, &directory, &published, &peers, settings);
+        coordinators.apply(&image);
+        let shards = coordinators.groups.clone();
+        let transactions = coordinators.transactions.clone();
         let groups =
             GroupPlane { runtime: node.clone(), shards: shards.clone(), published: published.clone() };
+        node.spawn("apply", follow(published.clone(), directory.clone(), coordinators, image.end()));
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {
             runtime: node.clone(),
@@ -209,7 +217,7 @@ impl World {
             config: Arc::new(self.config.clone()),
         };
         let producer_ids = ProducerIds::new(ME, started.broker_epoch);
-        let api = Api::new(Parts { data: data.clone(), control, groups, producer_ids });
+        let api = Api::new(Parts { data: data.clone(), control, groups, transactions, producer_ids });
         let session = Arc::new(Session::new(1, "peer:1".into(), "front:9092".into()));
         let controller = started.controller;
         Ok(Life { node, directory, api, data, data_dir, controller, session, shards })
@@ -240,13 +248,13 @@ pub(crate) async fn follow_partitions(
 async fn follow(
     published: Published,
     directory: Arc<Directory<Node>>,
-    shards: Arc<Shards<Node>>,
+    coordinators: Coordinators<Node>,
     mut seen: Offset,
 ) {
     loop {
         let image = published.after(seen).await;
         directory.apply(&image).await;
-        shards.apply(&image);
+        coordinators.apply(&image);
         published.applied(&image);
         seen = image.end();
     }

@@ -47,6 +47,8 @@ pub(super) struct Cluster<R: Runtime> {
     pub reach: Reach<R>,
     /// What followers of partitions ask is answered once the partitions are open.
     pub replica_room: LateRoom,
+    /// So is what is asked about transactions.
+    pub txn_room: LateRoom,
 }
 
 impl<R: Runtime> Cluster<R> {
@@ -78,16 +80,27 @@ impl<R: Runtime> Cluster<R> {
             new_cluster_id: new_cluster_id(runtime),
         };
         let Started { controller, published } = controller::start(runtime, data, boot, peers.clone()).await?;
-        let replica_room = LateRoom::default();
+        let (replica_room, txn_room) = (LateRoom::default(), LateRoom::default());
         let control_room = ControlRoom::new(runtime.clone(), controller.clone(), peers.clone());
         let routes = Routes {
             raft: Some(Arc::new(RaftRoom::new(controller.clone()))),
             replica: Some(Arc::new(replica_room.clone())),
             control: Some(Arc::new(control_room)),
+            txn: Some(Arc::new(txn_room.clone())),
         };
         let peer_server = peer_bound.map(|bound| bound.serve(me, PeerLimits::default(), routes));
         let reach = Reach::new(runtime.clone(), controller.clone(), peers.clone());
-        Ok(Cluster { node, peer_server, peer_address, peers, controller, published, reach, replica_room })
+        Ok(Cluster {
+            node,
+            peer_server,
+            peer_address,
+            peers,
+            controller,
+            published,
+            reach,
+            replica_room,
+            txn_room,
+        })
     }
 
     /// Registers this life of the broker; returns when that is in effect here.

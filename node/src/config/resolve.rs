@@ -8,6 +8,7 @@ use super::parse::{self, ParseError};
 use super::table::{Kind, TABLE, setting};
 use super::{
     CleanerSettings, Config, GroupSettings, HealingSettings, Limits, LogFormat, QuorumNode, TopicSettings,
+    TransactionSettings,
 };
 
 /// Who gave a value.
@@ -174,6 +175,11 @@ impl Values {
             auto_rebalance: read.switch("auto-rebalance"),
         };
         let groups = read.groups();
+        let transactions = TransactionSettings {
+            partitions: read.small("transactions-topic-partitions"),
+            max_timeout: read.millis("transaction-max-timeout-ms"),
+            id_expiry: read.millis("transactional-id-expiration-ms"),
+        };
         let config = Config {
             data_dir: read.text("data-dir"),
             listen: read.address("listen"),
@@ -190,6 +196,7 @@ impl Values {
             limits,
             healing,
             groups,
+            transactions,
             tcp_congestion: read.text("tcp-congestion"),
             min_free_bytes: read.number("min-free-bytes"),
             retention_interval: read.millis("retention-interval-ms"),

@@ -172,6 +172,12 @@ pub const TABLE: &[Setting] = &[
         effect: "whether a group with members may go from the classic protocol to the new one and back" },
     kept("offset-metadata-max-bytes", 4_096, (0, 30_000), "text that a client may keep beside an offset"),
 
+    kept("transactions-topic-partitions", 16, (1, 1_000),
+        "partitions of the internal topic of transactions; it is made on first use and keeps its number"),
+    kept("transaction-max-timeout-ms", 900_000, (1, 86_400_000), "how long a client may keep a transaction open at most"),
+    kept("transactional-id-expiration-ms", 7 * 86_400_000, (1_000, 3_650 * 86_400_000),
+        "how long a transactional id is remembered that is not used"),
+
     Setting { name: "log-format", kind: Kind::Choice { default: "human", words: &["human", "json"] },
         effect: "how log lines on standard error look" },
     text("log-level", "info", "LEVEL|FILTER", "which log lines: error, warn, info, debug, trace, or a filter such as info,dejaq::server=debug"),

@@ -1,6 +1,6 @@
-//! Which partition of the offsets topic is a group's home.
+//! Which partition of an internal topic is the home of a group or of a transactional id.
 //!
-//! Owns: the internal topic's name, configs and the hash. Promises: the same partition as Apache Kafka chooses for the
+//! Owns: the internal topics' names, configs and the hash. Promises: the same partition as Apache Kafka chooses for the
 //! same name and count, so that stock tools that compute it agree. Pure.
 //! Called by `api::find_coordinator`, which creates the topic, and by `shards`.
 
@@ -18,16 +18,27 @@ pub const OFFSETS_CONFIGS: &[(&str, &str)] = &[
     ("segment.bytes", "104857600"),
 ];
 
-/// Most replicas of the topic; fewer where there are fewer brokers.
-pub const OFFSETS_REPLICAS: usize = 3;
+/// The internal topic in which transactions are kept.
+pub const TRANSACTIONS_TOPIC: &str = "__transaction_state";
 
-/// The home of `group` in a topic of `partitions` partitions.
+/// What that one is created with: a decision that was told must never go back (TXN-6).
+pub const TRANSACTIONS_CONFIGS: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact"),
+    ("compression.type", "uncompressed"),
+    ("durability", "durable"),
+    ("segment.bytes", "104857600"),
+];
+
+/// Most replicas of either topic; fewer where there are fewer brokers.
+pub const MOST_REPLICAS: usize = 3;
+
+/// The home of `key` in a topic of `partitions` partitions.
 #[must_use]
-pub fn partition_of(group: &str, partitions: usize) -> PartitionId {
+pub fn partition_of(key: &str, partitions: usize) -> PartitionId {
     assert!(partitions > 0, "a topic has partitions");
     let count = i32::try_from(partitions).expect("partition counts are below 2^31");
     // Kafka: Utils.abs(String.hashCode) % count, where the one number without an absolute value counts as 0.
-    PartitionId(java_hash(group).checked_abs().unwrap_or(0) % count)
+    PartitionId(java_hash(key).checked_abs().unwrap_or(0) % count)
 }
 
 /// Java's `String.hashCode`: over UTF-16 units.

@@ -1,14 +1,14 @@
-//! SHELL. One partition of the offsets topic, and the groups that live in it, for one leader epoch.
+//! SHELL. One partition of an internal topic, and the machine that lives in it, for one leader epoch.
 //!
-//! Owns: the groups while this node leads the partition in that epoch; requests that wait; writes on their way.
+//! Owns: the machine while this node leads the partition in that epoch; requests that wait; writes on their way.
 //! Promises: it serves only after everything was read to the end that the log had when the epoch began, and that end
 //! is below the watermark (GRP-8); every record goes through the partition's one way in, with acks=all and only in
 //! this epoch, and a reply leaves when its own record is below the watermark of this epoch (GRP-9); when the epoch is
 //! over, whoever waits is dropped, which `shards` answers as NOT_COORDINATOR in one place.
-//! Leaves out: rules (`group`), which partitions are led here (`shards`).
+//! Leaves out: rules (`group`, `txn`), which partitions are led here (`shards`), errands (`markers`).
 //!
 //! ```text
-//!  load ─► mail, outcomes of writes, time ─► Groups::step ─► replies
+//!  load ─► mail, outcomes of writes, time ─► Machine ─► replies, errands
 //!            ▲                                   └─ records ─► Partition::write ─► outcomes
 //!            └ one turn: all mail that is there, all its records in one append, one sync for all
 //! ```
@@ -22,14 +22,12 @@ use std::time::Duration;
 use dejaq_storage::{AppendError, ReadAsk, ReadError, VerifiedBatch, mark, mutant};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::LeaderEpoch;
+use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{BatchBuilder, Batches, Compression, NewRecord};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{debug, error, warn};
 
-use super::group::ask::{Now, Ticket, Token};
-use super::group::load::Loading;
-use super::group::{Ask, Effect, Event, Groups, Reply, Settings};
-use super::record::Record;
+use super::machine::{Batch, Carrier, Counts, Machine, Mail, Now, Teller, Ticket, Todo, Token, Who};
 use crate::metadata::Published;
 use crate::replica::Partition;
 use crate::replica::leader::{Refused, Required};
@@ -47,14 +45,6 @@ const BATCH_LIMIT: usize = 128 << 20;
 /// How long a shard that could not be loaded answers so before it is tried again.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
 
-/// What comes into a shard.
-pub(super) enum Mail {
-    /// A request, and where its reply goes.
-    Ask(Ask, oneshot::Sender<Reply>),
-    /// Topics are deleted.
-    TopicsDeleted(Vec<Arc<str>>),
-}
-
 /// How far a shard is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -70,12 +60,18 @@ pub(super) struct Shared {
     phase: AtomicU8,
     is_stopping: AtomicBool,
     stop: Notify,
-    pub(super) groups: AtomicU64,
-    pub(super) members: AtomicU64,
-    pub(super) rebalances: AtomicU64,
+    held: AtomicU64,
+    active: AtomicU64,
+    turns: AtomicU64,
 }
 
 impl Shared {
+    /// What its machine counts.
+    pub(super) fn counts(&self) -> Counts {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts { held: of(&self.held), active: of(&self.active), turns: of(&self.turns) }
+    }
+
     pub(super) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Loading,
@@ -96,13 +92,14 @@ impl Shared {
 }
 
 /// Starts a shard.
-pub(super) fn start<R: Runtime>(
+pub(super) fn start<R: Runtime, M: Machine>(
     runtime: &R,
     partition: Arc<Partition<R>>,
     epoch: LeaderEpoch,
     published: Published,
-    settings: Settings,
-) -> (mpsc::Sender<Mail>, Arc<Shared>) {
+    settings: M::Settings,
+    carrier: Arc<dyn Carrier<M>>,
+) -> (mpsc::Sender<Mail<M>>, Arc<Shared>) {
     let (sender, mailbox) = mpsc::channel(MAILBOX);
     let shared = Arc::new(Shared::default());
     let shard = Shard {
@@ -111,26 +108,31 @@ pub(super) fn start<R: Runtime>(
         epoch,
         published,
         settings,
+        carrier,
+        door: sender.downgrade(),
         mailbox,
         shared: shared.clone(),
         next_token: 0,
         asked: BTreeMap::new(),
         writing: VecDeque::new(),
     };
-    runtime.spawn("coordinator", shard.run());
+    runtime.spawn(M::TASK, shard.run());
     (sender, shared)
 }
 
-struct Shard<R: Runtime> {
+struct Shard<R: Runtime, M: Machine> {
     runtime: R,
     partition: Arc<Partition<R>>,
     epoch: LeaderEpoch,
     published: Published,
-    settings: Settings,
-    mailbox: mpsc::Receiver<Mail>,
+    settings: M::Settings,
+    carrier: Arc<dyn Carrier<M>>,
+    /// Its own mailbox, for those who do errands.
+    door: mpsc::WeakSender<Mail<M>>,
+    mailbox: mpsc::Receiver<Mail<M>>,
     shared: Arc<Shared>,
     next_token: u64,
-    asked: BTreeMap<Token, oneshot::Sender<Reply>>,
+    asked: BTreeMap<Token, oneshot::Sender<M::Reply>>,
     /// In the order of the log.
     writing: VecDeque<(Ticket, oneshot::Receiver<Outcome>)>,
 }
@@ -146,16 +148,16 @@ enum NotLoaded {
 /// This node leads the partition in this epoch no longer.
 struct Over;
 
-impl<R: Runtime> Shard<R> {
+impl<R: Runtime, M: Machine> Shard<R, M> {
     async fn run(mut self) {
         let (name, began) = (self.partition.name(), self.runtime.now());
-        let mut groups = match self.load().await {
-            Ok(groups) => groups,
+        let loading = match self.load().await {
+            Ok(loading) => loading,
             Err(NotLoaded::Over) => return,
             Err(NotLoaded::Unreadable(why)) => {
                 error!(
                     partition = name,
-                    why, "the groups of this partition cannot be read: they are not served"
+                    why, "what this partition coordinates cannot be read: it is not served"
                 );
                 self.shared.set(Phase::Failed);
                 let until = self.runtime.now().plus(FAILED_PAUSE);
@@ -163,12 +165,16 @@ impl<R: Runtime> Shard<R> {
                 return;
             }
         };
+        let (now, mut todo) = (self.now(), Vec::new());
+        let mut machine = M::begin(loading, self.settings.clone(), self.epoch, now, &mut todo);
+        self.carry_out(todo, now.unix_ms);
+        let held = machine.counts().held;
         let took_ms = u64::try_from(self.runtime.now().since(began).as_millis()).unwrap_or(u64::MAX);
-        debug!(partition = name, epoch = self.epoch.0, groups = groups.len(), took_ms, "coordinates");
-        self.publish(&groups);
+        debug!(partition = name, epoch = self.epoch.0, held, took_ms, "coordinates");
+        self.publish(&machine);
         self.shared.set(Phase::Active);
-        while self.turn(&mut groups).await.is_ok() {
-            self.publish(&groups);
+        while self.turn(&mut machine).await.is_ok() {
+            self.publish(&machine);
         }
         debug!(partition = name, epoch = self.epoch.0, waiting = self.asked.len(), "coordinates no longer");
     }
@@ -184,15 +190,16 @@ impl<R: Runtime> Shard<R> {
         Now { mono: self.runtime.now(), unix_ms: self.runtime.unix_ms() }
     }
 
-    fn publish(&self, groups: &Groups) {
-        self.shared.groups.store(groups.len() as u64, Ordering::Relaxed);
-        self.shared.members.store(groups.members() as u64, Ordering::Relaxed);
-        self.shared.rebalances.store(groups.rebalances(), Ordering::Relaxed);
+    fn publish(&self, machine: &M) {
+        let counts = machine.counts();
+        self.shared.held.store(counts.held, Ordering::Relaxed);
+        self.shared.active.store(counts.active, Ordering::Relaxed);
+        self.shared.turns.store(counts.turns, Ordering::Relaxed);
     }
 
     /// Waits for something to do, and does all that is there.
-    async fn turn(&mut self, groups: &mut Groups) -> Result<(), Over> {
-        let deadline = groups.next_deadline();
+    async fn turn(&mut self, machine: &mut M) -> Result<(), Over> {
+        let deadline = machine.next_deadline();
         let mut outcomes = Vec::new();
         let mut mail = Vec::new();
         tokio::select! {
@@ -212,46 +219,50 @@ impl<R: Runtime> Shard<R> {
             return Err(Over);
         }
         let now = self.now();
-        groups.see(self.published.current());
-        let mut effects = Vec::new();
+        machine.see(self.published.current());
+        let mut todo = Vec::new();
         for (ticket, outcome) in outcomes {
-            let result = judge(outcome)?;
-            groups.step(Event::Written { ticket, result }, now, &mut effects);
+            machine.written(ticket, judge(outcome)?, now, &mut todo);
         }
         for one in mail {
-            let event = match one {
-                Mail::TopicsDeleted(names) => Event::TopicsDeleted(names),
+            match one {
+                Mail::News(news) => machine.heard(news, now, &mut todo),
                 Mail::Ask(ask, reply) => {
                     let token = Token(self.next_token);
                     self.next_token += 1;
                     self.asked.insert(token, reply);
-                    Event::Asked { token, ask }
+                    machine.asked(token, ask, now, &mut todo);
                 }
-            };
-            groups.step(event, now, &mut effects);
+            }
         }
-        if groups.next_deadline() <= now.mono {
-            groups.step(Event::Tick, now, &mut effects);
+        if machine.next_deadline() <= now.mono {
+            machine.tick(now, &mut todo);
         }
-        self.carry_out(effects, now.unix_ms);
+        self.carry_out(todo, now.unix_ms);
         Ok(())
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>, unix_ms: i64) {
+    fn carry_out(&mut self, todo: Vec<Todo<M>>, unix_ms: i64) {
         let mut writes = Vec::new();
-        for effect in effects {
-            match effect {
-                Effect::Reply { token, reply } => {
+        for one in todo {
+            match one {
+                Todo::Reply(token, reply) => {
                     let asker = self.asked.remove(&token).expect("every request is answered once");
                     let _ = asker.send(reply); // the client may be gone
                 }
-                Effect::Write { ticket, records } => {
+                Todo::Write(ticket, batch) => {
                     let (outcome, receiver) = oneshot::channel();
                     // M43: acknowledged when it is appended, whatever becomes of it.
                     let required = if mutant!(43) { Required::Leader } else { Required::All };
-                    let batch = batch(&records, unix_ms);
+                    let batch = encode(batch, unix_ms);
                     writes.push(Write { batch, required, only_in: self.epoch, outcome });
                     self.writing.push_back((ticket, receiver));
+                }
+                Todo::Errand(errand) => {
+                    // A shard whose door is gone is over, and so are its errands.
+                    if let Some(door) = self.door.upgrade() {
+                        self.carrier.carry(errand, Teller(door));
+                    }
                 }
             }
         }
@@ -261,11 +272,11 @@ impl<R: Runtime> Shard<R> {
     }
 
     /// Reads the whole log, as it was when this epoch began.
-    async fn load(&mut self) -> Result<Groups, NotLoaded> {
+    async fn load(&mut self) -> Result<M::Loading, NotLoaded> {
         let reader = self.partition.view().reader().clone();
         let end = reader.end();
         self.wait_for_watermark(end).await?;
-        let mut loading = Loading::default();
+        let mut loading = M::Loading::default();
         let mut at = reader.start();
         while at < end {
             if self.is_over() {
@@ -280,14 +291,14 @@ impl<R: Runtime> Shard<R> {
                 }
                 Err(error) => return Err(NotLoaded::Unreadable(error.to_string())),
             };
-            replay(read.batches, &mut loading).map_err(NotLoaded::Unreadable)?;
+            replay::<M>(read.batches, &mut loading).map_err(NotLoaded::Unreadable)?;
             if read.next <= at {
-                mark!("the offsets topic ends in a gap");
+                mark!("an internal topic ends in a gap");
                 break;
             }
             at = read.next;
         }
-        Ok(loading.finish(self.settings.clone(), self.now()))
+        Ok(loading)
     }
 
     /// What earlier leaders left is ours to serve once it cannot be taken back.
@@ -320,7 +331,7 @@ async fn first(writing: &mut VecDeque<(Ticket, oneshot::Receiver<Outcome>)>) -> 
     (ticket, outcome)
 }
 
-/// What a group is told of a write: it is there, or for certain not. Anything else ends the shard, since then only
+/// What a machine is told of a write: it is there, or for certain not. Anything else ends the shard, since then only
 /// the log knows.
 fn judge(outcome: Option<Outcome>) -> Result<Result<(), ErrorCode>, Over> {
     let error = match outcome {
@@ -333,43 +344,67 @@ fn judge(outcome: Option<Outcome>) -> Result<Result<(), ErrorCode>, Over> {
         WriteError::Refused(Refused::NotEnoughReplicas | Refused::Overloaded) => {
             Ok(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
         }
-        WriteError::Append(AppendError::DiskFull) => Ok(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE)),
+        WriteError::Append(AppendError::DiskFull | AppendError::TooManyProducers) => {
+            Ok(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
+        }
+        WriteError::Append(AppendError::StaleProducer { .. }) => Ok(Err(ErrorCode::INVALID_PRODUCER_EPOCH)),
+        WriteError::Append(AppendError::StaleCoordinator { .. }) => {
+            Ok(Err(ErrorCode::TRANSACTION_COORDINATOR_FENCED))
+        }
+        WriteError::NotVouched(code) => Ok(Err(code)),
+        WriteError::Append(AppendError::NotVerified) => Ok(Err(ErrorCode::INVALID_TXN_STATE)),
         WriteError::Append(AppendError::TooLarge) => Ok(Err(ErrorCode::UNKNOWN_SERVER_ERROR)),
         WriteError::Append(error) => {
-            warn!(%error, "a write of groups failed");
+            warn!(%error, "a write of a coordinator failed");
             Err(Over)
         }
     }
 }
 
-fn batch(records: &[Record], timestamp_ms: i64) -> VerifiedBatch {
+fn encode(batch: Batch, timestamp_ms: i64) -> VerifiedBatch {
     let mut builder = BatchBuilder::new(Compression::None);
-    for record in records {
-        let (key, value) = record.encode();
+    let (records, guard) = match batch {
+        Batch::Plain(records) => (records, None),
+        Batch::InTxn(who, guard, records) => {
+            builder.transactional = true;
+            builder.producer_id = who.producer_id;
+            builder.producer_epoch = who.epoch;
+            (records, Some(guard))
+        }
+        Batch::Marker(marker) => {
+            return VerifiedBatch::verify(marker.batch(timestamp_ms).to_bytes()).expect("we built it");
+        }
+    };
+    for (key, value) in &records {
         builder.append(&NewRecord {
             timestamp_ms,
-            key: Some(&key),
+            key: Some(key),
             value: value.as_deref(),
             ..Default::default()
         });
     }
     let bytes = builder.build().expect("nothing is compressed").to_bytes();
-    VerifiedBatch::verify(bytes).expect("we built it")
+    let batch = VerifiedBatch::verify(bytes).expect("we built it");
+    match guard {
+        Some(guard) => batch.guarded(guard),
+        None => batch,
+    }
 }
 
-fn replay(batches: bytes::Bytes, loading: &mut Loading) -> Result<(), String> {
+fn replay<M: Machine>(batches: bytes::Bytes, loading: &mut M::Loading) -> Result<(), String> {
     for batch in Batches::new(batches) {
         let batch = batch.map_err(|error| error.to_string())?;
-        if batch.header.is_control() {
-            continue;
-        }
+        let header = &batch.header;
+        let who = Who { producer_id: header.producer_id, epoch: header.producer_epoch };
+        let of = Some(who).filter(|_| header.is_transactional());
         for record in batch.records(BATCH_LIMIT).map_err(|error| error.to_string())? {
             let record = record.map_err(|error| error.to_string())?;
-            let Some(key) = &record.key else { continue };
-            if let Some(known) =
-                Record::decode(key, record.value.as_ref()).map_err(|error| error.to_string())?
-            {
-                loading.replay(known);
+            if header.is_control() {
+                EndTxnMarker::of(&batch, &record)
+                    .into_iter()
+                    .for_each(|marker| M::replay_marker(loading, &marker));
+            } else if let Some(key) = &record.key {
+                M::replay(loading, of, key, record.value.as_ref())?;
             }
         }
     }

@@ -1,10 +1,10 @@
-//! SHELL. Which groups this node coordinates: one shard for each partition of the offsets topic that it leads.
+//! SHELL. What this node coordinates: one shard for each partition of an internal topic that it leads.
 //!
-//! Owns: the shards that run; the way from a group's name to its shard; the codes for a shard that is not here, not
+//! Owns: the shards that run; the way from a name to its shard; the codes for a shard that is not here, not
 //! loaded, or over. Promises: at most one shard of a partition is asked, that of the epoch in which this node leads it
 //! now; a request that the end of a shard cut off is answered NOT_COORDINATOR, here.
 //! Leaves out: what a shard does (`shard`), creating the topic (`api::find_coordinator`).
-//! Called by `broker` after each new image ([`Shards::apply`]), and by every group API ([`Shards::ask`]).
+//! Called by `broker` after each new image ([`Shards::apply`]), and by every API of groups and transactions ([`Shards::ask`]).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,69 +13,60 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{LeaderEpoch, PartitionId, TopicId};
-use dejaq_wire::kafka::list_groups::ListedGroup;
 use tokio::sync::{mpsc, oneshot};
 
-use super::group::{Ask, Reply, Settings};
-use super::home::{OFFSETS_TOPIC, partition_of};
-use super::shard::{self, Mail, Phase, Shared};
+use super::home::partition_of;
+use super::machine::{Carrier, Counts, Machine, Mail};
+use super::shard::{self, Phase, Shared};
 use crate::metadata::{Delta, Image, Published};
 use crate::replica::{Directory, NoPartition};
 use crate::runtime::{Mono, Runtime};
 
-#[derive(Clone)]
-struct Slot {
+struct Slot<M: Machine> {
     topic: TopicId,
     epoch: LeaderEpoch,
-    mailbox: mpsc::Sender<Mail>,
+    mailbox: mpsc::Sender<Mail<M>>,
     shared: Arc<Shared>,
 }
 
-/// What all shards of a node count together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Groups.
-    pub groups: u64,
-    /// Members of all groups.
-    pub members: u64,
-    /// Rebalances that began since the node did.
-    pub rebalances: u64,
+impl<M: Machine> Clone for Slot<M> {
+    fn clone(&self) -> Slot<M> {
+        let Slot { topic, epoch, mailbox, shared } = self;
+        Slot { topic: *topic, epoch: *epoch, mailbox: mailbox.clone(), shared: shared.clone() }
+    }
 }
 
-/// The coordinators of one node.
-pub struct Shards<R: Runtime> {
+/// The coordinators of one kind on one node.
+pub struct Shards<R: Runtime, M: Machine> {
     runtime: R,
     directory: Arc<Directory<R>>,
     published: Published,
-    settings: Settings,
+    settings: M::Settings,
+    carrier: Arc<dyn Carrier<M>>,
     /// Short; never held across an await.
-    slots: Mutex<BTreeMap<PartitionId, Slot>>,
-    /// The image that was applied last, and rebalances of shards that are over.
+    slots: Mutex<BTreeMap<PartitionId, Slot<M>>>,
+    /// The image that was applied last, and the turns of shards that are over.
     seen: Mutex<(Arc<Image>, u64)>,
     is_stopping: AtomicBool,
 }
 
-impl<R: Runtime> Shards<R> {
+impl<R: Runtime, M: Machine> Shards<R, M> {
     /// The coordinators of a node that leads what is in `directory`. Call [`Shards::apply`] to begin.
     pub fn new(
         runtime: R,
         directory: Arc<Directory<R>>,
         published: Published,
-        settings: Settings,
-    ) -> Shards<R> {
+        settings: M::Settings,
+        carrier: Arc<dyn Carrier<M>>,
+    ) -> Shards<R, M> {
         let seen = Mutex::new((published.current(), 0));
-        let slots = Mutex::default();
-        Shards { runtime, directory, published, settings, slots, seen, is_stopping: AtomicBool::new(false) }
-    }
-
-    /// What groups are allowed.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
+        let (slots, is_stopping) = (Mutex::default(), AtomicBool::new(false));
+        Shards { runtime, directory, published, settings, carrier, slots, seen, is_stopping }
     }
 
     /// Begins to coordinate what is led here by now, and ends what is led elsewhere. The directory has applied `image`.
     pub fn apply(&self, image: &Arc<Image>) {
-        let count = image.topic_named(OFFSETS_TOPIC).map_or(0, |topic| topic.partitions.len());
+        let count = image.topic_named(M::TOPIC).map_or(0, |topic| topic.partitions.len());
         let homes = (0..i32::try_from(count).expect("partition counts are below 2^31")).map(PartitionId);
         let mut led = Vec::new();
         for home in homes {
@@ -95,41 +86,56 @@ impl<R: Runtime> Shards<R> {
             let before = std::mem::replace(&mut seen.0, image.clone());
             Delta::between(&before, image).deleted.iter().map(|topic| topic.name.clone()).collect()
         };
-        if !deleted.is_empty() {
+        if let Some(news) = M::deleted(&deleted).filter(|_| !deleted.is_empty()) {
             for slot in slots.values() {
                 // One that is too busy to hear it lets the offsets go by time.
-                let _full = slot.mailbox.try_send(Mail::TopicsDeleted(deleted.clone()));
+                let _full = slot.mailbox.try_send(Mail::News(news.clone()));
             }
         }
     }
 
-    /// Asks the coordinator of `group`, which may be on another node.
+    /// Asks the coordinator of `key`, which may be on another node.
     ///
     /// # Errors
     /// The code to answer: NOT_COORDINATOR, COORDINATOR_LOAD_IN_PROGRESS or COORDINATOR_NOT_AVAILABLE.
-    pub async fn ask(&self, group: &str, ask: Ask, deadline: Mono) -> Result<Reply, ErrorCode> {
+    pub async fn ask(&self, key: &str, ask: M::Ask, deadline: Mono) -> Result<M::Reply, ErrorCode> {
         let image = self.published.current();
-        let topic = image.topic_named(OFFSETS_TOPIC).ok_or(ErrorCode::NOT_COORDINATOR)?;
-        let slot = self.ensure(partition_of(group, topic.partitions.len()))?;
+        let topic = image.topic_named(M::TOPIC).ok_or(ErrorCode::NOT_COORDINATOR)?;
+        self.ask_home(partition_of(key, topic.partitions.len()), ask, deadline).await
+    }
+
+    /// Asks the coordinator that lives in this partition.
+    ///
+    /// # Errors
+    /// As [`Shards::ask`].
+    pub async fn ask_home(
+        &self,
+        home: PartitionId,
+        ask: M::Ask,
+        deadline: Mono,
+    ) -> Result<M::Reply, ErrorCode> {
+        let slot = self.ensure(home)?;
         self.ask_slot(&slot, ask, deadline).await
     }
 
-    /// Every group that this node coordinates.
+    /// Asks every coordinator of this node.
     ///
     /// # Errors
     /// COORDINATOR_LOAD_IN_PROGRESS while a part of them is not known yet.
-    pub async fn list(&self, deadline: Mono) -> Result<Vec<ListedGroup>, ErrorCode> {
-        let slots: Vec<Slot> = self.slots().values().cloned().collect();
+    pub async fn ask_all(
+        &self,
+        ask: impl Fn() -> M::Ask + Send,
+        deadline: Mono,
+    ) -> Result<Vec<M::Reply>, ErrorCode> {
+        let slots: Vec<Slot<M>> = self.slots().values().cloned().collect();
         let mut all = Vec::new();
         for slot in slots {
-            match self.ask_slot(&slot, Ask::List, deadline).await {
-                Ok(Reply::Listed(groups)) => all.extend(groups),
-                Ok(other) => unreachable!("a list is answered with {other:?}"),
+            match self.ask_slot(&slot, ask(), deadline).await {
+                Ok(reply) => all.push(reply),
                 Err(ErrorCode::NOT_COORDINATOR) => {} // led elsewhere by now
                 Err(code) => return Err(code),
             }
         }
-        all.sort_by(|a, b| a.group_id.cmp(&b.group_id));
         Ok(all)
     }
 
@@ -137,11 +143,12 @@ impl<R: Runtime> Shards<R> {
     pub fn counts(&self) -> Counts {
         let slots = self.slots();
         let over = self.seen.lock().unwrap_or_else(PoisonError::into_inner).1;
-        let mut counts = Counts { rebalances: over, ..Counts::default() };
+        let mut counts = Counts { turns: over, ..Counts::default() };
         for slot in slots.values() {
-            counts.groups += slot.shared.groups.load(Ordering::Relaxed);
-            counts.members += slot.shared.members.load(Ordering::Relaxed);
-            counts.rebalances += slot.shared.rebalances.load(Ordering::Relaxed);
+            let one = slot.shared.counts();
+            counts.held += one.held;
+            counts.active += one.active;
+            counts.turns += one.turns;
         }
         counts
     }
@@ -154,23 +161,22 @@ impl<R: Runtime> Shards<R> {
         }
     }
 
-    fn slots(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Slot<M>>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end(&self, slot: &Slot) {
+    fn end(&self, slot: &Slot<M>) {
         slot.shared.stop();
-        let rebalances = slot.shared.rebalances.load(Ordering::Relaxed);
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1 += rebalances;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).1 += slot.shared.counts().turns;
     }
 
     /// The shard of a partition that this node leads; starts it if it does not run in the epoch of now.
-    fn ensure(&self, home: PartitionId) -> Result<Slot, ErrorCode> {
+    fn ensure(&self, home: PartitionId) -> Result<Slot<M>, ErrorCode> {
         if self.is_stopping.load(Ordering::Acquire) {
             return Err(ErrorCode::NOT_COORDINATOR);
         }
         let table = self.directory.table();
-        let entry = table.named(OFFSETS_TOPIC).ok_or(ErrorCode::NOT_COORDINATOR)?;
+        let entry = table.named(M::TOPIC).ok_or(ErrorCode::NOT_COORDINATOR)?;
         let partition = entry.partition(home).map_err(|why| match why {
             NoPartition::Unknown | NoPartition::Elsewhere => ErrorCode::NOT_COORDINATOR,
             NoPartition::Failed => ErrorCode::COORDINATOR_NOT_AVAILABLE,
@@ -189,14 +195,15 @@ impl<R: Runtime> Shards<R> {
         }
         let (mailbox, shared) = {
             let (published, settings) = (self.published.clone(), self.settings.clone());
-            shard::start(&self.runtime, partition.clone(), epoch, published, settings)
+            let carrier = self.carrier.clone();
+            shard::start(&self.runtime, partition.clone(), epoch, published, settings, carrier)
         };
         let slot = Slot { topic: entry.id, epoch, mailbox, shared };
         slots.insert(home, slot.clone());
         Ok(slot)
     }
 
-    async fn ask_slot(&self, slot: &Slot, ask: Ask, deadline: Mono) -> Result<Reply, ErrorCode> {
+    async fn ask_slot(&self, slot: &Slot<M>, ask: M::Ask, deadline: Mono) -> Result<M::Reply, ErrorCode> {
         match slot.shared.phase() {
             Phase::Loading => return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
             Phase::Failed => return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE),

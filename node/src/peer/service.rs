@@ -55,6 +55,8 @@ pub struct Routes {
     pub replica: Option<Arc<dyn PeerService>>,
     /// Takes [`Room::Control`].
     pub control: Option<Arc<dyn PeerService>>,
+    /// Takes [`Room::Txn`].
+    pub txn: Option<Arc<dyn PeerService>>,
 }
 
 impl Routes {
@@ -63,6 +65,7 @@ impl Routes {
             Room::Raft => self.raft.as_ref(),
             Room::Replica => self.replica.as_ref(),
             Room::Control => self.control.as_ref(),
+            Room::Txn => self.txn.as_ref(),
         }
     }
 
@@ -75,7 +78,7 @@ impl Routes {
     }
 
     pub(super) fn ended(&self, session: &PeerSession) {
-        for room in [Room::Raft, Room::Replica, Room::Control] {
+        for room in [Room::Raft, Room::Replica, Room::Control, Room::Txn] {
             if let Some(service) = self.of(room) {
                 service.ended(session);
             }

@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use dejaq_storage::{
-    AppendError, Appended, Disk, Flush, FlushError, Log, LogConfig, LogIdentity, ProducerSummary, mark,
-    mutant,
+    AppendError, Appended, Disk, Flush, FlushError, Log, LogConfig, LogIdentity, ProducerSummary,
+    TxnStanding, mark, mutant,
 };
-use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use dejaq_wire::peer::replica::Place;
 use tokio::sync::oneshot;
 
@@ -519,6 +519,11 @@ impl<R: Runtime> Partition<R> {
     /// What the log knows of its producers.
     pub fn describe_producers(self: &Arc<Self>) -> Vec<ProducerSummary> {
         self.with_log(|log, _| log.describe_producers()).unwrap_or_default()
+    }
+
+    /// How the transaction of a producer stands in the log; `None` once it is closed.
+    pub fn txn_standing(self: &Arc<Self>, id: ProducerId, epoch: ProducerEpoch) -> Option<TxnStanding> {
+        self.with_turn(|turn| turn.log.as_ref().map(|log| log.txn_standing(id, epoch)))
     }
 
     /// Stops serving and hands the log over, to be closed cleanly. The flusher must have stopped, and the caller holds

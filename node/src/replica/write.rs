@@ -5,6 +5,7 @@
 //! Made by `api::produce`; answered by `partition`.
 
 use dejaq_storage::{AppendError, VerifiedBatch};
+use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{LeaderEpoch, Offset};
 use tokio::sync::oneshot;
 
@@ -47,6 +48,9 @@ pub enum WriteError {
     /// A definite no, but for `Io` and `Sealed`, whose outcome is unknown.
     #[error(transparent)]
     Append(#[from] AppendError),
+    /// A definite no: the coordinator does not say that the batch belongs to an open transaction.
+    #[error("the transaction of the batch is not vouched for: {0:?}")]
+    NotVouched(ErrorCode),
     /// Appended, but the leader stopped before it was safe: the outcome is unknown.
     #[error("the leader stopped before the batch was safe: {0:?}")]
     Abandoned(Resigned),

@@ -30,6 +30,8 @@ pub enum Room {
     Replica,
     /// What brokers ask the active controller for. Tags 0x0301 to 0x03ff.
     Control,
+    /// Transactions: coordinators and leaders of partitions. Tags 0x0401 to 0x04ff.
+    Txn,
 }
 
 impl Room {
@@ -40,6 +42,7 @@ impl Room {
             1 => Some(Room::Raft),
             2 => Some(Room::Replica),
             3 => Some(Room::Control),
+            4 => Some(Room::Txn),
             _ => None,
         }
     }

@@ -18,6 +18,7 @@
 pub mod call;
 pub mod raft;
 pub mod replica;
+pub mod txn;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -3,9 +3,10 @@
 //! Owns: [`Event`] (in), [`Effect`] (out), and the shapes of asks and replies. Requests and answers that the protocol
 //! has for one group are the wire's own; the rest is ours, because the wire asks for several groups at once.
 
-use std::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use dejaq_storage::TxnGuard;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::Generation;
 use dejaq_wire::kafka::consumer_group_describe::DescribedGroup as DescribedConsumers;
@@ -18,38 +19,11 @@ use dejaq_wire::kafka::join_group::{JoinGroupRequest, JoinGroupResponse};
 use dejaq_wire::kafka::leave_group::{MemberIdentity, MemberResponse};
 use dejaq_wire::kafka::list_groups::ListedGroup;
 use dejaq_wire::kafka::sync_group::{SyncGroupRequest, SyncGroupResponse};
+use dejaq_wire::record::control::EndTxnMarker;
 
+use crate::coordinator::machine::Who;
+pub use crate::coordinator::machine::{Now, Ticket, Token};
 use crate::coordinator::record::{At, Committed, Record};
-use crate::runtime::Mono;
-
-/// Names one request that waits for its reply. Never used twice in a shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "q{}", self.0)
-    }
-}
-
-/// Names one write that was asked for. Never used twice in a shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "w{}", self.0)
-    }
-}
-
-/// The two clocks at one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// For deadlines.
-    pub mono: Mono,
-    /// For what outlives the process: since when a group is empty, when an offset was committed.
-    pub unix_ms: i64,
-}
 
 /// A request to join.
 #[derive(Debug, Clone)]
@@ -105,6 +79,18 @@ pub struct CommitAsk {
     pub offsets: Vec<(At, Committed)>,
 }
 
+/// A request to keep offsets if the transaction of a producer is committed (KIP-447). Its coordinator has said that the
+/// partition of the offsets topic is in the transaction.
+#[derive(Debug, Clone)]
+pub struct TxnCommitAsk {
+    /// Whose transaction.
+    pub who: Who,
+    /// How that stood in the log before the coordinator was asked.
+    pub guard: TxnGuard,
+    /// What to keep.
+    pub commit: CommitAsk,
+}
+
 /// One request, for one group (or, to list, for all).
 #[derive(Debug, Clone)]
 pub enum Ask {
@@ -120,6 +106,10 @@ pub enum Ask {
     Leave(LeaveAsk),
     /// Keep offsets.
     Commit(CommitAsk),
+    /// Keep offsets when a transaction is committed.
+    CommitInTxn(TxnCommitAsk),
+    /// A transaction has ended: its offsets are kept or forgotten, in every group of the shard.
+    EndTxn(EndTxnMarker),
     /// Tell offsets: of these partitions, or of all.
     Fetch {
         /// The group.
@@ -164,14 +154,15 @@ pub enum Reply {
     Sync(SyncGroupResponse),
     /// To [`Ask::Beat`].
     Beat(Box<ConsumerGroupHeartbeatResponse>),
-    /// To [`Ask::Heartbeat`] and [`Ask::Delete`].
+    /// To [`Ask::Heartbeat`], [`Ask::Delete`] and [`Ask::EndTxn`].
     Code(ErrorCode),
     /// To [`Ask::Leave`]: each member's result.
     Leave(Vec<MemberResponse>),
-    /// To [`Ask::Commit`] and [`Ask::Forget`]: each partition's result.
+    /// To [`Ask::Commit`], [`Ask::CommitInTxn`] and [`Ask::Forget`]: each partition's result.
     Partitions(Vec<(At, ErrorCode)>),
-    /// To [`Ask::Fetch`]: the partitions that were wanted, each with its offset if one is kept.
-    Offsets(Vec<(At, Option<Committed>)>),
+    /// To [`Ask::Fetch`]: the partitions that were wanted, each with its offset if one is kept; and of which of them a
+    /// transaction that is not decided may change the offset.
+    Offsets(Vec<(At, Option<Committed>)>, BTreeSet<At>),
     /// To [`Ask::Describe`]; `None` if there is no such group.
     Described(Option<Box<DescribedGroup>>),
     /// To [`Ask::DescribeConsumers`]; `None` if there is no such group of that kind.
@@ -221,5 +212,23 @@ pub enum Effect {
         ticket: Ticket,
         /// What.
         records: Vec<Record>,
+    },
+    /// As [`Effect::Write`], in a transaction.
+    WriteInTxn {
+        /// To report by.
+        ticket: Ticket,
+        /// Whose.
+        who: Who,
+        /// How it stood.
+        guard: TxnGuard,
+        /// What.
+        records: Vec<Record>,
+    },
+    /// As [`Effect::Write`], the end of a transaction.
+    WriteMarker {
+        /// To report by.
+        ticket: Ticket,
+        /// What.
+        marker: EndTxnMarker,
     },
 }

@@ -7,22 +7,45 @@ use std::sync::Arc;
 
 use dejaq_storage::{mark, mutant};
 use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::ProducerId;
 
-use super::ask::{CommitAsk, Now, Reply, Token};
+use super::ask::{CommitAsk, Now, Reply, Token, TxnCommitAsk};
 use super::classic::{Group, State};
 use super::settings::Settings;
 use super::subscription;
 use super::turn::{After, Turn};
 use crate::coordinator::record::{At, Committed, Record};
 
+/// What a commit writes, what is told of it, and what is kept.
+type Taken = (Vec<Record>, Vec<(At, ErrorCode)>, Vec<(At, Committed)>);
+
 impl Group {
     /// Takes a commit.
     pub(super) fn commit(&mut self, token: Token, ask: CommitAsk, turn: &mut Turn<'_>) {
-        if let Err(code) = self.may_commit(&ask)
+        if let Some((records, results, offsets)) = self.take(token, ask, false, turn) {
+            self.write(records, After::Commit { token, results, offsets }, turn);
+        }
+    }
+
+    /// Takes a commit that counts when a transaction is committed.
+    pub(super) fn commit_in_txn(&mut self, token: Token, ask: TxnCommitAsk, turn: &mut Turn<'_>) {
+        let TxnCommitAsk { who, guard, commit } = ask;
+        if let Some((records, results, offsets)) = self.take(token, commit, true, turn) {
+            let producer = who.producer_id;
+            self.writing += 1;
+            let after = After::Pending { token, results, offsets, producer };
+            turn.write_in_txn(&self.id, records, (who, guard), after);
+        }
+    }
+
+    /// What is to be written of a commit; answers it if nothing is.
+    fn take(&mut self, token: Token, ask: CommitAsk, in_txn: bool, turn: &mut Turn<'_>) -> Option<Taken> {
+        if let Err(code) = self.may_commit(&ask, in_txn)
             && !mutant!(42)
         {
             let results = ask.offsets.into_iter().map(|(at, _)| (at, code)).collect();
-            return turn.reply(token, Reply::Partitions(results));
+            turn.reply(token, Reply::Partitions(results));
+            return None;
         }
         self.touch(&ask.member, turn);
         let limit = turn.settings.max_metadata_bytes;
@@ -39,17 +62,18 @@ impl Group {
             }
         }
         if offsets.is_empty() {
-            return turn.reply(token, Reply::Partitions(results));
+            turn.reply(token, Reply::Partitions(results));
+            return None;
         }
         let mut records = Vec::with_capacity(offsets.len());
         for (at, committed) in &offsets {
             self.offsets.comes(at);
             records.push(self.offset_record(at, Some(committed.clone())));
         }
-        self.write(records, After::Commit { token, results, offsets }, turn);
+        Some((records, results, offsets))
     }
 
-    fn may_commit(&self, ask: &CommitAsk) -> Result<(), ErrorCode> {
+    fn may_commit(&self, ask: &CommitAsk, in_txn: bool) -> Result<(), ErrorCode> {
         if self.state == State::Dead {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
@@ -60,6 +84,9 @@ impl Group {
         if self.members.is_empty() && (is_nobody || !ask.generation.is_valid()) {
             return Ok(()); // a consumer that assigns by itself, or an operator
         }
+        if is_nobody && in_txn {
+            return Ok(()); // a client of before KIP-447: its transactional id fences it
+        }
         if is_nobody {
             return Err(ErrorCode::UNKNOWN_MEMBER_ID); // only members commit while there are any
         }
@@ -69,8 +96,10 @@ impl Group {
         }
         match self.state {
             // The member has joined the next generation, and does not know yet what it owns.
-            State::Completing { .. } => Err(ErrorCode::REBALANCE_IN_PROGRESS),
-            State::Preparing(_) | State::Stable | State::Empty | State::Dead => Ok(()),
+            State::Completing { .. } if !in_txn => Err(ErrorCode::REBALANCE_IN_PROGRESS),
+            State::Completing { .. } | State::Preparing(_) | State::Stable | State::Empty | State::Dead => {
+                Ok(())
+            }
         }
     }
 
@@ -78,18 +107,20 @@ impl Group {
         Record::Offset { group: self.id.clone(), at: at.clone(), value }
     }
 
-    /// The write of a commit ended.
+    /// The write of a commit ended; in the transaction of `producer`, if there is one.
     pub(super) fn committed(
         &mut self,
         (token, results): (Token, Vec<(At, ErrorCode)>),
-        offsets: Vec<(At, Committed)>,
+        (offsets, producer): (Vec<(At, Committed)>, Option<ProducerId>),
         result: Result<(), ErrorCode>,
         turn: &mut Turn<'_>,
     ) {
         for (at, committed) in offsets {
             self.offsets.came(&at);
-            if result.is_ok() {
-                self.offsets.keep(at, committed);
+            match (result, producer) {
+                (Ok(()), None) => self.offsets.keep(at, committed),
+                (Ok(()), Some(producer)) => self.offsets.pend(producer, at, committed),
+                (Err(_), _) => {}
             }
         }
         let failed = result.err();
@@ -201,7 +232,9 @@ impl Group {
             .offsets
             .iter()
             .filter(|(at, committed)| {
-                !self.offsets.is_coming(at) && self.is_expired(at, committed, turn.now, turn.settings)
+                !self.offsets.is_coming(at)
+                    && !self.offsets.is_pending(at)
+                    && self.is_expired(at, committed, turn.now, turn.settings)
             })
             .map(|(at, _)| at.clone())
             .collect();

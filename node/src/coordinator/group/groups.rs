@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::Generation;
+use dejaq_wire::ids::{Generation, ProducerId};
 use dejaq_wire::kafka::describe_groups::{DescribedGroup, DescribedGroupMember};
 use dejaq_wire::kafka::join_group::JoinGroupRequest;
 use dejaq_wire::kafka::leave_group::MemberResponse;
 use dejaq_wire::kafka::list_groups::ListedGroup;
+use dejaq_wire::record::control::EndTxnMarker;
 
-use super::ask::{Ask, BeatAsk, CommitAsk, Effect, Event, JoinAsk, Now, Reply, Ticket, Token};
+use super::ask::{Ask, BeatAsk, CommitAsk, Effect, Event, JoinAsk, Now, Reply, Ticket, Token, TxnCommitAsk};
 use super::classic::{Group, State, refused_join, refused_sync};
 use super::consumer::{self, topics::Known};
 use super::settings::{MAX_ID_BYTES, MAX_MEMBER_BYTES, MAX_PROTOCOLS, Settings};
@@ -35,6 +36,10 @@ pub struct Groups {
     /// What follows each write that has not ended, and of which group.
     waiting: BTreeMap<Ticket, (Arc<str>, After)>,
     next_ticket: u64,
+    /// Markers that are being written, and who is told.
+    markers: BTreeMap<Ticket, (Token, EndTxnMarker)>,
+    /// Groups in which offsets wait for the end of a producer's transaction; some may be gone.
+    open: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
     /// When each group wants to be looked at, in both directions.
     wakes: BTreeMap<Arc<str>, Mono>,
     queue: BTreeSet<(Mono, Arc<str>)>,
@@ -53,12 +58,19 @@ impl Groups {
             groups,
             waiting: BTreeMap::new(),
             next_ticket: 0,
+            markers: BTreeMap::new(),
+            open: BTreeMap::new(),
             wakes: BTreeMap::new(),
             queue: BTreeSet::new(),
             rebalances: 0,
             members: 0,
         };
         all.members = all.groups.values().map(|group| group.size()).sum();
+        for (id, group) in &all.groups {
+            for producer in group.offsets.producers() {
+                all.open.entry(producer).or_default().insert(id.clone());
+            }
+        }
         let ids: Vec<Arc<str>> = all.groups.keys().cloned().collect();
         ids.iter().for_each(|id| all.settle(id));
         all
@@ -164,10 +176,14 @@ impl Groups {
                 };
                 answer(effects, token, Reply::Leave(left.unwrap_or_else(unknown)));
             }
-            Ask::Commit(ask) => self.commit(token, ask, now, effects),
+            Ask::Commit(_) | Ask::CommitInTxn(_) | Ask::EndTxn(_) => self.positions(token, ask, now, effects),
             Ask::Fetch { group, wanted, member } => {
                 let reply = match self.may_fetch(&group, member) {
-                    Ok(()) => Reply::Offsets(self.fetch(&group, wanted)),
+                    Ok(()) => {
+                        let found = self.groups.get(&*group);
+                        let unstable = found.map(|group| group.offsets.unstable().cloned().collect());
+                        Reply::Offsets(self.fetch(&group, wanted), unstable.unwrap_or_default())
+                    }
                     Err(code) => Reply::Refused(code),
                 };
                 answer(effects, token, reply);
@@ -190,6 +206,35 @@ impl Groups {
                 found.unwrap_or_else(|| answer(effects, token, Reply::Code(ErrorCode::GROUP_ID_NOT_FOUND)));
             }
             Ask::List => answer(effects, token, Reply::Listed(self.list())),
+        }
+    }
+
+    /// What moves the positions of groups.
+    fn positions(&mut self, token: Token, ask: Ask, now: Now, effects: &mut Vec<Effect>) {
+        match ask {
+            Ask::Commit(ask) => {
+                if let Some(ask) = self.opens(token, ask, effects) {
+                    let id = ask.group.clone();
+                    let found = self.with(&id, now, effects, |group, turn| group.commit(token, ask, turn));
+                    found.expect("the group is there or was just made");
+                }
+            }
+            Ask::CommitInTxn(TxnCommitAsk { who, guard, commit }) => {
+                if let Some(commit) = self.opens(token, commit, effects) {
+                    let id = commit.group.clone();
+                    let ask = TxnCommitAsk { who, guard, commit };
+                    let found =
+                        self.with(&id, now, effects, |group, turn| group.commit_in_txn(token, ask, turn));
+                    found.expect("the group is there or was just made");
+                }
+            }
+            Ask::EndTxn(marker) => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.markers.insert(ticket, (token, marker));
+                effects.push(Effect::WriteMarker { ticket, marker });
+            }
+            other => unreachable!("{other:?} moves no positions"),
         }
     }
 
@@ -238,20 +283,37 @@ impl Groups {
         }
     }
 
-    fn commit(&mut self, token: Token, ask: CommitAsk, now: Now, effects: &mut Vec<Effect>) {
-        let id = ask.group.clone();
-        let refused = match self.groups.contains_key(id.as_str()) {
-            true => None,
-            false if ask.generation.is_valid() => Some(ErrorCode::ILLEGAL_GENERATION),
-            false if id.len() > MAX_ID_BYTES => Some(ErrorCode::INVALID_GROUP_ID),
-            false => self.make(&id).err(),
+    /// A commit whose group is there or is made; answers it if neither may be.
+    fn opens(&mut self, token: Token, ask: CommitAsk, effects: &mut Vec<Effect>) -> Option<CommitAsk> {
+        let id = ask.group.as_str();
+        let refused = match self.groups.contains_key(id) {
+            true => return Some(ask),
+            false if ask.generation.is_valid() => Err(ErrorCode::ILLEGAL_GENERATION),
+            false if id.len() > MAX_ID_BYTES => Err(ErrorCode::INVALID_GROUP_ID),
+            false => self.make(id),
         };
-        if let Some(code) = refused {
-            let results = ask.offsets.into_iter().map(|(at, _)| (at, code)).collect();
-            return answer(effects, token, Reply::Partitions(results));
+        let Err(code) = refused else { return Some(ask) };
+        let results = ask.offsets.into_iter().map(|(at, _)| (at, code)).collect();
+        answer(effects, token, Reply::Partitions(results));
+        None
+    }
+
+    /// The write of a marker ended: what waited for it takes effect, or is forgotten.
+    fn marked(
+        &mut self,
+        (token, marker): (Token, EndTxnMarker),
+        result: Result<(), ErrorCode>,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) {
+        if result.is_ok() {
+            for id in self.open.remove(&marker.producer_id).unwrap_or_default() {
+                self.with(&id, now, effects, |group, _| {
+                    group.offsets.txn_ended(marker.producer_id, marker.commit);
+                });
+            }
         }
-        let found = self.with(&id, now, effects, |group, turn| group.commit(token, ask, turn));
-        found.expect("the group is there or was just made");
+        answer(effects, token, Reply::Code(result.err().unwrap_or(ErrorCode::NONE)));
     }
 
     /// Makes a group; it goes again with the step unless somebody gets into it.
@@ -324,7 +386,13 @@ impl Groups {
         now: Now,
         effects: &mut Vec<Effect>,
     ) {
+        if let Some(marker) = self.markers.remove(&ticket) {
+            return self.marked(marker, result, now, effects);
+        }
         let (id, after) = self.waiting.remove(&ticket).unwrap_or_else(|| panic!("{ticket:?} ended twice"));
+        if let (After::Pending { producer, .. }, Ok(())) = (&after, result) {
+            self.open.entry(*producer).or_default().insert(id.clone());
+        }
         let is_gone = matches!(after, After::Deleted { .. }) && result.is_ok();
         if let Some(group) = self.groups.get_mut(&id) {
             group.writing -= 1;
@@ -336,7 +404,10 @@ impl Groups {
                 group.returned((member, token), result, (knows_skipping, old_leader), turn);
             }
             After::Commit { token, results, offsets } => {
-                group.committed((token, results), offsets, result, turn);
+                group.committed((token, results), (offsets, None), result, turn);
+            }
+            After::Pending { token, results, offsets, producer } => {
+                group.committed((token, results), (offsets, Some(producer)), result, turn);
             }
             After::Forgotten { offsets, told } => group.forgotten(offsets, told, result, turn),
             After::Saved => group.saved(ticket, result, turn),

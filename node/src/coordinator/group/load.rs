@@ -3,11 +3,11 @@
 //! Promises: the last record of a key wins, whatever else lies between; what is read back equals what was live, but
 //! for what only lives in memory (GRP-7): a rebalance that was under way is over, and its members come again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dejaq_wire::ids::Generation;
+use dejaq_wire::ids::{Generation, ProducerId};
 
 use super::ask::Now;
 use super::classic::{Group, State};
@@ -16,23 +16,26 @@ use super::consumer::member::Member as Consumer;
 use super::consumer::members::Members;
 use super::groups::Groups;
 use super::member::Member;
+use super::offsets::Offsets;
 use super::settings::Settings;
 use super::subscription;
 use crate::coordinator::consumer_record::{
     ConsumerRecord, Parts, StoredConsumer, StoredCurrent, StoredEpoch,
 };
-use crate::coordinator::record::{At, Committed, Record, StoredGroup};
+use crate::coordinator::record::{Record, StoredGroup};
 
 /// Groups that are being read back.
 #[derive(Debug, Default)]
 pub struct Loading {
     groups: BTreeMap<Arc<str>, Stored>,
+    /// In which groups offsets wait for the end of a producer's transaction.
+    open: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
 }
 
 #[derive(Debug, Default)]
 struct Stored {
     group: Option<StoredGroup>,
-    offsets: BTreeMap<At, Committed>,
+    offsets: Offsets,
     consumer: StoredMembers,
 }
 
@@ -71,8 +74,8 @@ impl Loading {
             Record::Offset { group, at, value } => {
                 let stored = self.groups.entry(group.clone()).or_default();
                 match value {
-                    Some(committed) => drop(stored.offsets.insert(at, committed)),
-                    None => drop(stored.offsets.remove(&at)),
+                    Some(committed) => stored.offsets.keep(at, committed),
+                    None => stored.offsets.forget(&at),
                 }
                 group
             }
@@ -85,11 +88,39 @@ impl Loading {
                 group
             }
         };
+        self.settle(&id);
+    }
+
+    /// Takes the next record of the log, which is in the transaction of a producer.
+    pub fn replay_in_txn(&mut self, producer: ProducerId, record: Record) {
+        match record {
+            Record::Offset { group, at, value: Some(committed) } => {
+                self.groups.entry(group.clone()).or_default().offsets.pend(producer, at, committed);
+                self.open.entry(producer).or_default().insert(group);
+            }
+            // Nobody writes these in a transaction.
+            Record::Offset { value: None, .. } | Record::Group { .. } | Record::Consumer { .. } => {
+                self.replay(record);
+            }
+        }
+    }
+
+    /// Takes the end of the transaction of a producer.
+    pub fn replay_marker(&mut self, producer: ProducerId, commit: bool) {
+        for id in self.open.remove(&producer).unwrap_or_default() {
+            if let Some(stored) = self.groups.get_mut(&id) {
+                stored.offsets.txn_ended(producer, commit);
+            }
+            self.settle(&id);
+        }
+    }
+
+    fn settle(&mut self, id: &str) {
         let is_nothing = |stored: &Stored| {
             stored.group.is_none() && stored.offsets.is_empty() && stored.consumer == StoredMembers::default()
         };
-        if self.groups.get(&id).is_some_and(is_nothing) {
-            self.groups.remove(&id);
+        if self.groups.get(id).is_some_and(is_nothing) {
+            self.groups.remove(id);
         }
     }
 
@@ -107,9 +138,7 @@ impl Loading {
 
 fn restore(id: Arc<str>, stored: Stored, settings: &Settings, now: Now) -> Group {
     let mut group = Group::new(id);
-    for (at, committed) in stored.offsets {
-        group.offsets.keep(at, committed);
-    }
+    group.offsets = stored.offsets;
     let Some(kept) = stored.group else {
         restore_consumer(&mut group, stored.consumer, settings, now);
         return group;

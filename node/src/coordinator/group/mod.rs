@@ -5,7 +5,8 @@
 //! in [`join`], static members in [`instance`], plans and heartbeats in [`sync`], leaving in [`leave`]; [`offsets`] is
 //! how far a group is in each partition, with commits, deletions and expiry in [`commit`]; [`load`] is the way from
 //! the log and back to it; [`member`] one member; [`subscription`] what a consumer says that it reads; [`turn`] what
-//! one step may use; [`consumer`] groups of KIP-848, whose members a group has instead of its own while it is one.
+//! one step may use; [`consumer`] groups of KIP-848, whose members a group has instead of its own while it is one;
+//! `machine` is how a shard drives all of it.
 //!
 //! Promises: no clock, no IO; the same events give the same effects. A reply that speaks of a record leaves only after
 //! the record was reported as written.
@@ -27,6 +28,7 @@ mod instance;
 mod join;
 mod leave;
 pub mod load;
+mod machine;
 pub mod member;
 pub mod offsets;
 pub mod settings;
@@ -42,3 +44,5 @@ pub use settings::Settings;
 mod model_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod txn_tests;

@@ -189,7 +189,16 @@ impl World {
         for topic in text.split(',').filter(|topic| !topic.is_empty()) {
             let owner = self.owners.entry((generation, topic.to_owned())).or_insert(client_name.clone());
             assert_eq!(*owner, client_name, "two own {topic} in {generation:?}");
-            let from = self.desk.offset(topic).unwrap_or(0);
+            // A commit that is on its way may become the position of the group after it was asked for.
+            let coming =
+                self.desk.writing.iter().flat_map(|(_, records)| records).filter_map(|one| match one {
+                    Record::Offset { at, value: Some(committed), .. } if &*at.topic == topic => {
+                        Some(committed.offset.0)
+                    }
+                    _ => None,
+                });
+            let coming = coming.max().unwrap_or(0);
+            let from = self.desk.offset(topic).unwrap_or(0).max(coming);
             self.clients[who].owned.insert(topic.to_owned(), from);
         }
     }

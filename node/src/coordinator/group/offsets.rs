@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dejaq_wire::ids::ProducerId;
+
 use crate::coordinator::record::{At, Committed};
 
 /// The offsets of one group.
@@ -13,13 +15,15 @@ pub struct Offsets {
     kept: BTreeMap<At, Committed>,
     /// Commits that are being written; no count is 0.
     coming: BTreeMap<At, usize>,
+    /// What is kept when the transaction of a producer is committed; no map is empty.
+    pending: BTreeMap<ProducerId, BTreeMap<At, Committed>>,
 }
 
 impl Offsets {
     /// Whether nothing is kept and nothing comes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.coming.is_empty()
+        self.kept.is_empty() && self.coming.is_empty() && self.pending.is_empty()
     }
 
     /// The offset of one partition.
@@ -36,7 +40,36 @@ impl Offsets {
     /// Every partition of which something is kept or comes.
     #[must_use]
     pub fn known(&self) -> BTreeSet<At> {
-        self.kept.keys().chain(self.coming.keys()).cloned().collect()
+        self.kept.keys().chain(self.coming.keys()).chain(self.unstable()).cloned().collect()
+    }
+
+    /// Partitions whose offset depends on a transaction that is not decided.
+    pub fn unstable(&self) -> impl Iterator<Item = &At> {
+        self.pending.values().flat_map(BTreeMap::keys)
+    }
+
+    /// Producers in whose transactions offsets wait.
+    pub fn producers(&self) -> impl Iterator<Item = ProducerId> {
+        self.pending.keys().copied()
+    }
+
+    /// Whether the offset of this partition depends on a transaction that is not decided.
+    #[must_use]
+    pub fn is_pending(&self, at: &At) -> bool {
+        self.pending.values().any(|offsets| offsets.contains_key(at))
+    }
+
+    /// An offset waits for the end of a transaction.
+    pub(super) fn pend(&mut self, producer: ProducerId, at: At, committed: Committed) {
+        self.pending.entry(producer).or_default().insert(at, committed);
+    }
+
+    /// The transaction of a producer has ended.
+    pub(super) fn txn_ended(&mut self, producer: ProducerId, commit: bool) {
+        let offsets = self.pending.remove(&producer).unwrap_or_default();
+        if commit {
+            self.kept.extend(offsets);
+        }
     }
 
     /// Whether a commit of this partition is being written.
@@ -64,8 +97,12 @@ impl Offsets {
         self.kept.insert(at, committed);
     }
 
-    /// Forgets an offset.
+    /// Forgets an offset, and what waits for a transaction.
     pub(super) fn forget(&mut self, at: &At) {
         self.kept.remove(at);
+        self.pending.retain(|_, offsets| {
+            offsets.remove(at);
+            !offsets.is_empty()
+        });
     }
 }

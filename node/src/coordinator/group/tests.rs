@@ -56,6 +56,7 @@ impl Desk {
                     assert!(self.replies.insert(token, reply).is_none(), "{token:?} is answered twice");
                 }
                 Effect::Write { ticket, records } => self.writing.push((ticket, records)),
+                Effect::WriteInTxn { .. } | Effect::WriteMarker { .. } => panic!("{effect:?}"),
             }
         }
     }
@@ -200,7 +201,7 @@ impl Desk {
     pub fn offset(&mut self, topic: &str) -> Option<i64> {
         let token = self.ask(Ask::Fetch { group: G.into(), wanted: Some(vec![at(topic)]), member: None });
         match self.replies.remove(&token) {
-            Some(Reply::Offsets(offsets)) => offsets[0].1.as_ref().map(|kept| kept.offset.0),
+            Some(Reply::Offsets(offsets, _)) => offsets[0].1.as_ref().map(|kept| kept.offset.0),
             other => panic!("{other:?}"),
         }
     }

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dejaq_storage::TxnGuard;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::Generation;
+use dejaq_wire::ids::{Generation, ProducerId};
 
 use super::ask::{Effect, Now, Reply, Ticket, Token};
 use super::consumer::topics::Known;
 use super::settings::Settings;
+use crate::coordinator::machine::Who;
 use crate::coordinator::record::{At, Committed, Record};
 
 /// What follows a write.
@@ -42,6 +44,17 @@ pub enum After {
         results: Vec<(At, ErrorCode)>,
         /// The offsets.
         offsets: Vec<(At, Committed)>,
+    },
+    /// Offsets wait for the end of a transaction.
+    Pending {
+        /// Who is told.
+        token: Token,
+        /// What.
+        results: Vec<(At, ErrorCode)>,
+        /// The offsets.
+        offsets: Vec<(At, Committed)>,
+        /// Whose transaction.
+        producer: ProducerId,
     },
     /// Offsets are gone.
     Forgotten {
@@ -81,11 +94,28 @@ impl Turn<'_> {
 
     /// Asks for a write of `group`.
     pub fn write(&mut self, group: &Arc<str>, records: Vec<Record>, after: After) -> Ticket {
+        let ticket = self.ticket(group, &records, after);
+        self.effects.push(Effect::Write { ticket, records });
+        ticket
+    }
+
+    /// Asks for a write of `group` in a transaction.
+    pub fn write_in_txn(
+        &mut self,
+        group: &Arc<str>,
+        records: Vec<Record>,
+        (who, guard): (Who, TxnGuard),
+        after: After,
+    ) {
+        let ticket = self.ticket(group, &records, after);
+        self.effects.push(Effect::WriteInTxn { ticket, who, guard, records });
+    }
+
+    fn ticket(&mut self, group: &Arc<str>, records: &[Record], after: After) -> Ticket {
         assert!(!records.is_empty(), "{group} writes nothing");
         let ticket = Ticket(*self.next_ticket);
         *self.next_ticket += 1;
         self.waiting.insert(ticket, (group.clone(), after));
-        self.effects.push(Effect::Write { ticket, records });
         ticket
     }
 }

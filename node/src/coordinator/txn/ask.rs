@@ -2,45 +2,15 @@
 //!
 //! Owns: [`Event`] (in), [`Effect`] (out), the shapes of asks and replies.
 
-use std::fmt;
 use std::sync::Arc;
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{CoordinatorEpoch, PartitionId, ProducerEpoch, ProducerId};
+use dejaq_wire::ids::{CoordinatorEpoch, PartitionId, ProducerId};
 use dejaq_wire::record::control::EndTxnMarker;
 
 use super::record::Record;
 use super::state::State;
-use crate::runtime::Mono;
-
-/// Names one request that waits for its reply. Never used twice in a shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "q{}", self.0)
-    }
-}
-
-/// Names one write that was asked for. Never used twice in a shard.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
-
-impl fmt::Debug for Ticket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "w{}", self.0)
-    }
-}
-
-/// The two clocks at one step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Now {
-    /// For deadlines.
-    pub mono: Mono,
-    /// For what outlives the process: when a transaction began, when an id was last used.
-    pub unix_ms: i64,
-}
+pub use crate::coordinator::machine::{Now, Ticket, Token, Who};
 
 /// A partition that a transaction writes to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,15 +19,6 @@ pub struct At {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: PartitionId,
-}
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Who {
-    /// Its producer id.
-    pub producer_id: ProducerId,
-    /// Its epoch.
-    pub epoch: ProducerEpoch,
 }
 
 /// One request about one transactional id.
@@ -99,6 +60,21 @@ pub enum Ask {
     },
     /// Tell how it stands.
     Describe,
+    /// Tell how all ids of the shard stand; the id is not looked at.
+    List,
+}
+
+/// One id of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The transactional id.
+    pub id: Arc<str>,
+    /// Whose it is.
+    pub who: Who,
+    /// Its state.
+    pub state: State,
+    /// Since when a transaction is open, or -1.
+    pub start_ms: i64,
 }
 
 /// How a transaction stands (DescribeTransactions, ListTransactions).
@@ -125,6 +101,8 @@ pub enum Reply {
     Done,
     /// To [`Ask::Describe`].
     Described(Box<Described>),
+    /// To [`Ask::List`].
+    Listed(Vec<Listed>),
     /// To any: nothing was changed for it.
     Refused(ErrorCode),
 }

@@ -5,8 +5,7 @@
 //! [`txns`] is all of a shard (what waits for a write or for markers, what time brings); [`record`] is what stands in the
 //! log.
 //!
-//! No shell drives it yet: it is to own one partition of `__transaction_state` in the way of `coordinator::shard`, carry
-//! out [`ask::Effect`] and report what became of it.
+//! [`machine`] is how a shard of `coordinator::shard` drives it; `coordinator::markers` brings markers where they belong.
 //!
 //! ```text
 //!          add                 end                    written: markers leave              all markers in
@@ -17,6 +16,7 @@
 //! ```
 
 pub mod ask;
+pub mod machine;
 pub mod record;
 pub mod state;
 pub mod txns;
@@ -26,4 +26,4 @@ mod model_tests;
 #[cfg(test)]
 mod tests;
 
-pub use txns::Txns;
+pub use txns::{Settings, Txns};

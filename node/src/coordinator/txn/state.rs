@@ -38,7 +38,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [State; 6] = [
+    /// Every state.
+    pub const ALL: [State; 6] = [
         State::Empty,
         State::Ongoing,
         State::PrepareCommit,
@@ -162,6 +163,7 @@ impl Txn {
             Ask::Verify { who, partitions } => Step::Reply(self.verify(who, &partitions)),
             Ask::End { who, commit, bumps, fresh } => self.end(who, commit, bumps, fresh, now_ms),
             Ask::Describe => Step::Reply(Reply::Described(Box::new(self.described()))),
+            Ask::List => unreachable!("a list is answered for all"),
         }
     }
 

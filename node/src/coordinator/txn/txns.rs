@@ -17,7 +17,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::CoordinatorEpoch;
 use dejaq_wire::record::control::EndTxnMarker;
 
-use super::ask::{Ask, At, Described, Effect, Errand, Event, Now, Reply, Ticket, Token};
+use super::ask::{Ask, At, Described, Effect, Errand, Event, Listed, Now, Reply, Ticket, Token};
 use super::record::{Record, Stored};
 use super::state::{State, Step, Txn};
 use crate::runtime::Mono;
@@ -83,6 +83,9 @@ pub struct Txns {
     queue: BTreeSet<(Mono, Arc<str>)>,
     next_number: u64,
     next_sweep: Mono,
+    /// Ids of which a transaction is open or being ended.
+    open: usize,
+    timed_out: u64,
 }
 
 /// Ids that are being read back.
@@ -116,6 +119,7 @@ impl Loading {
             let left = Duration::from_millis(u64::try_from(left_ms).expect("not negative"));
             let deadline = (stored.state == State::Ongoing).then(|| now.mono.plus(left));
             let slot = Slot { txn: Some(Txn::loaded(stored)), deadline, ..Slot::default() };
+            txns.open += usize::from(is_open(&slot));
             txns.slots.insert(id.clone(), slot);
             txns.settle(&id, now, effects);
         }
@@ -135,6 +139,8 @@ impl Txns {
             queue: BTreeSet::new(),
             next_number: 0,
             next_sweep: now.plus(SWEEP),
+            open: 0,
+            timed_out: 0,
         }
     }
 
@@ -166,13 +172,31 @@ impl Txns {
         self.slots.is_empty()
     }
 
-    /// Every id and how it stands.
-    pub fn list(&self) -> impl Iterator<Item = (&Arc<str>, &Stored)> {
-        self.slots.iter().filter_map(|(id, slot)| Some((id, &slot.txn.as_ref()?.stored)))
+    /// How many transactions are open or being ended.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// How many were aborted for their age since the shard began.
+    #[must_use]
+    pub fn timed_out(&self) -> u64 {
+        self.timed_out
+    }
+
+    fn list(&self) -> Vec<Listed> {
+        let listed = |(id, slot): (&Arc<str>, &Slot)| {
+            let Stored { who, state, start_ms, .. } = slot.txn.as_ref()?.stored;
+            Some(Listed { id: id.clone(), who, state, start_ms })
+        };
+        self.slots.iter().filter_map(listed).collect()
     }
 
     fn asked(&mut self, token: Token, id: &Arc<str>, ask: Ask, now: Now, effects: &mut Vec<Effect>) {
         let answer = |effects: &mut Vec<Effect>, reply| effects.push(Effect::Reply { token, reply });
+        if ask == Ask::List {
+            return answer(effects, Reply::Listed(self.list()));
+        }
         if let Err(code) = self.check(id, &ask) {
             return answer(effects, Reply::Refused(code));
         }
@@ -188,6 +212,7 @@ impl Txns {
                 Step::Change { to, reply }
             }
             (None, Ask::Describe) => Step::Reply(Reply::Refused(ErrorCode::TRANSACTIONAL_ID_NOT_FOUND)),
+            (None, Ask::List) => unreachable!("it is answered above"),
             (None, Ask::Add { .. } | Ask::Verify { .. } | Ask::End { .. }) => {
                 Step::Reply(Reply::Refused(ErrorCode::INVALID_PRODUCER_ID_MAPPING))
             }
@@ -264,6 +289,7 @@ impl Txns {
             Ok(()) => Effect::Reply { token, reply },
             Err(code) => Effect::Reply { token, reply: Reply::Refused(code) },
         });
+        self.open -= usize::from(is_open(slot));
         match (result, to) {
             (Ok(()), Some(to)) => {
                 let was_open = slot.txn.as_ref().is_some_and(|txn| txn.stored.state == State::Ongoing);
@@ -284,6 +310,7 @@ impl Txns {
             }
             (Err(_), _) => mark!("a transaction could not be written"),
         }
+        self.open += usize::from(is_open(slot));
         effects.extend(reply);
         if result.is_ok() {
             self.settle(&id, now, effects);
@@ -344,6 +371,7 @@ impl Txns {
         match txn.stored.state {
             State::Ongoing if slot.deadline.is_some_and(|deadline| deadline <= now.mono) => {
                 mark!("a transaction that is open too long is aborted");
+                self.timed_out += 1;
                 let to = Box::new(txn.fenced(now.unix_ms));
                 self.write(id, Some(to), None, effects);
             }
@@ -392,6 +420,11 @@ impl Txns {
             self.queue.insert((at, id.clone()));
         }
     }
+}
+
+fn is_open(slot: &Slot) -> bool {
+    let state = slot.txn.as_ref().map(|txn| txn.stored.state);
+    state.is_some_and(|state| state == State::Ongoing || state.prepared().is_some())
 }
 
 fn mark_effect(epoch: CoordinatorEpoch, id: &Arc<str>, number: u64, txn: &Txn) -> Effect {
