@@ -25,6 +25,7 @@ mod retention_roll;
 mod slow_disk;
 mod steady;
 mod stories;
+mod swarm;
 mod torn_tail;
 
 use dejaq_sim::runner::{Scenario, Tables};
@@ -58,6 +59,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::POWER,
     fleet::NETWORK,
     fleet::CHAOS,
+    swarm::ONE,
+    swarm::FLEET,
     stories::KILL,
     stories::POWER_CUT,
     stories::FAILED_SYNC,

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dejaq_storage::mark;
+use dejaq_storage::{buggify, mark};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{LeaderEpoch, TopicId};
 use dejaq_wire::kafka::Records;
@@ -119,7 +119,10 @@ async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> 
         };
         let pass = fetch_read::pass(data, &plan.wanted, budget, &terms.reader).await;
         let claim = Some(claim.split(pass.bytes));
-        let is_enough = pass.bytes >= terms.min_bytes || pass.is_urgent || pass.seen.is_empty();
+        let is_enough = pass.bytes >= terms.min_bytes
+            || pass.is_urgent
+            || pass.seen.is_empty()
+            || buggify!("a fetch is answered before it has enough", 100);
         if is_enough || !wait(data, &pass, terms.deadline).await {
             return (pass, claim);
         }

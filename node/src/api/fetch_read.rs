@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use dejaq_storage::{AbortedTxn, Disk, LogReader, Read, ReadAsk, ReadError, mark, mutant};
+use dejaq_storage::{AbortedTxn, Disk, LogReader, Read, ReadAsk, ReadError, buggify, mark, mutant};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId};
 use dejaq_wire::kafka::Records;
@@ -55,6 +55,7 @@ pub(super) async fn pass<R: Runtime>(
         Pass { answers: Vec::with_capacity(wanted.len()), bytes: 0, is_urgent: false, seen: Vec::new() };
     for (key, wanted) in wanted {
         let room = max_bytes.saturating_sub(pass.bytes).min(wanted.max_bytes);
+        let room = if buggify!("a fetch reads one batch at most", 100) { room.min(1) } else { room };
         let read_committed = reader.read_committed;
         let limits = Room { bytes: room, at_least_one: pass.bytes == 0, read_committed };
         let answer = match find(&table, key, wanted, reader.from_followers) {

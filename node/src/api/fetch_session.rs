@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::mark;
+use dejaq_storage::{buggify, mark};
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
 
 use crate::runtime::Mono;
@@ -213,6 +213,9 @@ impl Sessions {
     }
 
     fn resume(&mut self, ask: Ask, now: Mono) -> Result<Plan, SessionError> {
+        if buggify!("a fetch session is forgotten", 30) && self.by_id.contains_key(&ask.id) {
+            self.drop_session(ask.id);
+        }
         let room = self.limits.partitions.saturating_sub(self.partitions);
         let session = self.by_id.get_mut(&ask.id).ok_or(SessionError::NotFound)?;
         if session.epoch != ask.epoch {

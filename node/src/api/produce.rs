@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::{AppendError, mark};
+use dejaq_storage::{AppendError, buggify, mark};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::kafka::Request as _;
@@ -295,6 +295,9 @@ fn place<R: Runtime>(
         return Err(nowhere(refused(Refusal::new(ErrorCode::INVALID_TOPIC_EXCEPTION, message))));
     }
     let partition = data_plane::partition(table, topic, part.index).map_err(unknown)?.clone();
+    if buggify!("a batch is refused as if too many waited", 20) {
+        return Err(unknown(ErrorCode::REQUEST_TIMED_OUT));
+    }
     let log_start = partition.view().reader().start();
     let admitted = admit(part.records, version, &entry.config, now_ms).map_err(|bad| {
         let told = if bad.tells_start { log_start } else { Offset::NONE };

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use dejaq_storage::{DataDir, mark, mutant};
+use dejaq_storage::{DataDir, buggify, mark, mutant};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::raft::{
     Batch, Content, DirectoryId, Envelope, Position, ReplicaKey, SnapshotId, Voter,
@@ -393,7 +393,8 @@ impl<R: Runtime> Driver<R> {
 
     /// Begins a snapshot, if it is time.
     fn compact(&mut self) {
-        if self.compaction.since < self.compaction.every || self.compaction.under_way {
+        let is_early = self.compaction.since > 0 && buggify!("metadata is compacted early", 50);
+        if (self.compaction.since < self.compaction.every && !is_early) || self.compaction.under_way {
             return;
         }
         let end = self.image.end();

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dejaq_storage::mark;
+use dejaq_storage::{buggify, mark};
 use dejaq_wire::ids::BrokerId;
 use dejaq_wire::peer::{Call, Parts, PeerMessage};
 use tokio::sync::{mpsc, oneshot};
@@ -262,7 +262,7 @@ impl<R: Runtime> Conn<R> {
         let correlation = self.next_correlation;
         self.next_correlation += 1;
         let frame = Call { correlation, parts: order.parts.clone() }.encode();
-        if self.out.try_send(frame).is_err() {
+        if buggify!("a peer takes no more frames", 5) || self.out.try_send(frame).is_err() {
             // The other side takes no frames; those of requests that were given up fill the way.
             return order.fail(AskError::Full(self.node));
         }
@@ -293,7 +293,7 @@ impl<R: Runtime> Conn<R> {
             }
         }
         self.silent_since = (!self.pending.is_empty()).then(|| self.shared.runtime.now());
-        is_good
+        is_good && !buggify!("a connection to a peer breaks behind an answer", 5)
     }
 
     fn answered(&mut self, correlation: u64, answer: Result<Parts, AskError>) {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dejaq_storage::{Flush, FlushError, mark, sync_flushes};
+use dejaq_storage::{Flush, FlushError, buggify, mark, sync_flushes};
 use tokio::sync::Notify;
 
 use super::health::Health;
@@ -201,6 +201,9 @@ impl<R: Runtime> Flusher<R> {
             return;
         }
         let started = self.runtime.now();
+        if buggify!("a sync begins late", 50) {
+            self.runtime.sleep(Duration::from_millis(30)).await;
+        }
         let (partitions, mut flushes): (Vec<_>, Vec<_>) =
             begun.into_iter().map(|one| (one.partition, one.flush)).unzip();
         let result = sync_flushes(self.runtime.disk(), &mut flushes).await;

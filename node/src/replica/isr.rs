@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dejaq_storage::{mark, mutant};
+use dejaq_storage::{buggify, mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::policy::Durability;
@@ -367,7 +367,7 @@ impl Isr {
 
     fn lags(&self, broker: BrokerId, now: Mono, lag: Duration) -> bool {
         let caught_up = self.followers.get(&broker).map_or(self.since, |known| known.caught_up);
-        broker != self.me && now.since(caught_up) > lag
+        broker != self.me && (now.since(caught_up) > lag || buggify!("a follower counts as late", 2))
     }
 
     fn may_join(

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::{Disk, LogReader, Read, ReadAsk, ReadError, mark, mutant};
+use dejaq_storage::{Disk, LogReader, Read, ReadAsk, ReadError, buggify, mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::replica::{Found, News, ReplicaFetch, ReplicaFetched, Standing, Talk, Why};
 use dejaq_wire::peer::{Parts, Refusal};
@@ -122,7 +122,9 @@ impl<R: Runtime> Round<R> {
                 return ReplicaFetched { talk: Talk::On, news }; // a later round took over
             };
             let now = self.directory.runtime.now();
-            if !news.is_empty() || is_full || now >= self.deadline || self.directory.is_stopping() {
+            let is_hasty = buggify!("a follower is answered with nothing", 20);
+            if !news.is_empty() || is_full || is_hasty || now >= self.deadline || self.directory.is_stopping()
+            {
                 break;
             }
             let woken = self.waiter.notified();

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use dejaq_storage::mark;
+use dejaq_storage::{buggify, mark};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
 use dejaq_wire::peer::replica::{Place, ReplicaFetch, Standing, Talk};
 use tokio::sync::Notify;
@@ -83,7 +83,7 @@ impl Sessions {
         let follows = session.id == fetch.session
             && session.life == fetch.broker_epoch
             && session.round.checked_add(1) == Some(fetch.round);
-        if !follows {
+        if !follows || buggify!("a follower's conversation is forgotten", 20) {
             mark!("a follower's conversation lost a word");
             return Err(Talk::Unknown);
         }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dejaq_storage::buggify;
 use dejaq_wire::api::ApiKey;
 use dejaq_wire::frame::{HeaderError, decode_request_header};
 use tracing::{Span, debug, debug_span, warn};
@@ -274,6 +275,9 @@ impl<R: Runtime> Connection<R> {
             if let Err(error) = sent {
                 return Some(End::Lost(error));
             }
+        }
+        if buggify!("a connection ends behind an answer", 5) {
+            return Some(End::Normal);
         }
         out.close.map(End::Broken)
     }

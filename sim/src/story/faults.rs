@@ -43,6 +43,8 @@ pub enum Fault {
     PowerCutAll,
     /// A broker cannot reach its peers, or they it, or both; clients reach all of them.
     Isolate,
+    /// The links of a broker to its peers are cut one by one and mended in another order.
+    Swizzle,
     /// The metadata log is gone or damaged at a start, and put back after the broker was asked to start without it.
     MetadataLost,
 }

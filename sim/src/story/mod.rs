@@ -33,6 +33,7 @@ mod starts;
 use std::time::Duration;
 
 use dejaq_storage::model_disk::Rates;
+use dejaq_storage::probe;
 
 pub use broker::BROKER;
 pub use directed::{Scene, direct};
@@ -78,6 +79,12 @@ impl Stage {
         Stage { world: world.clone(), broker, brokers: brokers.into(), recorder, group, plan }
     }
 
+    /// The second act begins: the product has no whims any more.
+    pub(crate) fn begin_calm(&self) {
+        probe::set_whims(None);
+        self.recorder.phase("calm");
+    }
+
     /// What the device of this plan does by chance when it is well.
     pub(crate) fn rates(&self) -> Rates {
         Rates { cold_read_ppm: self.plan.cold_ppm, ..Rates::default() }
@@ -91,6 +98,7 @@ pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
     let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
         let plan = std::sync::Arc::new(plan(&world).cut(&params.cuts));
         let recorder = Recorder::new(&world, &plan);
+        probe::set_whims(plan.buggify.then(|| world.streams().dice("whims", 0).any()));
         let stage = Stage::new(&world, plan, recorder, keeps_page_cache);
         let outcome = if stage.plan.brokers > 1 { fleet::acts(&stage).await } else { acts(&stage).await };
         (report(&stage, outcome), stage.recorder.history())
@@ -132,7 +140,7 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
 
 /// The second act: everything is healed; the broker must serve, hold what it promised, and stop gracefully.
 async fn calm(stage: &Stage) -> Result<(), Stop> {
-    stage.recorder.phase("calm");
+    stage.begin_calm();
     nemesis::heal(stage).await;
     within(stage, "the broker to be ready", stage.broker.ready()).await?;
     within(stage, "the producers to finish", producers::finish(stage)).await?;
@@ -196,6 +204,7 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
     ] {
         counts.insert(name.into(), count as u64);
     }
+    counts.extend(probe::whims().into_iter().map(|(site, count)| (format!("whim: {site}"), count)));
     counts.insert("plan producers".into(), stage.plan.producers.len() as u64);
     counts.insert("plan consumers".into(), stage.plan.consumers.len() as u64);
     stage.brokers.iter().for_each(|broker| broker.fault_counts(&mut counts));
@@ -212,6 +221,6 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
         sim_ms: stage.world.now_ns() / 1_000_000,
         counts,
         spans: stage.world.trace().ledger(crate::ledger::Ledger::spans_ms),
-        marks: dejaq_storage::probe::marks_reached().into_iter().map(str::to_owned).collect(),
+        marks: probe::marks_reached().into_iter().map(str::to_owned).collect(),
     }
 }

@@ -109,6 +109,8 @@ pub struct Plan {
     pub sequencers: usize,
     /// A consumer group that reads every topic.
     pub group: Option<GroupPlan>,
+    /// Whether the product has whims (`buggify!`) in the first act.
+    pub buggify: bool,
     /// What is left out of all this.
     pub cuts: Cuts,
 }
@@ -164,6 +166,7 @@ impl Plan {
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),
             group: None,
+            buggify: false,
             cuts: Cuts::default(),
         }
     }

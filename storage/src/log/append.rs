@@ -17,7 +17,7 @@ use crate::config::MAX_SEGMENT_BYTES;
 use crate::disk::{Disk, DiskFile};
 use crate::producers::{Staged, Verdict};
 use crate::sum::{Entry, SumCodec};
-use crate::{mark, mutant};
+use crate::{buggify, mark, mutant};
 
 /// Entries that may wait for the side file before the segment is rolled: 4 MiB.
 const MAX_UNWRITTEN: usize = 65_536;
@@ -358,6 +358,7 @@ impl<D: Disk> Log<D> {
             || now_ms.saturating_sub(cursor.created_ms) >= self.config.segment_ms
             || last.since(cursor.segment_base) > MAX_OFFSET_SPAN
             || cursor.unwritten >= MAX_UNWRITTEN
+            || buggify!("a segment is rolled early", 20)
     }
 
     /// Adds a batch to the run: a fresh front with our base offset and epoch, the rest as it came.
@@ -402,7 +403,8 @@ impl<D: Disk> Log<D> {
             self.producers.commit(run.staged, self.config.max_producers);
         }
         self.unsnapped_bytes += bytes;
-        if self.unsnapped_bytes >= self.config.snapshot_bytes {
+        let is_early = buggify!("producers are written down early", 50);
+        if self.unsnapped_bytes >= self.config.snapshot_bytes || is_early {
             self.snapshot_producers();
         }
         self.write_side_file_in_time();
@@ -413,7 +415,8 @@ impl<D: Disk> Log<D> {
     /// records must not lag far behind what the system writes back by itself.
     fn write_side_file_in_time(&mut self) {
         let unwritten = self.shared.lock().active().unwritten_count();
-        if unwritten >= SIDE_ENTRIES && self.write_side_file().is_err() {
+        let is_due = unwritten >= SIDE_ENTRIES || buggify!("the side file is written early", 100);
+        if is_due && self.write_side_file().is_err() {
             mark!("records of the side file wait for the next flush");
         }
     }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use dejaq_storage::{mark, mutant};
+use dejaq_storage::{buggify, mark, mutant};
 use dejaq_wire::ids::BrokerId;
 use dejaq_wire::peer::raft::{DirectoryId, Message, Position, ReplicaKey};
 
@@ -28,7 +28,8 @@ impl Raft {
                 }
             }
             Role::Follower(following) => {
-                if now >= following.heard + following.patience {
+                let is_hasty = buggify!("a follower asks around though its leader is there", 5);
+                if now >= following.heard + following.patience || is_hasty {
                     self.ask_around(now, turn);
                 }
             }

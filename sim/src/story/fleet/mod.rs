@@ -29,7 +29,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     consumers::start(stage);
     let god = God::watch(stage);
     nemesis::strike(stage, &god).await;
-    stage.recorder.phase("calm");
+    stage.begin_calm();
     nemesis::heal(stage);
     within(stage, "all brokers to be ready", ready(stage)).await?;
     within(stage, "the producers to finish", producers::finish(stage)).await?;

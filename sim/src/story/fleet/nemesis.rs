@@ -129,6 +129,7 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         Fault::ClockStep => broker.clock().step(dice.below(7_200_000) as i64 - 3_600_000),
         Fault::FailedSync | Fault::FailedWrite => fail_disk(stage, fault, broker, dice),
         Fault::CutOff | Fault::Isolate | Fault::Reset => disturb_network(stage, fault, broker, dice),
+        Fault::Swizzle => swizzle(stage, broker, dice),
         Fault::FailedReads
         | Fault::DiskFull
         | Fault::Rot
@@ -185,4 +186,22 @@ fn disturb_network(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut 
             network.set_cut(other, node, false);
         }
     });
+}
+
+/// Cuts the links of a broker to its peers one by one, and mends them one by one in another order (FoundationDB's swizzle).
+fn swizzle(stage: &Stage, broker: &BrokerNode, dice: &mut Dice) {
+    let node = broker.node();
+    for other in stage.brokers.iter().map(BrokerNode::node) {
+        if other == node || !dice.chance(800) {
+            continue;
+        }
+        let (cut, back) = (span(dice, 1, 3000), span(dice, 50, 10_000));
+        for (wait, is_cut) in [(cut, true), (cut + back, false)] {
+            let network = stage.world.network().clone();
+            later(stage, wait, async move {
+                network.set_cut(node, other, is_cut);
+                network.set_cut(other, node, is_cut);
+            });
+        }
+    }
 }

@@ -1,0 +1,96 @@
+//! Swarms: every run draws which faults there are at all, how dense they are, which parts stay calm, and lets the product
+//! have whims (`buggify!`). What the other stories hold apart meets here.
+//!
+//! A fault's weight is 0 in half of the runs, else between 1 and 8: the runs differ from each other far more than if
+//! everything struck a little in each. Left out: damage that must keep its distance from crashes (rot, a lying disk, lost
+//! metadata), and groups of consumers, for which a network that fails is not excused yet.
+
+use std::time::Duration;
+
+use dejaq_sim::rng::Dice;
+use dejaq_sim::runner::{RunParams, RunReport, Scenario};
+use dejaq_sim::story::{self, DURABLE, Fault, NONE, Plan, REPLICATED};
+
+/// One broker.
+pub const ONE: Scenario = Scenario {
+    name: "swarm",
+    about: "one broker under a drawn mix of everything, at a drawn density, with whims of the product itself",
+    run: one,
+    random: true,
+};
+
+/// Several.
+pub const FLEET: Scenario = Scenario {
+    name: "cluster_swarm",
+    about: "one to five replicas on three to five brokers under a drawn mix of everything, with whims of the product itself",
+    run: fleet,
+    random: true,
+};
+
+const PROCESS: [Fault; 3] = [Fault::Kill, Fault::Restart, Fault::Pause];
+const POWER: [Fault; 1] = [Fault::PowerCut];
+const DISK: [Fault; 3] = [Fault::SlowDisk, Fault::FailedSync, Fault::FailedWrite];
+const NETWORK: [Fault; 2] = [Fault::CutOff, Fault::Reset];
+
+fn one(params: &RunParams) -> RunReport {
+    story::run(params, |world| {
+        let mut dice = world.streams().dice("plan", 0);
+        let durability = *dice.pick(&[DURABLE, DURABLE, REPLICATED, NONE]);
+        let mut plan = Plan::drawn(&mut dice).with_durability(durability);
+        if dice.chance(500) {
+            plan = plan.with_segments(dice.log_between(1024, 65_536));
+        }
+        if dice.chance(300) {
+            plan.capacity = Some(64 << 20);
+        }
+        plan.hostiles = usize::from(dice.chance(200));
+        plan = mixed(plan, &mut dice, &[Fault::PowerCutTwice, Fault::FailedReads]);
+        if plan.capacity.is_some() {
+            plan = plan.fault(weight(&mut dice), Fault::DiskFull);
+        }
+        shaped(plan, &mut dice)
+    })
+}
+
+fn fleet(params: &RunParams) -> RunReport {
+    story::run(params, |world| {
+        let mut dice = world.streams().dice("plan", 0);
+        let plan = Plan::drawn(&mut dice).with_durability(DURABLE);
+        let brokers = *dice.pick(&[3, 3, 4, 5]);
+        let voters = *dice.pick(&[1, 3, 3, 3]);
+        let (replicas, min_insync) = *dice.pick(&[(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 2), (3, 3)]);
+        let mut plan = plan.fleet((brokers, voters), (replicas, min_insync)).settled();
+        plan.racks = *dice.pick(&[0, 0, 2, 3]);
+        let plan = mixed(plan, &mut dice, &[Fault::PowerCutAll, Fault::Isolate, Fault::Swizzle]);
+        shaped(plan, &mut dice)
+    })
+}
+
+/// 0 as often as not.
+fn weight(dice: &mut Dice) -> u64 {
+    if dice.chance(500) { 0 } else { dice.log_between(1, 9) }
+}
+
+/// Draws the faults, whole families of which may be missing.
+fn mixed(mut plan: Plan, dice: &mut Dice, more: &[Fault]) -> Plan {
+    for family in [&PROCESS[..], &POWER, &DISK, &NETWORK, &[Fault::ClockStep], more] {
+        let is_calm = dice.chance(250);
+        for fault in family {
+            let weight = weight(dice);
+            plan = plan.fault(if is_calm { 0 } else { weight }, *fault);
+        }
+    }
+    plan
+}
+
+/// Draws how dense the faults are, and whether the product has whims.
+fn shaped(mut plan: Plan, dice: &mut Dice) -> Plan {
+    let ms = Duration::from_millis;
+    match dice.below(4) {
+        0 => plan.gap = (ms(1), ms(dice.between(20, 200))),
+        1 => plan.gap = (ms(1_000), ms(dice.between(2_000, 6_000))),
+        _ => {}
+    }
+    plan.buggify = dice.chance(700);
+    plan
+}
