@@ -68,6 +68,10 @@ struct State {
     broken: Option<Broken>,
     starts: u64,
     unclean_starts: u64,
+    /// Errors of the device before the last start.
+    errors_before: u64,
+    /// The device failed the last start, so that some partition may be left closed until the next.
+    is_lame: bool,
 }
 
 impl BrokerNode {
@@ -121,10 +125,12 @@ impl BrokerNode {
             return;
         }
         let stop = Arc::new(Notify::new());
+        let errors_before = self.device_errors();
         {
             let mut state = self.lock();
             state.stop = Some(stop.clone());
             state.failed = None;
+            (state.errors_before, state.is_lame) = (errors_before, false);
             state.starts += 1;
         }
         self.0.starts.process_starts();
@@ -159,10 +165,11 @@ impl BrokerNode {
     /// The broker serves: now its logs must hold what the crashes had to leave.
     fn recovered(&self, who: Who) {
         self.0.starts.process_serves();
-        let device = self.device();
+        let (device, errors) = (self.device(), self.device_errors());
         let mut state = self.lock();
-        let unclean = state.ghost.is_unclean();
-        let (now, broken) = state.ghost.recovered(&device, &self.0.recorder);
+        state.is_lame = errors > state.errors_before;
+        let (unclean, is_whole) = (state.ghost.is_unclean(), !state.is_lame);
+        let (now, broken) = state.ghost.recovered(&device, &self.0.recorder, is_whole);
         self.0.world.event(who, "ready", &[now.batches() as u64], || format!("{} batches", now.batches()));
         state.ready = Some(who);
         state.unclean_starts += u64::from(unclean);
@@ -316,7 +323,13 @@ impl BrokerNode {
     #[must_use]
     pub fn is_sick(&self) -> bool {
         let faults = self.device().platter.faults();
-        faults.sync_errors + faults.write_errors > 0 || self.lock().failed.is_some()
+        let state = self.lock();
+        faults.sync_errors + faults.write_errors > 0 || state.failed.is_some() || state.is_lame
+    }
+
+    fn device_errors(&self) -> u64 {
+        let faults = self.device().platter.faults();
+        faults.read_errors + faults.write_errors + faults.sync_errors
     }
 
     /// The first invariant that was found broken.

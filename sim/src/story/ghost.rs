@@ -83,14 +83,20 @@ impl Ghost {
         unclean.or(early)
     }
 
-    /// The broker serves: its logs must hold what the crashes had to leave, and nothing else.
-    pub fn recovered(&mut self, device: &Device, recorder: &Recorder) -> (Logs, Option<Broken>) {
+    /// The broker serves: its logs must hold what the crashes had to leave, and nothing else. If the device failed it
+    /// meanwhile it may have left a log as it was: then what lies beside the logs is not looked at (`is_whole`).
+    pub fn recovered(
+        &mut self,
+        device: &Device,
+        recorder: &Recorder,
+        is_whole: bool,
+    ) -> (Logs, Option<Broken>) {
         let now = Logs::undamaged(device.platter.files(), &device.platter.damage());
         let gaps = |folder: &str| recorder.has_gaps(folder);
         // A member of a fleet that serves fetches and cuts already: its files are looked at when it has stopped.
         let mut broken = if self.fleet { Vec::new() } else { order::check(&now, gaps) };
         let writes = device.metadata_writes();
-        if !self.fleet {
+        if !self.fleet && is_whole {
             broken.extend(super::images::check(device, gaps));
         }
         let let_go = |folder: &str, batch: &Batch| recorder.is_let_go(folder, batch.last);

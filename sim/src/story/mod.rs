@@ -1,7 +1,7 @@
 //! A story: a broker, clients with their workload, faults for a while, then calm, then the judgement.
 //!
 //! Owns: the two acts that every scenario has. Promises: faults stop before the calm act; in it the broker must come
-//! up, serve, and still hold every acknowledged record, within [`CALM_LIMIT`] of virtual time, or the run is stuck.
+//! up, serve, and still hold every acknowledged record, each step within its bound (`bounds`), or the run is stuck.
 //! Leaves out: which faults and which workload (the scenario's [`Plan`]).
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //! ```
 
 mod admins;
+mod bounds;
 mod broker;
 mod consumers;
 mod damage;
@@ -47,10 +48,8 @@ use crate::ledger::Entry;
 use crate::oracle;
 use crate::runner::{RunParams, RunReport, Status};
 use crate::world::World;
+use bounds::within;
 use broker::BrokerNode;
-
-/// How long the calm act may take, in virtual time.
-pub const CALM_LIMIT: Duration = Duration::from_secs(300);
 
 /// How long the last syncs may take before the final read asks for the end; no device of a story is slower.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -123,7 +122,7 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     let stuck = |what: &str| Stop::Stuck(what.to_owned());
     stage.broker.start().await;
     let begun = stage.world.now_ns();
-    within(stage, "the topics", producers::create_topics(stage)).await?;
+    within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
     hostiles::start(stage);
@@ -142,14 +141,14 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
 async fn calm(stage: &Stage) -> Result<(), Stop> {
     stage.begin_calm();
     nemesis::heal(stage).await;
-    within(stage, "the broker to be ready", stage.broker.ready()).await?;
-    within(stage, "the producers to finish", producers::finish(stage)).await?;
-    within(stage, "the group to settle", groups::finish(stage)).await?;
+    within(stage, bounds::READY, stage.broker.ready()).await?;
+    within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
+    within(stage, bounds::GROUP, groups::finish(stage)).await?;
     // What acks=1 confirmed may still wait for its sync, and so for its place below the watermark.
     stage.world.sleep(SETTLE).await;
-    within(stage, "the final read", drain::drain(stage)).await?;
+    within(stage, bounds::DRAIN, drain::drain(stage)).await?;
     consumers::finish(stage).await;
-    within(stage, "the broker to stop", stage.broker.stop()).await?;
+    within(stage, bounds::STOP, stage.broker.stop()).await?;
     if let Some(broken) = stage.broker.broken() {
         return Err(Stop::Broken(broken));
     }
@@ -160,21 +159,6 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
         return Err(Stop::Broken(Broken { name: "DEEP", evidence: text }));
     }
     Ok(())
-}
-
-async fn within<T>(stage: &Stage, what: &str, work: impl Future<Output = T>) -> Result<T, Stop> {
-    let limit = stage.world.sleep(CALM_LIMIT);
-    tokio::select! {
-        biased; // the work first: what is done in time counts
-        done = work => Ok(done),
-        () = limit => Err(match stage.broker.broken() {
-            Some(broken) => Stop::Broken(broken),
-            None => {
-                let states: Vec<String> = stage.brokers.iter().map(BrokerNode::state).collect();
-                Stop::Stuck(format!("waited {CALM_LIMIT:?} for {what}: {}", states.join("; ")))
-            }
-        }),
-    }
 }
 
 fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
@@ -193,6 +177,8 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
         },
     };
     let (digest, events) = stage.world.trace().digest();
+    let mut spans = stage.world.trace().ledger(crate::ledger::Ledger::spans_ms);
+    spans.extend(stage.recorder.spans());
     let mut counts = stage.recorder.counts();
     for (name, count) in [
         ("records acknowledged", verdict.counts.acked),
@@ -220,7 +206,7 @@ fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {
         events,
         sim_ms: stage.world.now_ns() / 1_000_000,
         counts,
-        spans: stage.world.trace().ledger(crate::ledger::Ledger::spans_ms),
+        spans,
         marks: probe::marks_reached().into_iter().map(str::to_owned).collect(),
     }
 }

@@ -31,6 +31,7 @@ struct State {
     working: i64,
     calm: bool,
     folders: BTreeMap<String, (String, i32)>,
+    spans: BTreeMap<String, Vec<u64>>,
 }
 
 impl Recorder {
@@ -227,6 +228,17 @@ impl Recorder {
         self.0
             .world
             .event(NOBODY, "phase", &[u64::from(crc32fast::hash(name.as_bytes()))], || name.to_owned());
+    }
+
+    /// Notes what a step took.
+    pub fn took(&self, step: &str, ms: u64) {
+        self.lock().spans.entry(step.to_owned()).or_default().push(ms);
+    }
+
+    /// What steps took, in simulated milliseconds.
+    #[must_use]
+    pub fn spans(&self) -> BTreeMap<String, Vec<u64>> {
+        self.lock().spans.clone()
     }
 
     /// The history so far.

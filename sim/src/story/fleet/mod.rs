@@ -2,7 +2,7 @@
 //!
 //! Owns: their order. Promises: in the calm act every broker must serve, every partition must get all its replicas in sync
 //! (REP-15), the fresh reader must find everything that was acknowledged, all must stop gracefully, and the copies must be
-//! the same (REP-16), each within [`super::CALM_LIMIT`].
+//! the same (REP-16), each within its bound (`bounds`).
 //! Leaves out: faults (`nemesis`), what holds at every moment (`god`).
 
 mod god;
@@ -13,7 +13,8 @@ use std::time::Duration;
 use dejaq::client::admin::Admin;
 use dejaq::runtime::Runtime;
 
-use super::{SETTLE, Stage, Stop, consumers, drain, producers, within};
+use super::bounds::{self, within};
+use super::{SETTLE, Stage, Stop, consumers, drain, producers};
 use crate::invariants::image::Logs;
 use crate::invariants::{Broken, order};
 use god::God;
@@ -23,23 +24,23 @@ const LOOKER: u32 = 91;
 
 pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     stage.brokers.iter().for_each(super::BrokerNode::begin_start);
-    within(stage, "all brokers to be ready at the first start", ready(stage)).await?;
-    within(stage, "the topics", producers::create_topics(stage)).await?;
+    within(stage, bounds::FIRST_READY, ready(stage)).await?;
+    within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
     let god = God::watch(stage);
     nemesis::strike(stage, &god).await;
     stage.begin_calm();
     nemesis::heal(stage);
-    within(stage, "all brokers to be ready", ready(stage)).await?;
-    within(stage, "the producers to finish", producers::finish(stage)).await?;
-    within(stage, "every replica to be in sync", in_sync(stage)).await?;
+    within(stage, bounds::READY, ready(stage)).await?;
+    within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
+    within(stage, bounds::IN_SYNC, in_sync(stage)).await?;
     stage.world.sleep(SETTLE).await;
-    within(stage, "the final read", drain::drain(stage)).await?;
+    within(stage, bounds::DRAIN, drain::drain(stage)).await?;
     consumers::finish(stage).await;
     god.look(stage);
     for broker in stage.brokers.iter() {
-        within(stage, "a broker to stop", broker.retire()).await?;
+        within(stage, bounds::STOP, broker.retire()).await?;
     }
     god.at_rest(stage);
     let at_rest = |broker: &super::BrokerNode| {

@@ -1,0 +1,65 @@
+//! How long each step of a story may take in virtual time, and how long it took.
+//!
+//! Owns: the bounds. Promises: a step that takes longer fails the run as stuck, naming the step, its bound and where every
+//! broker stands; what each step took goes into the report, so that a campaign tells how near to its bound it comes.
+//! Leaves out: the steps (the acts of `story` and `fleet`). The bounds are three to five times the worst that campaigns saw
+//! (TESTING.md, "Liveness"): a bound that is never near finds nothing, one that is always near cries wolf.
+//!
+//! ```text
+//!  heal ─► ready ─► producers finish ─► in sync ─► final read ─► stop
+//!          └─ each with its own bound; only what nothing disturbs any more is bounded
+//! ```
+
+use std::time::Duration;
+
+use super::{BrokerNode, Stage, Stop};
+
+/// A step with its bound.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Step {
+    name: &'static str,
+    seconds: u64,
+}
+
+impl Step {
+    const fn new(name: &'static str, seconds: u64) -> Step {
+        Step { name, seconds }
+    }
+}
+
+/// All brokers of a fleet are up for the first time: the quorum has a leader, who has registered them.
+pub(super) const FIRST_READY: Step = Step::new("all brokers ready at the first start", 60);
+/// The topics of the plan are there.
+pub(super) const TOPICS: Step = Step::new("the topics made", 60);
+/// The broker, or all of a fleet, serve again after the last fault: recovery, election, unfencing.
+pub(super) const READY: Step = Step::new("ready after the last fault", 120);
+/// Producers know what became of every record: leaders are elected, in-sync sets large enough.
+pub(super) const PRODUCERS: Step = Step::new("producers done after the last fault", 120);
+/// A consumer group has read everything that was there, with one owner for each partition.
+pub(super) const GROUP: Step = Step::new("the group settled after the last fault", 120);
+/// Every replica of every partition is in sync.
+pub(super) const IN_SYNC: Step = Step::new("every replica in sync after the last fault", 120);
+/// A fresh reader has read every partition from its start to its end.
+pub(super) const DRAIN: Step = Step::new("the final read", 60);
+/// A graceful stop.
+pub(super) const STOP: Step = Step::new("a graceful stop", 60);
+
+/// Does `work` within the bound of `step`.
+pub(super) async fn within<T>(stage: &Stage, step: Step, work: impl Future<Output = T>) -> Result<T, Stop> {
+    let begun = stage.world.now_ns();
+    let limit = stage.world.sleep(Duration::from_secs(step.seconds));
+    let done = tokio::select! {
+        biased; // the work first: what is done in time counts
+        done = work => done,
+        () = limit => return Err(match stage.broker.broken() {
+            Some(broken) => Stop::Broken(broken),
+            None => {
+                let states: Vec<String> = stage.brokers.iter().map(BrokerNode::state).collect();
+                let Step { name, seconds } = step;
+                Stop::Stuck(format!("`{name}` took more than {seconds} s: {}", states.join("; ")))
+            }
+        }),
+    };
+    stage.recorder.took(step.name, (stage.world.now_ns() - begun) / 1_000_000);
+    Ok(done)
+}
