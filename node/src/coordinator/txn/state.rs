@@ -338,6 +338,10 @@ impl Txn {
             (State::Empty | State::CompleteCommit | State::CompleteAbort, false) if bumps && !is_of_last => {
                 self.decided(false, bumps, fresh, now_ms)
             }
+            // It speaks of the next transaction, which cannot be ended before the last one is.
+            (State::PrepareCommit | State::PrepareAbort, _) if bumps && !is_of_last => {
+                refused(ErrorCode::CONCURRENT_TRANSACTIONS)
+            }
             (State::PrepareCommit, true) | (State::PrepareAbort, false) => {
                 refused(ErrorCode::CONCURRENT_TRANSACTIONS)
             }

@@ -358,6 +358,21 @@ fn a_client_that_bumps_may_abort_what_it_did_not_begin() {
 }
 
 #[test]
+fn an_end_of_the_next_transaction_waits_until_the_last_one_is_over() {
+    for commit in [true, false] {
+        let mut desk = Desk::new();
+        desk.done(desk.init(None));
+        desk.done(add(who(100, 0), &[0]));
+        desk.ask("x", end(who(100, 0), commit, true));
+        desk.write(Ok(()));
+        let token = desk.ask("x", end(who(100, 1), false, true));
+        assert_eq!(desk.reply(token), Some(CONCURRENT), "its client began nothing and aborts that");
+        desk.calm();
+        assert_eq!(desk.done(end(who(100, 1), false, true)), Reply::Producer(who(100, 2)));
+    }
+}
+
+#[test]
 fn only_what_was_added_to_the_open_transaction_is_verified() {
     let verify = |who, partition| Ask::Verify { who, partitions: vec![at(partition)] };
     let mut desk = Desk::new();
