@@ -62,12 +62,12 @@ pub fn run(args: &Args) -> Result<bool> {
     };
     let mut brokers = Dejaq::cluster(&work, "failover", 3)?;
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
-    create(&brokers)?;
-    wait_in_sync(&brokers)?;
+    create(&brokers, TOPIC, PARTITIONS)?;
+    wait_in_sync(&brokers, TOPIC, PARTITIONS)?;
     let dir = work.scratch("failover-load")?;
     let (acked, found) = (dir.join("acked.txt"), dir.join("found.txt"));
     let kills = load_and_kill(args, &load, &mut brokers, &addresses, &acked, &work)?;
-    wait_in_sync(&brokers)?;
+    wait_in_sync(&brokers, TOPIC, PARTITIONS)?;
     let mut reader = Command::new(&load);
     reader.args(["consume", TOPIC, &PARTITIONS.to_string()]).arg(&found).env("DEJAQ_BROKER", &addresses);
     process::logged(&mut reader, &work.log("failover-reader")?, DRAIN)
@@ -108,14 +108,14 @@ pub fn run(args: &Args) -> Result<bool> {
 }
 
 /// Creates the topic at whichever broker takes it: the quorum may just have elected.
-fn create(brokers: &[Dejaq]) -> Result<()> {
+pub fn create(brokers: &[Dejaq], topic: &str, partitions: i32) -> Result<()> {
     let until = Instant::now() + SYNC;
     let configs = [("min.insync.replicas", "2")];
     for broker in brokers.iter().cycle() {
-        match raw::create_replicated(broker.address(), TOPIC, PARTITIONS, 3, &configs) {
+        match raw::create_replicated(broker.address(), topic, partitions, 3, &configs) {
             Ok(()) => break,
             Err(error) if Instant::now() > until => {
-                return Err(error.context(format!("{TOPIC} was not created; {}", show_tail(broker.log()))));
+                return Err(error.context(format!("{topic} was not created; {}", show_tail(broker.log()))));
             }
             Err(_) => thread::sleep(Duration::from_millis(200)),
         }
@@ -124,12 +124,12 @@ fn create(brokers: &[Dejaq]) -> Result<()> {
 }
 
 /// Waits until every partition has a leader and all replicas are in sync.
-fn wait_in_sync(brokers: &[Dejaq]) -> Result<()> {
+pub fn wait_in_sync(brokers: &[Dejaq], topic: &str, partitions: i32) -> Result<()> {
     let until = Instant::now() + SYNC;
     loop {
-        let placed = raw::partitions(brokers[0].address(), TOPIC);
+        let placed = raw::partitions(brokers[0].address(), topic);
         let is_whole = |placed: &Vec<raw::Placed>| {
-            placed.len() == PARTITIONS as usize
+            placed.len() == partitions as usize
                 && placed.iter().all(|one| one.leader > 0 && one.in_sync == one.replicas)
         };
         match placed {

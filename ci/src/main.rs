@@ -17,6 +17,7 @@ mod clients;
 mod corpus;
 mod determinism;
 mod differential;
+mod drain;
 mod failover;
 mod fuzz;
 mod install;
@@ -63,6 +64,8 @@ enum Verb {
     Kill9(kill9::Args),
     /// Kill the leader of a cluster of three again and again under an acks=all load: nothing acked may be lost.
     Failover(failover::Args),
+    /// A fourth broker comes, the first is drained and stops, under an acks=all load: no client notices.
+    Drain(drain::Args),
     /// Damaged inputs to everything that reads bytes from outside.
     Fuzz(fuzz::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
@@ -96,6 +99,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Failover(args) => failover::run(&args),
+        Verb::Drain(args) => drain::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Oracle(args) => oracle::run(&args),

@@ -96,6 +96,24 @@ impl Connection {
     }
 }
 
+/// The body of an HTTP answer, as it comes until the connection ends.
+pub fn http_get(address: &str, path: &str) -> Result<String> {
+    let mut stream = Connection::open(address)?.stream;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.take(MAX_ANSWER_BYTES as u64).read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").context("an answer has a head and a body")?;
+    ensure!(head.contains(" 200 "), "{path} answered {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
+}
+
+/// The value of a metric without labels, at a broker's admin address.
+pub fn metric(admin: &str, name: &str) -> Result<u64> {
+    let text = http_get(admin, "/metrics")?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+}
+
 /// Waits until the broker answers ApiVersions and then Metadata with itself in it.
 pub fn wait_until_ready(address: &str, limit: Duration) -> Result<()> {
     let until = Instant::now() + limit;

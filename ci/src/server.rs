@@ -22,6 +22,8 @@ pub struct Dejaq {
     process: Option<Guarded>,
     binary: PathBuf,
     address: String,
+    /// Where its metrics are.
+    admin: String,
     /// Flags beside those of every broker.
     flags: Vec<String>,
     log: PathBuf,
@@ -39,6 +41,11 @@ impl Dejaq {
 
     /// `nodes` brokers that are a cluster, every one a voter; returns when each of them answers.
     pub fn cluster(work: &Work, name: &str, nodes: usize) -> Result<Vec<Dejaq>> {
+        Ok(Dejaq::cluster_and_quorum(work, name, nodes)?.0)
+    }
+
+    /// As [`Dejaq::cluster`], with what a broker that joins it later must be told of its voters.
+    pub fn cluster_and_quorum(work: &Work, name: &str, nodes: usize) -> Result<(Vec<Dejaq>, String)> {
         let binary = build(work)?;
         let peers: Vec<String> =
             (0..nodes).map(|_| Ok(format!("127.0.0.1:{}", free_port()?))).collect::<Result<_>>()?;
@@ -54,7 +61,7 @@ impl Dejaq {
         for broker in &mut brokers {
             broker.wait_until_ready()?;
         }
-        Ok(brokers)
+        Ok((brokers, quorum))
     }
 
     /// One member of a cluster, not started yet.
@@ -71,12 +78,19 @@ impl Dejaq {
         Dejaq::begin(work, binary.to_path_buf(), &format!("{name}-{number}"), flags.to_vec())
     }
 
+    /// One that joins the cluster of `other`, whose first voters were `quorum`; not started yet.
+    pub fn joining(work: &Work, other: &Dejaq, name: &str, number: usize, quorum: &str) -> Result<Dejaq> {
+        let peer = format!("127.0.0.1:{}", free_port()?);
+        Dejaq::member(work, &other.binary, name, number, &peer, quorum)
+    }
+
     fn begin(work: &Work, binary: PathBuf, name: &str, flags: Vec<String>) -> Result<Dejaq> {
         let dir = work.scratch(name)?;
         let address = format!("127.0.0.1:{}", free_port()?);
+        let admin = format!("127.0.0.1:{}", free_port()?);
         let log = work.log(name)?;
         let _ = fs::remove_file(&log);
-        Ok(Dejaq { process: None, binary, address, flags, log, dir })
+        Ok(Dejaq { process: None, binary, address, admin, flags, log, dir })
     }
 
     pub fn address(&self) -> &str {
@@ -97,7 +111,7 @@ impl Dejaq {
         let mut command = Command::new(&self.binary);
         command.args(["start", "--listen", &self.address, "--data-dir"]).arg(self.dir.join("data"));
         // The admin endpoint must not collide with that of another broker on this machine.
-        command.args(["--admin-listen", &format!("127.0.0.1:{}", free_port()?)]).current_dir(&*self.dir);
+        command.args(["--admin-listen", &self.admin]).current_dir(&*self.dir);
         // The broker refuses `DEJAQ_…` names that are not its own, such as ours for the cache.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DEJAQ_"))
         {
@@ -140,6 +154,18 @@ impl Dejaq {
             Some(process) => Ok(process.ended()?.is_none()),
             None => Ok(false),
         }
+    }
+
+    /// What a person sees who calls the binary with these arguments and this broker's address.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).args(["--bootstrap", &self.address]).stdin(Stdio::null());
+        command
+    }
+
+    /// Where its metrics are.
+    pub fn admin(&self) -> &str {
+        &self.admin
     }
 
     pub fn log(&self) -> &Path {

@@ -428,6 +428,7 @@ fn directory_settings(config: &Config, node: BrokerId, topic_defaults: Overrides
         min_free_bytes: config.min_free_bytes,
         retention_every: config.retention_interval,
         cleaner: config.cleaner,
+        move_bytes_per_second: config.healing.move_bytes_per_second,
         scrub: replica::Scrub {
             every: config.healing.scrub_interval,
             bytes_per_second: config.healing.scrub_bytes_per_second,

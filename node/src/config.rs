@@ -111,6 +111,7 @@ pub struct HealingSettings {
     /// `None` is never.
     pub recreate_after: Option<Duration>,
     pub max_moves: usize,
+    pub move_bytes_per_second: u64,
     /// `None` is never.
     pub leader_interval: Option<Duration>,
     pub auto_rebalance: bool,

@@ -230,7 +230,7 @@ metrics! {
     open_transactions: Gauge = "dejaq_open_transactions", "Transactions of those ids that are open or being ended.";
     timed_out_transactions: Counter = "dejaq_timed_out_transactions_total", "Transactions of those ids that were aborted for their age.";
     partitions_led: Gauge = "dejaq_partitions_led", "Partitions that this broker leads.";
-    under_replicated: Gauge = "dejaq_under_replicated_partitions", "Partitions that this broker leads with fewer replicas in sync than there are.";
+    under_replicated: Gauge = "dejaq_under_replicated_partitions", "Partitions that this broker leads with fewer replicas in sync than there are to be; one that only comes is not missing.";
     under_min_insync: Gauge = "dejaq_under_min_insync_partitions", "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas.";
     follower_lag_records: Gauge = "dejaq_follower_lag_records", "Records that the slowest follower of this broker lacks.";
     insync_shrinks: Counter = "dejaq_insync_shrinks_total", "Times that an in-sync set of a partition led here lost members.";

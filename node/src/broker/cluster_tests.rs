@@ -498,6 +498,24 @@ async fn a_voter_that_lost_its_disk_follows_but_votes_only_when_it_is_made_one_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_removed_from_the_voters_answers_before_it_goes() {
+    let trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    let leader = trio.leader().await;
+    let reach = &trio.broker((leader + 1) % 3).cluster.reach;
+    let deadline = || trio.clock.now().plus(PATIENCE);
+    let quorum = reach.quorum(deadline()).await.result.expect("it is led");
+    let own = quorum.voters.iter().map(|(voter, _)| voter.key).find(|key| Some(key.id) == quorum.leader);
+    let removed = reach.change_voters(Change::Remove(own.expect("a leader votes")), deadline()).await;
+    assert!(removed.result.is_ok(), "{:?}", removed.result);
+    let after = trio.until("another leads", || {
+        let now = trio.broker((leader + 1) % 3).cluster.controller.leader();
+        now.filter(|now| Some(*now) != quorum.leader)
+    });
+    after.await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_a_cluster_of_its_own_is_told_so_and_does_not_start() {
     let mut trio = Trio::new(8 << 20).await;
     trio.all_live().await;

@@ -170,6 +170,7 @@ impl Values {
             scrub_interval: read.millis("scrub-interval-ms"),
             scrub_bytes_per_second: read.number("scrub-bytes-per-second"),
             recreate_after: read.unless_zero("replica-recreate-after-ms"),
+            move_bytes_per_second: read.number("move-bytes-per-second"),
             max_moves: read.size("max-concurrent-moves"),
             leader_interval: read.unless_zero("leader-rebalance-interval-ms"),
             auto_rebalance: read.switch("auto-rebalance"),

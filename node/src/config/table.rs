@@ -145,6 +145,8 @@ pub const TABLE: &[Setting] = &[
     kept("replica-recreate-after-ms", 600_000, (0, 30 * 86_400_000),
         "replicas of a broker that is gone for this long are made anew on others; 0: never"),
     kept("max-concurrent-moves", 8, (2, 1_000), "partitions that move to other brokers at a time"),
+    kept("move-bytes-per-second", 64 * MIB, (0, 64 * GIB),
+        "how fast this broker takes in replicas that move to it, all together; 0: as fast as it can"),
     kept("leader-rebalance-interval-ms", 60_000, (0, 86_400_000),
         "how often leaderships go back to the preferred replicas; 0: never"),
     Setting { name: "auto-rebalance", kind: Kind::Switch { default: true },

@@ -49,6 +49,8 @@ pub struct Settings {
     pub min_free_bytes: u64,
     /// How often retention looks at every partition.
     pub retention_every: Duration,
+    /// Most bytes a second that it takes in of replicas that only come, all together; 0: as many as there are.
+    pub move_bytes_per_second: u64,
     /// How its logs are looked through for damage.
     pub scrub: Scrub,
     /// How long a wall clock that jumped forward stands there before retention believes it.
@@ -68,6 +70,7 @@ impl Settings {
             min_free_bytes: 0,
             // Retention is counted in hours or more; Kafka looks every five minutes.
             retention_every: Duration::from_secs(30),
+            move_bytes_per_second: 0,
             scrub: Scrub { every: Duration::from_secs(86_400), bytes_per_second: 8 << 20 },
             clock_patience: super::guarded_clock::PATIENCE,
             cleaner: CleanerSettings::default(),
@@ -172,7 +175,7 @@ pub struct Replication {
     pub led: u64,
     /// Partitions that it follows, or that nobody leads.
     pub followed: u64,
-    /// Partitions that it leads with fewer replicas in sync than there are.
+    /// Partitions that it leads with fewer replicas in sync than there are to be.
     pub under_replicated: u64,
     /// Partitions that it leads with fewer replicas in sync than `min.insync.replicas`.
     pub under_min_insync: u64,
@@ -210,6 +213,8 @@ pub struct Directory<R: Runtime> {
     /// Who is to be told what.
     pub(super) hub: Arc<Hub>,
     links: OnceLock<Arc<Links>>,
+    /// Paces what replicas take in that only come: nothing more before this moment.
+    pub(super) moves_paced: Mutex<Mono>,
     /// Leaders that have a fetcher.
     fetching: Mutex<BTreeSet<BrokerId>>,
     /// Held while logs are cleaned. Logs that are damaged and not to be cleaned.
@@ -275,6 +280,7 @@ impl<R: Runtime> Directory<R> {
             stop: Notify::new(),
             hub: Arc::default(),
             links: OnceLock::new(),
+            moves_paced: Mutex::default(),
             fetching: Mutex::default(),
             cleaning: tokio::sync::Mutex::default(),
             cleaned: cleaner::Counters::default(),
@@ -405,8 +411,13 @@ impl<R: Runtime> Directory<R> {
             expands: self.hub.expands.load(Ordering::Relaxed),
             ..Replication::default()
         };
+        let image = self.image();
         for partition in self.partitions() {
-            partition.count_replication(&mut seen);
+            let place = partition.place();
+            let known = image.topic(place.topic).and_then(|topic| topic.partition(place.partition));
+            // A replica that only comes is no copy that is missing.
+            let coming = known.map_or(0, |known| known.adding.len());
+            partition.count_replication(coming, &mut seen);
         }
         seen
     }
@@ -745,5 +756,6 @@ fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Assignm
         replicas: partition.replicas.to_vec(),
         isr: partition.isr.to_vec(),
         is_eligible: partition.isr.contains(&me) || partition.elr.contains(&me),
+        is_coming: partition.adding.contains(&me) && !partition.isr.contains(&me),
     })
 }

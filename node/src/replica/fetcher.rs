@@ -2,7 +2,8 @@
 //!
 //! Owns: the conversation with that leader, and what is under way of it. Promises: one conversation at a time, its
 //! rounds in order; what was synced is told at once, though a fetch waits (the next round ends its wait); a fetch goes
-//! on while syncs run; trouble with one partition holds up no other; trouble with the leader is met with backoff.
+//! on while syncs run; trouble with one partition holds up no other; trouble with the leader is met with backoff; replicas
+//! that only come (a reassignment, a drain) keep to a rate that they share.
 //! Leaves out: what an answer means (`follower`), which partitions there are (`hub`). One task a leader, and one for
 //! each fetch that waits.
 //!
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use dejaq_storage::mark;
 use dejaq_wire::ids::BrokerId;
-use dejaq_wire::peer::replica::{MAX_PLACES, News, Place, ReplicaFetch, ReplicaFetched, Talk};
+use dejaq_wire::peer::replica::{Found, MAX_PLACES, News, Place, ReplicaFetch, ReplicaFetched, Talk};
 
 use super::directory::Directory;
 use super::following::Outcome;
@@ -226,17 +227,16 @@ impl<R: Runtime> Fetcher<R> {
     fn hear(self: &Arc<Self>, news: News) {
         let place = news.place;
         let Some(partition) = self.directory.partition(place) else { return };
+        let bytes = if let Found::Batches(batches) = &news.found { batches.len() as u64 } else { 0 };
         let (outcome, start) = partition.hear(self.leader, news);
         match outcome {
             Outcome::Same => {}
+            Outcome::Moved if partition.is_coming() => match self.pace(bytes) {
+                Some(until) => self.rest(place, until),
+                None => self.feed.change(place),
+            },
             Outcome::Moved => self.feed.change(place),
-            Outcome::Rest(wait) => {
-                let mut follows = self.feed.lock();
-                if follows.places.contains(&place) {
-                    let until = self.directory.runtime.now().plus(wait);
-                    follows.resting.insert(place, until);
-                }
-            }
+            Outcome::Rest(wait) => self.rest(place, self.directory.runtime.now().plus(wait)),
             Outcome::Cut(epoch, to) => self.apart("replica-cut", place, async move {
                 partition.cut(epoch, to).await;
             }),
@@ -254,6 +254,23 @@ impl<R: Runtime> Fetcher<R> {
                 }
             });
         }
+    }
+
+    fn rest(&self, place: Place, until: Mono) {
+        let mut follows = self.feed.lock();
+        if follows.places.contains(&place) {
+            follows.resting.insert(place, until);
+        }
+    }
+
+    /// Until when a replica that only comes waits for its next bytes, so that all of them together keep to the rate.
+    fn pace(&self, bytes: u64) -> Option<Mono> {
+        let rate = self.directory.settings.move_bytes_per_second;
+        let now = self.directory.runtime.now();
+        let mut paced = self.directory.moves_paced.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = next_move(now, *paced, bytes, rate)?;
+        *paced = until;
+        Some(until).filter(|until| *until > now)
     }
 
     /// Does something to one partition while the others go on.
@@ -279,8 +296,29 @@ impl<R: Runtime> Fetcher<R> {
     }
 }
 
+/// When the bytes of moves are within their rate again, after `bytes` more; `None` without a rate.
+fn next_move(now: Mono, paced: Mono, bytes: u64, rate: u64) -> Option<Mono> {
+    let cost = (u128::from(bytes) * 1_000_000_000).checked_div(u128::from(rate))?;
+    mark!("a replica that only comes is paced");
+    Some(paced.max(now).plus(Duration::from_nanos(u64::try_from(cost).unwrap_or(u64::MAX))))
+}
+
 fn take_some(places: &mut BTreeSet<Place>) -> Vec<Place> {
     let taken: Vec<Place> = places.iter().take(MAX_PLACES).copied().collect();
     places.retain(|place| taken.binary_search(place).is_err());
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moves_share_one_rate_and_what_was_not_used_is_not_saved_up() {
+        let second = |count: u64| Mono(count * 1_000_000_000);
+        assert_eq!(next_move(second(5), second(0), 100, 0), None, "no rate");
+        assert_eq!(next_move(second(5), second(0), 100, 50), Some(second(7)));
+        assert_eq!(next_move(second(5), second(7), 100, 50), Some(second(9)), "behind another partition's");
+        assert_eq!(next_move(second(50), second(9), 0, 50), Some(second(50)));
+    }
 }

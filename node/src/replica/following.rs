@@ -111,6 +111,11 @@ impl<R: Runtime> Partition<R> {
         })
     }
 
+    /// Whether it is a replica that only comes.
+    pub(super) fn is_coming(self: &Arc<Self>) -> bool {
+        self.with_turn(|turn| turn.is_coming)
+    }
+
     /// Visible records that it lacks as a follower, as far as its leader told; 0 if it leads.
     pub fn lag(self: &Arc<Self>) -> i64 {
         self.with_turn(|turn| turn.role.follower().map_or(0, |follower| follower.lag()))
@@ -128,6 +133,12 @@ impl<R: Runtime> Partition<R> {
                 }
             }
         }
+    }
+
+    /// A follower that is not in sync asked for what is damaged here: it can only get it from another leader.
+    pub(super) fn starve(self: &Arc<Self>) {
+        self.with_turn(|turn| turn.starves = true);
+        self.notice_damage();
     }
 
     /// Offsets that are damaged here.
@@ -305,7 +316,7 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Adds what is to be said of it to `seen`.
-    pub(super) fn count_replication(self: &Arc<Self>, seen: &mut Replication) {
+    pub(super) fn count_replication(self: &Arc<Self>, coming: usize, seen: &mut Replication) {
         seen.damaged += u64::from(!self.damaged().is_empty());
         self.with_turn(|turn| {
             let Role::Leader(leader) = &turn.role else {
@@ -314,7 +325,7 @@ impl<R: Runtime> Partition<R> {
             };
             let isr = leader.isr();
             seen.led += 1;
-            seen.under_replicated += u64::from(isr.members().len() < isr.replicas().len());
+            seen.under_replicated += u64::from(isr.members().len() + coming < isr.replicas().len());
             seen.under_min_insync += u64::from(!isr.is_enough(leader.policy().min_insync));
             let lag = isr.fetched().map(|(_, end)| leader.local_end().since(end)).max().unwrap_or(0);
             seen.lag = seen.lag.max(lag.unsigned_abs());
@@ -341,8 +352,9 @@ impl<R: Runtime> Partition<R> {
     pub(super) fn propose(self: &Arc<Self>, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
         self.with_turn(|turn| {
             let has_hole = turn.log.as_ref().is_some_and(|log| damage(log, log.start()).is_some());
+            let starves = turn.starves;
             let leader = turn.role.leader()?;
-            let handed_over = if has_hole { leader.hand_over(lives) } else { None };
+            let handed_over = if has_hole { leader.hand_over(lives, starves) } else { None };
             handed_over.or_else(|| leader.propose(now, lag, lives))
         })
     }

@@ -288,11 +288,12 @@ impl Isr {
     }
 
     /// The set without us, for a leader whose own log has a hole: the controller lets another member lead. `None` while a
-    /// proposal is unanswered, and while the others are too few to commit anything by themselves.
-    pub fn hand_over(&mut self, lives: &Lives, watermark: Offset, min_insync: u32) -> Option<Proposal> {
+    /// proposal is unanswered, while nobody of the others has told that it has all that is visible below `watermark`, and
+    /// while they are fewer than `needed`.
+    pub fn hand_over(&mut self, lives: &Lives, watermark: Offset, needed: u32) -> Option<Proposal> {
         let mut members = self.members.clone();
         members.remove(&self.me);
-        let needed = (min_insync as usize).min(self.replicas.len());
+        let needed = (needed as usize).min(self.replicas.len());
         let has_all =
             |one: &BrokerId| self.followers.get(one).is_some_and(|known| known.report.fetched >= watermark);
         if self.pending.is_some() || members.len() < needed || !members.iter().any(has_all) {

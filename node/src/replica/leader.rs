@@ -332,12 +332,14 @@ impl Leader {
         proposal
     }
 
-    /// As [`Leader::propose`], when our own log has a hole: first of all another member is to lead.
-    pub fn hand_over(&mut self, lives: &Lives) -> Option<Proposal> {
+    /// As [`Leader::propose`], when our own log has a hole: first of all another member is to lead. Others too few to
+    /// commit anything take over only when a follower `starves`, which needs what is damaged here to come back in sync.
+    pub fn hand_over(&mut self, lives: &Lives, starves: bool) -> Option<Proposal> {
         if self.resigned.is_some() {
             return None;
         }
-        let proposal = self.isr.hand_over(lives, self.watermark, self.policy.min_insync);
+        let needed = if starves { 1 } else { self.policy.min_insync };
+        let proposal = self.isr.hand_over(lives, self.watermark, needed);
         self.check();
         proposal
     }

@@ -60,6 +60,8 @@ pub struct Assignment {
     pub isr: Vec<BrokerId>,
     /// Whether we may be elected: we are in sync, or left the in-sync set with all that was committed (KIP-966).
     pub is_eligible: bool,
+    /// Whether we are a replica that only comes: nobody misses us yet, and we take our time.
+    pub is_coming: bool,
 }
 
 impl Assignment {
@@ -106,6 +108,10 @@ pub(super) struct Turn<D: Disk> {
     pub partition_epoch: i32,
     /// Somebody may count on what is in the log.
     pub is_eligible: bool,
+    /// It is a replica that only comes.
+    pub is_coming: bool,
+    /// A follower needs of us, the leader, what is damaged here.
+    pub starves: bool,
     /// What was told to the hub: the ends of the log.
     told: Told,
     waiting: BTreeMap<Token, Waiting>,
@@ -149,6 +155,8 @@ impl<R: Runtime> Partition<R> {
             role,
             partition_epoch: assignment.partition_epoch,
             is_eligible: assignment.is_eligible,
+            is_coming: assignment.is_coming,
+            starves: false,
             told,
             waiting: BTreeMap::new(),
             next_token: 0,
@@ -423,6 +431,8 @@ impl<R: Runtime> Partition<R> {
             let role = begin(log, assignment, watermark, policy, now, &mut effects)?;
             turn.partition_epoch = assignment.partition_epoch;
             turn.is_eligible = assignment.is_eligible;
+            turn.is_coming = assignment.is_coming;
+            turn.starves = false;
             turn.resign(Resigned::Moved);
             self.carry_out(turn);
             turn.role = role;
@@ -454,6 +464,7 @@ impl<R: Runtime> Partition<R> {
             let skips = assignment.partition_epoch > turn.partition_epoch + 1;
             turn.partition_epoch = assignment.partition_epoch;
             turn.is_eligible = assignment.is_eligible;
+            turn.is_coming = assignment.is_coming;
             if let Role::Follower(follower) = &turn.role
                 && !turn.is_eligible
                 && !self.view.reader().damaged().is_empty()

@@ -211,7 +211,7 @@ impl<R: Runtime> Round<R> {
                         if matches!(error, ReadError::Damaged { .. }) {
                             mark!("a follower's fetch meets damage");
                             self.directory.health().counts.damaged_reads.add(1);
-                            partition.notice_damage();
+                            partition.starve();
                         }
                         tracing::error!(partition = partition.name(), %error, "a follower cannot be served");
                         return refuse(at, Why::Unreadable);

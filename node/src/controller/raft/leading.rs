@@ -262,9 +262,13 @@ impl Raft {
         self.commit_by_count();
         self.confirm_reads(turn);
         self.answer_parked(now, turn);
-        let removed = !self.is_voter() && self.store.entries().voters_said_at() <= Some(self.commit);
+        // It goes when it has the change itself: then it can still tell whoever asked for it, and before, that it is done.
+        let agreed = self.commit.min(self.store.durable());
+        let removed = !self.is_voter() && self.store.entries().voters_said_at() <= Some(agreed);
         if removed {
             mark!("a leader that was removed goes");
+            self.deliver(turn);
+            self.answer_proposals(turn);
             self.resign(now, turn);
         }
     }

@@ -51,7 +51,7 @@ impl Raft {
     }
 
     /// Hands over what is committed and durable here: a restart never takes back what this node showed.
-    fn deliver(&mut self, turn: &mut Turn) {
+    pub(super) fn deliver(&mut self, turn: &mut Turn) {
         let visible = self.commit.min(self.store.durable());
         let base = self.store.entries().base().end;
         if self.applied < base && visible >= base {
@@ -70,7 +70,7 @@ impl Raft {
         }
     }
 
-    fn answer_proposals(&mut self, turn: &mut Turn) {
+    pub(super) fn answer_proposals(&mut self, turn: &mut Turn) {
         let applied = self.applied;
         let Role::Leader(leading) = &mut self.role else { return };
         while let Some((end, token)) = leading.proposed.front().copied()

@@ -1,0 +1,198 @@
+//! `cargo ci drain`: a fourth broker comes and the first goes for good, under an acks=all load of a stock client.
+//!
+//! Owns: the order of the steps, as a person would type them, and what must not be seen meanwhile. Promises: red when the
+//! client meets an error that it does not retry by itself, when a record is missing, moved, changed or out of order (see
+//! `judge`), when the number of under-replicated partitions is ever above 0 (the metric of every broker, ten times a
+//! second), when the new broker gets nothing, or when the drained one is not empty, does not stop, or is not forgotten.
+//! Leaves out: brokers that die (`failover`).
+//!
+//!   load (ci/clients/franz-go) ───────────────────────────────────────────────► acked.txt ┐
+//!   4 starts · replicas flow to it · quorum add 4, remove 1 · drain 1 · stop 1 · forget 1 ├─► judge
+//!   a reader, a fresh process ────────────────────────────────────────────────► found.txt ┘
+
+use crate::process::{self, Guarded};
+use crate::server::{Dejaq, show_tail};
+use crate::work::Work;
+use crate::{failover, install, judge, raw};
+use anyhow::{Context, Result, ensure};
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const TOPIC: &str = "drain";
+const PARTITIONS: i32 = 12;
+/// Time for replicas to move.
+const MOVE: Duration = Duration::from_secs(120);
+/// Time for one command.
+const COMMAND: Duration = Duration::from_secs(60);
+/// Time for the load to end behind its own length.
+const LOAD: Duration = Duration::from_secs(90);
+/// What each broker counts of the partitions that it leads.
+const UNDER_REPLICATED: &str = "dejaq_under_replicated_partitions";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long the load runs, at least; the fourth broker comes after a quarter of it, and it should outlast the moves.
+    #[arg(long, default_value_t = 40)]
+    seconds: u64,
+}
+
+/// The verb; without a client for the load it is skipped, with the reason printed.
+pub fn run(args: &Args) -> Result<bool> {
+    let work = Work::open()?;
+    let load = match install::go(&work, "franz-go") {
+        Ok(load) => load,
+        Err(error) => {
+            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
+            crate::test::tell_skipped("load", &format!("{error:#}"))?;
+            return Ok(true);
+        }
+    };
+    let (mut brokers, quorum) = Dejaq::cluster_and_quorum(&work, "drain", 3)?;
+    let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
+    failover::create(&brokers, TOPIC, PARTITIONS)?;
+    failover::wait_in_sync(&brokers, TOPIC, PARTITIONS)?;
+    let dir = work.scratch("drain-load")?;
+    let (acked, found) = (dir.join("acked.txt"), dir.join("found.txt"));
+    let log = work.log("drain-load")?;
+    let mut command = Command::new(&load);
+    command.args(["produce", TOPIC, &PARTITIONS.to_string(), &args.seconds.to_string()]).arg(&acked);
+    command.env("DEJAQ_BROKER", &addresses).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(File::create(&log)?);
+    let mut producers = Guarded::spawn(&mut command)?;
+    let fourth = Dejaq::joining(&work, &brokers[0], "drain", 4, &quorum)?;
+    brokers.push(fourth);
+    let watch = Watch::begin(brokers.iter().map(|broker| broker.admin().to_owned()).collect());
+    thread::sleep(Duration::from_secs(args.seconds / 4)); // so that there is something to move
+    let began = Instant::now();
+    let took = exchange(&mut brokers)?;
+    ensure!(
+        producers.ended()?.is_none(),
+        "the load ended before the moves did, after {:?}: {}",
+        began.elapsed(),
+        process::last_lines(&log, 4)
+    );
+    let status = producers
+        .wait(Duration::from_secs(args.seconds) + LOAD)?
+        .with_context(|| format!("the load hangs; broker: {}", show_tail(brokers[1].log())))?;
+    let (looks, worst) = watch.end();
+    ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&log, 4));
+    read(&load, &addresses, &found, &work, &brokers)?;
+    for broker in &mut brokers {
+        broker.stop()?;
+    }
+    let verdict = judge::judge(&judge::parse(&acked)?, &judge::parse(&found)?);
+    println!(
+        "drain: the fourth broker had its share after {:.1} s, the first was empty after {:.1} s more and is gone; \
+         {} records acked, {} found; {looks} looks at the metrics, at most {worst} under-replicated",
+        took.0.as_secs_f64(),
+        took.1.as_secs_f64(),
+        verdict.acked,
+        verdict.found
+    );
+    for fault in verdict.faults.iter().take(20) {
+        println!("  FAILED {fault}");
+    }
+    if worst > 0 {
+        println!("  FAILED {worst} partitions were under-replicated");
+    }
+    ensure!(verdict.acked > 1000 && looks > 50, "too little happened to prove anything");
+    let failed = usize::from(!verdict.faults.is_empty()) + usize::from(worst > 0);
+    println!("{} passed, {failed} failed, 0 skipped", 2 - failed);
+    Ok(failed == 0)
+}
+
+/// The fourth broker comes, the first goes; how long the replicas needed to flow to the one and from the other.
+fn exchange(brokers: &mut [Dejaq]) -> Result<(Duration, Duration)> {
+    let began = Instant::now();
+    brokers[3].restart()?;
+    wait_for(&brokers[1], "replicas to flow to broker 4", |list, status| {
+        let fourth = list.lines().find(|line| line.contains("\"broker\":4,"));
+        fourth.is_some_and(|line| !line.contains("\"replicas\":0,") && !line.contains("\"replicas\":0}"))
+            && status.contains("\"moving\":0,")
+    })?;
+    let came = began.elapsed();
+    call(&brokers[1], &["quorum", "add", "4"])?;
+    call(&brokers[1], &["quorum", "remove", "1"])?;
+    let began = Instant::now();
+    call(&brokers[1], &["broker", "drain", "1"])?;
+    wait_for(&brokers[1], "broker 1 to be empty", |list, status| {
+        let first = list.lines().find(|line| line.contains("\"broker\":1,"));
+        first.is_some_and(|line| line.contains("\"state\":\"drained\"")) && status.contains("\"moving\":0,")
+    })?;
+    let went = began.elapsed();
+    brokers[0].stop()?;
+    call(&brokers[1], &["broker", "unregister", "1"])?;
+    let list = call(&brokers[1], &["broker", "list", "--json"])?;
+    ensure!(!list.contains("\"broker\":1,"), "broker 1 is still registered: {list}");
+    for broker in &mut brokers[1..] {
+        ensure!(broker.alive()?, "a broker died by itself: {}", show_tail(broker.log()));
+    }
+    Ok((came, went))
+}
+
+/// Waits until what `dejaq broker list` and `dejaq cluster status` say is as it should be.
+fn wait_for(broker: &Dejaq, what: &str, is_so: impl Fn(&str, &str) -> bool) -> Result<()> {
+    let until = Instant::now() + MOVE;
+    loop {
+        let list = call(broker, &["broker", "list", "--json"])?;
+        let status = call(broker, &["cluster", "status", "--json"])?;
+        if is_so(&list, &status) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "waited {MOVE:?} for {what}: {list} {status}; {}",
+            show_tail(broker.log())
+        );
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+fn call(broker: &Dejaq, arguments: &[&str]) -> Result<String> {
+    process::output(&mut broker.command(arguments), COMMAND).with_context(|| show_tail(broker.log()))
+}
+
+fn read(load: &Path, addresses: &str, found: &Path, work: &Work, brokers: &[Dejaq]) -> Result<()> {
+    let mut reader = Command::new(load);
+    reader.args(["consume", TOPIC, &PARTITIONS.to_string()]).arg(found).env("DEJAQ_BROKER", addresses);
+    process::logged(&mut reader, &work.log("drain-reader")?, LOAD)
+        .with_context(|| show_tail(brokers[1].log()))
+}
+
+/// Looks at the metrics of all brokers, again and again, beside everything else.
+struct Watch {
+    ends: Arc<AtomicBool>,
+    looks: Arc<AtomicU64>,
+    worst: Arc<AtomicU64>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Watch {
+    fn begin(admins: Vec<String>) -> Watch {
+        let (ends, looks, worst) = <(Arc<AtomicBool>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let (end, look, most) = (ends.clone(), looks.clone(), worst.clone());
+        let thread = thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                // One that has not started, or is gone, leads nothing.
+                let told = admins.iter().filter_map(|admin| raw::metric(admin, UNDER_REPLICATED).ok());
+                let (count, sum) = told.fold((0, 0), |(count, sum), one| (count + 1, sum + one));
+                look.fetch_add(u64::from(count >= 3), Ordering::Relaxed);
+                most.fetch_max(sum, Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Watch { ends, looks, worst, thread }
+    }
+
+    /// How often at least three brokers told, and the most under-replicated partitions at any look.
+    fn end(self) -> (u64, u64) {
+        self.ends.store(true, Ordering::Relaxed);
+        let _ = self.thread.join(); // it only looks
+        (self.looks.load(Ordering::Relaxed), self.worst.load(Ordering::Relaxed))
+    }
+}
