@@ -81,6 +81,71 @@ pub const CHAOS: Scenario = Scenario {
     random: true,
 };
 
+/// Partitions move, brokers are emptied, voters change, under faults.
+pub const MOVES: Scenario = Scenario {
+    name: "cluster_moves",
+    about: "four or five brokers: partitions are reassigned and moves taken back, brokers drained, voters changed, metadata \
+            snapshots small, under kills and power cuts; a drained broker is empty and stops",
+    run: |params| {
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+            let mut plan = plan.fleet((*dice.pick(&[4, 5]), 3), (3, 2)).settled();
+            plan.config.snapshot_bytes = 4096;
+            plan.drains = dice.chance(700);
+            plan.fault(4, Fault::Reassign)
+                .fault(2, Fault::Drain)
+                .fault(dice.below(3), Fault::Voters)
+                .fault(dice.below(3), Fault::Kill)
+                .fault(dice.below(2), Fault::PowerCut)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::Restart)
+                .fault(dice.below(2), Fault::Isolate)
+        })
+    },
+    random: true,
+};
+
+/// The disk of one member rots, wherever it leads and wherever it follows.
+pub const ROT: Scenario = Scenario {
+    name: "cluster_rot",
+    about: "bits rot on the disk of one of three brokers, under kills and power cuts: never served, mended from a peer, nothing lost",
+    run: |params| {
+        run(params, 3, |mut plan, dice| {
+            plan.config.healing.scrub_interval =
+                std::time::Duration::from_millis(dice.log_between(200, 4000));
+            plan.fault(6, Fault::Rot)
+                .fault(dice.below(2), Fault::Kill)
+                .fault(dice.below(2), Fault::PowerCut)
+                .fault(dice.below(2), Fault::Restart)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::Isolate)
+        })
+    },
+    random: true,
+};
+
+/// One member comes back with an empty disk.
+pub const WIPED: Scenario = Scenario {
+    name: "cluster_wiped",
+    about: "one broker of three to five comes back with an empty disk: it neither votes nor is counted for what it had, and \
+            nothing acked is lost",
+    run: |params| {
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+            let mut plan = plan.fleet((*dice.pick(&[3, 4, 5]), 3), (3, 2)).settled();
+            plan.config.snapshot_bytes = *dice.pick(&[4096, 8 << 20]);
+            plan.fault(3, Fault::Wipe)
+                .fault(dice.between(1, 3), Fault::Kill)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::Restart)
+                .fault(dice.below(2), Fault::Isolate)
+        })
+    },
+    random: true,
+};
+
 fn run(
     params: &RunParams,
     brokers: u32,

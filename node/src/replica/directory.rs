@@ -411,13 +411,8 @@ impl<R: Runtime> Directory<R> {
             expands: self.hub.expands.load(Ordering::Relaxed),
             ..Replication::default()
         };
-        let image = self.image();
         for partition in self.partitions() {
-            let place = partition.place();
-            let known = image.topic(place.topic).and_then(|topic| topic.partition(place.partition));
-            // A replica that only comes is no copy that is missing.
-            let coming = known.map_or(0, |known| known.adding.len());
-            partition.count_replication(coming, &mut seen);
+            partition.count_replication(&mut seen);
         }
         seen
     }
@@ -756,6 +751,6 @@ fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Assignm
         replicas: partition.replicas.to_vec(),
         isr: partition.isr.to_vec(),
         is_eligible: partition.isr.contains(&me) || partition.elr.contains(&me),
-        is_coming: partition.adding.contains(&me) && !partition.isr.contains(&me),
+        adding: partition.adding.to_vec(),
     })
 }

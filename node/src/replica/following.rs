@@ -316,7 +316,7 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Adds what is to be said of it to `seen`.
-    pub(super) fn count_replication(self: &Arc<Self>, coming: usize, seen: &mut Replication) {
+    pub(super) fn count_replication(self: &Arc<Self>, seen: &mut Replication) {
         seen.damaged += u64::from(!self.damaged().is_empty());
         self.with_turn(|turn| {
             let Role::Leader(leader) = &turn.role else {
@@ -325,7 +325,8 @@ impl<R: Runtime> Partition<R> {
             };
             let isr = leader.isr();
             seen.led += 1;
-            seen.under_replicated += u64::from(isr.members().len() + coming < isr.replicas().len());
+            // A replica that only comes is no copy that is missing.
+            seen.under_replicated += u64::from(isr.members().len() + turn.coming < isr.replicas().len());
             seen.under_min_insync += u64::from(!isr.is_enough(leader.policy().min_insync));
             let lag = isr.fetched().map(|(_, end)| leader.local_end().since(end)).max().unwrap_or(0);
             seen.lag = seen.lag.max(lag.unsigned_abs());

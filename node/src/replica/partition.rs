@@ -60,11 +60,17 @@ pub struct Assignment {
     pub isr: Vec<BrokerId>,
     /// Whether we may be elected: we are in sync, or left the in-sync set with all that was committed (KIP-966).
     pub is_eligible: bool,
-    /// Whether we are a replica that only comes: nobody misses us yet, and we take our time.
-    pub is_coming: bool,
+    /// Replicas that only come: nobody misses them yet, and they take their time.
+    pub adding: Vec<BrokerId>,
 }
 
 impl Assignment {
+    /// Whether we only come.
+    #[must_use]
+    pub fn is_coming(&self) -> bool {
+        self.adding.contains(&self.me) && !self.isr.contains(&self.me)
+    }
+
     /// Whether we lead.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -110,6 +116,8 @@ pub(super) struct Turn<D: Disk> {
     pub is_eligible: bool,
     /// It is a replica that only comes.
     pub is_coming: bool,
+    /// How many replicas only come.
+    pub coming: usize,
     /// A follower needs of us, the leader, what is damaged here.
     pub starves: bool,
     /// What was told to the hub: the ends of the log.
@@ -155,7 +163,8 @@ impl<R: Runtime> Partition<R> {
             role,
             partition_epoch: assignment.partition_epoch,
             is_eligible: assignment.is_eligible,
-            is_coming: assignment.is_coming,
+            is_coming: assignment.is_coming(),
+            coming: assignment.adding.len(),
             starves: false,
             told,
             waiting: BTreeMap::new(),
@@ -431,7 +440,7 @@ impl<R: Runtime> Partition<R> {
             let role = begin(log, assignment, watermark, policy, now, &mut effects)?;
             turn.partition_epoch = assignment.partition_epoch;
             turn.is_eligible = assignment.is_eligible;
-            turn.is_coming = assignment.is_coming;
+            (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.adding.len());
             turn.starves = false;
             turn.resign(Resigned::Moved);
             self.carry_out(turn);
@@ -464,7 +473,7 @@ impl<R: Runtime> Partition<R> {
             let skips = assignment.partition_epoch > turn.partition_epoch + 1;
             turn.partition_epoch = assignment.partition_epoch;
             turn.is_eligible = assignment.is_eligible;
-            turn.is_coming = assignment.is_coming;
+            (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.adding.len());
             if let Role::Follower(follower) = &turn.role
                 && !turn.is_eligible
                 && !self.view.reader().damaged().is_empty()

@@ -84,6 +84,25 @@ pub fn visible(copies: &[Copy], sight: &Sight, need: usize) -> Option<Broken> {
     })
 }
 
+/// REP-8 of one process: what it lets readers see last is, on its own disk, what `need` disks durably hold.
+#[must_use]
+pub fn own(copies: &[Copy], sight: &Sight, need: usize) -> Option<Broken> {
+    let last = sight.watermark - 1;
+    let of = |log: &Vec<Batch>| log.iter().find(|batch| (batch.base..=batch.last).contains(&last)).copied();
+    let mine =
+        copies.iter().find(|copy| copy.node == sight.node)?.written.0.get(&sight.folder).and_then(of)?;
+    let same = |copy: &&Copy| {
+        let theirs = copy.durable.0.get(&sight.folder).and_then(of);
+        theirs
+            .is_some_and(|theirs| (theirs.base, theirs.last, theirs.crc) == (mine.base, mine.last, mine.crc))
+    };
+    let found = copies.iter().filter(same).count();
+    (last >= sight.start && found < need).then(|| Broken {
+        name: "REP-8",
+        evidence: format!("{sight:?}: it shows {mine:?}, which {found} disks of {need} hold durably"),
+    })
+}
+
 fn durable_copies(copies: &[Copy], folder: &str, acked: i64, need: usize) -> Option<String> {
     let mut counted: BTreeMap<(i64, i64, u32), usize> = BTreeMap::new();
     let mut ends = Vec::new();
@@ -184,6 +203,15 @@ mod tests {
         assert_eq!(visible(&disks, &sight(3), 2), None);
         assert_eq!(visible(&disks, &sight(4), 2).map(|broken| broken.name), Some("REP-8"));
         assert_eq!(visible(&disks, &sight(0), 2), None, "nothing is visible");
+        let mut parted = disks.to_vec();
+        parted[2] = copy(3, &[other(batch(0, 3, 1))]);
+        assert_eq!(own(&disks, &Sight { node: 1, ..sight(3) }, 2), None);
+        assert_eq!(visible(&parted, &sight(3), 2), None, "two others have it");
+        assert_eq!(
+            own(&parted, &sight(3), 2).map(|broken| broken.name),
+            Some("REP-8"),
+            "but it shows another one"
+        );
     }
 
     #[test]

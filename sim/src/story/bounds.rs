@@ -39,6 +39,12 @@ pub(super) const PRODUCERS: Step = Step::new("producers done after the last faul
 pub(super) const GROUP: Step = Step::new("the group settled after the last fault", 120);
 /// Every replica of every partition is in sync.
 pub(super) const IN_SYNC: Step = Step::new("every replica in sync after the last fault", 120);
+/// Drains are taken back, and who lost its disk votes again.
+pub(super) const OPERATOR: Step = Step::new("the operator done after the last fault", 120);
+/// What rotted on a member's disk is found, and fetched from another.
+pub(super) const MENDED: Step = Step::new("all damage mended after the last fault", 120);
+/// A broker is drained: everything of it is elsewhere.
+pub(super) const EMPTIED: Step = Step::new("a broker drained", 120);
 /// A fresh reader has read every partition from its start to its end.
 pub(super) const DRAIN: Step = Step::new("the final read", 60);
 /// A graceful stop.

@@ -42,6 +42,8 @@ pub struct BrokerNode(Arc<Inner>);
 
 struct Inner {
     node: u32,
+    /// Whether it is one of several.
+    is_member: bool,
     world: World,
     cluster: Cluster,
     recorder: Recorder,
@@ -92,6 +94,7 @@ impl BrokerNode {
             cluster.device(node).platter.set_rates(rates);
             BrokerNode(Arc::new(Inner {
                 node,
+                is_member: plan.brokers > 1,
                 world: world.clone(),
                 cluster: cluster.clone(),
                 recorder: recorder.clone(),
@@ -313,6 +316,35 @@ impl BrokerNode {
         self.0.cluster.pause(self.0.node, false);
     }
 
+    /// `kill -9`, and an empty disk in place of the broker's.
+    pub fn wipe(&self, plan: &Plan) {
+        self.down(true);
+        self.0.cluster.kill(self.0.node);
+        self.0.cluster.wipe(self.0.node, plan.capacity);
+        self.device().set_speed(plan.disk);
+        self.device().platter.set_rates(Rates { cold_read_ppm: plan.cold_ppm, ..Rates::default() });
+    }
+
+    /// Whether this incarnation of its process serves now.
+    #[must_use]
+    pub fn lives(&self, incarnation: u32) -> bool {
+        self.runs() && self.lock().ready.is_some_and(|who| who.incarnation == incarnation)
+    }
+
+    /// Batches of the plan's partitions on its disk that are damaged now, by partition folder.
+    #[must_use]
+    pub fn struck(&self) -> Vec<String> {
+        let platter = self.device().platter;
+        let damage = platter.damage();
+        if damage.is_empty() {
+            return Vec::new();
+        }
+        let of_plan = |folder: &String| self.0.recorder.part_of_folder(folder).is_some();
+        let struck = Logs::struck(platter.files(), &damage).into_iter();
+        let struck = struck.filter(|(folder, ranges)| of_plan(folder) && !ranges.is_empty());
+        struck.map(|(folder, ranges)| format!("{folder} {ranges:?}")).collect()
+    }
+
     /// Whether a process runs.
     #[must_use]
     pub fn runs(&self) -> bool {
@@ -416,6 +448,9 @@ impl BrokerNode {
     /// The offset behind a damaged batch that holds `offset`, if there is one.
     #[must_use]
     pub fn behind_damage(&self, topic: &str, index: i32, offset: i64) -> Option<i64> {
+        if self.0.is_member {
+            return None; // another broker has it, and this one is to get it from there
+        }
         self.learn_damage();
         let folder = self.0.recorder.folder_of(topic, index)?;
         self.lock().ghost.behind(&folder, offset)

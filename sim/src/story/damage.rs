@@ -12,20 +12,20 @@ use dejaq_storage::Disk;
 use dejaq_storage::disk::{DiskFile, Open};
 use dejaq_storage::model_disk::{Fault as DiskFault, ModelDisk, Plan as DiskPlan};
 
-use super::Stage;
 use super::nemesis::{back_after, span};
+use super::{BrokerNode, Stage};
 use crate::invariants::Broken;
 use crate::invariants::resurrection::is_metadata;
 use crate::rng::Dice;
 
 /// After this time a flush, or the idle one, has written down that what was synced before is durable.
-const MARKED: Duration = Duration::from_secs(3);
+pub(super) const MARKED: Duration = Duration::from_secs(3);
 
-type Files = Vec<(PathBuf, Vec<u8>)>;
+pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
 
 /// The logs of the plan's partitions that hold a batch, as they are durable now.
-fn logs(stage: &Stage) -> Files {
-    let files = stage.broker.device().platter.durable_files();
+pub(super) fn logs(stage: &Stage, broker: &BrokerNode) -> Files {
+    let files = broker.device().platter.durable_files();
     let of_plan = |path: &Path| {
         let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         path.starts_with("partitions")
@@ -37,7 +37,7 @@ fn logs(stage: &Stage) -> Files {
 
 /// Rots one bit of a batch.
 pub async fn rot(stage: &Stage, dice: &mut Dice) {
-    let before = logs(stage);
+    let before = logs(stage, &stage.broker);
     stage.world.sleep(MARKED).await;
     if before.is_empty() {
         return;
@@ -53,7 +53,7 @@ pub async fn rot(stage: &Stage, dice: &mut Dice) {
 
 /// One sector of what the next syncs cover keeps its old content, or lies in the log of another partition.
 pub async fn lie(stage: &Stage, dice: &mut Dice) {
-    let before = logs(stage);
+    let before = logs(stage, &stage.broker);
     let platter = stage.broker.device().platter;
     // The newest segment of a partition, and an old one of another.
     let Some((path, _)) = (!before.is_empty()).then(|| dice.pick(&before)) else { return };
@@ -84,7 +84,7 @@ pub async fn lie(stage: &Stage, dice: &mut Dice) {
 /// begins at the same offset: every CRC that producers made is right there.
 pub async fn misplace(stage: &Stage, dice: &mut Dice) {
     stage.broker.stop().await;
-    let logs = logs(stage);
+    let logs = logs(stage, &stage.broker);
     let is_oldest_of_several = |path: &Path| {
         let of_partition: Vec<&Path> = logs
             .iter()

@@ -47,4 +47,12 @@ pub enum Fault {
     Swizzle,
     /// The metadata log is gone or damaged at a start, and put back after the broker was asked to start without it.
     MetadataLost,
+    /// An operator moves a partition to other brokers, or takes a move back.
+    Reassign,
+    /// An operator begins to empty a broker, or stops that.
+    Drain,
+    /// An operator changes who votes in the quorum.
+    Voters,
+    /// A broker's disk is replaced by an empty one; once in a story.
+    Wipe,
 }

@@ -92,9 +92,13 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
             stage.broker.resume();
         }
         Fault::CutOff | Fault::Reset => disturb_network(stage, fault, dice).await,
-        Fault::PowerCutAll | Fault::Isolate | Fault::Swizzle => {
-            unreachable!("{fault:?} is drawn for fleets only")
-        }
+        Fault::PowerCutAll
+        | Fault::Isolate
+        | Fault::Swizzle
+        | Fault::Reassign
+        | Fault::Drain
+        | Fault::Voters
+        | Fault::Wipe => unreachable!("{fault:?} is drawn for fleets only"),
         Fault::SlowDisk => {
             let stall = span(dice, 1, 400);
             stage.broker.device().set_speed(Speed { stall, ..stage.plan.disk });

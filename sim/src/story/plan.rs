@@ -79,6 +79,8 @@ pub struct Plan {
     pub brokers: u32,
     /// How many of them, the first ones, vote in the quorum.
     pub voters: u32,
+    /// Whether one of them is drained when all is calm, and must be empty and stop.
+    pub drains: bool,
     /// In how many racks they stand; 0 names none.
     pub racks: u32,
     /// The topics.
@@ -147,6 +149,7 @@ impl Plan {
             config,
             brokers: 1,
             voters: 1,
+            drains: false,
             racks: 0,
             topics,
             producers,

@@ -6,18 +6,25 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::operator::Operator;
 use crate::invariants::Broken;
 use crate::invariants::image::Logs;
 use crate::invariants::insight::{Ghosts, Sight};
 use crate::invariants::replicas::{self, Copy};
-use crate::story::Stage;
+use crate::story::{Fault, Stage};
 
 /// How often the disks are compared while faults strike.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// The product's mark for it.
+const CUT_BELOW: &str = "a follower cuts below the watermark that it knew";
+
 /// What was found. Cheap to clone.
 #[derive(Clone, Default)]
-pub(super) struct God(Arc<Mutex<State>>);
+pub(super) struct God {
+    state: Arc<Mutex<State>>,
+    operator: Operator,
+}
 
 #[derive(Default)]
 struct State {
@@ -27,8 +34,8 @@ struct State {
 
 impl God {
     /// Begins to look from time to time, as long as the story lasts.
-    pub fn watch(stage: &Stage) -> God {
-        let god = God::default();
+    pub fn watch(stage: &Stage, operator: &Operator) -> God {
+        let god = God { operator: operator.clone(), ..God::default() };
         let (watching, stage) = (god.clone(), stage.clone());
         stage.broker.clone().aside(async move {
             loop {
@@ -41,13 +48,13 @@ impl God {
 
     /// The first property that was found broken.
     pub fn broken(&self) -> Option<Broken> {
-        self.0.lock().expect("nothing panics in here").broken.clone()
+        self.state.lock().expect("nothing panics in here").broken.clone()
     }
 
     fn note(&self, stage: &Stage, broken: Option<Broken>) {
         if let Some(broken) = broken {
             stage.world.event(crate::world::NOBODY, "broken", &[], || format!("{broken:?}"));
-            self.0.lock().expect("nothing panics in here").broken.get_or_insert(broken);
+            self.state.lock().expect("nothing panics in here").broken.get_or_insert(broken);
         }
     }
 
@@ -62,14 +69,21 @@ impl God {
         self.note(stage, replicas::matching(&disks));
         for (folder, acked) in stage.recorder.promised() {
             if acked >= stage.recorder.trimmed(&folder)
-                && let Some(need) = need(stage, &folder)
+                && let Some(need) = self.need(stage, &folder)
             {
                 self.note(stage, replicas::copies(&disks, &folder, acked, need));
             }
         }
         for sight in &sights {
-            if let Some(need) = need(stage, &sight.folder) {
+            if let Some(need) = self.need(stage, &sight.folder) {
                 self.note(stage, replicas::visible(&disks, sight, need));
+                if stage
+                    .brokers
+                    .iter()
+                    .any(|broker| broker.node() == sight.node && broker.lives(sight.incarnation))
+                {
+                    self.note(stage, replicas::own(&disks, sight, need));
+                }
             }
         }
     }
@@ -83,11 +97,30 @@ impl God {
         }
         let mut all = Vec::new();
         for sights in moments.into_values() {
-            let found = self.0.lock().expect("nothing panics in here").ghosts.see(&sights);
+            let found = self.state.lock().expect("nothing panics in here").ghosts.see(&sights);
             self.note(stage, found);
             all.extend(sights);
         }
         all
+    }
+
+    /// What must not have happened to any process: REP-8, a follower cut what it had let readers see. What is mended is cut on
+    /// purpose, and where a loss is allowed it may have been seen before.
+    pub fn look_back(&self, stage: &Stage) {
+        let rots = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && *fault == Fault::Rot);
+        let promises = stage.plan.topics.iter().all(|topic| topic.durable);
+        let seen = dejaq_storage::probe::marks_reached().contains(&CUT_BELOW);
+        if promises && !rots && seen {
+            self.note(stage, Some(Broken { name: "REP-8", evidence: CUT_BELOW.into() }));
+        }
+    }
+
+    /// On how many disks what is committed in a partition of the plan must be durable; none is owed without that promise. A
+    /// disk that was replaced took its copies with it.
+    fn need(&self, stage: &Stage, folder: &str) -> Option<usize> {
+        let part = stage.recorder.part_of_folder(folder)?;
+        let topic = stage.recorder.topic_of(part, &stage.plan);
+        topic.durable.then_some(topic.min_insync - self.operator.wiped().min(topic.min_insync))
     }
 
     /// What must hold when everything is healed and all have stopped: REP-16.
@@ -105,13 +138,6 @@ impl God {
             }
         }
     }
-}
-
-/// On how many disks what is committed in a partition of the plan must be durable; none is owed without that promise.
-fn need(stage: &Stage, folder: &str) -> Option<usize> {
-    let part = stage.recorder.part_of_folder(folder)?;
-    let topic = stage.recorder.topic_of(part, &stage.plan);
-    topic.durable.then_some(topic.min_insync)
 }
 
 fn disks(stage: &Stage) -> Vec<Copy> {

@@ -7,6 +7,8 @@
 
 mod god;
 mod nemesis;
+mod operator;
+mod rot;
 
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ use super::{SETTLE, Stage, Stop, consumers, drain, producers};
 use crate::invariants::image::Logs;
 use crate::invariants::{Broken, order};
 use god::God;
+use operator::Operator;
+use rot::Rot;
 
 /// The machine from which the calm act looks at the in-sync sets.
 const LOOKER: u32 = 91;
@@ -28,13 +32,22 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
-    let god = God::watch(stage);
-    nemesis::strike(stage, &god).await;
+    let (operator, rot) = (Operator::default(), Rot::default());
+    let god = God::watch(stage, &operator);
+    nemesis::strike(stage, &god, (&operator, &rot)).await;
     stage.begin_calm();
     nemesis::heal(stage);
     within(stage, bounds::READY, ready(stage)).await?;
+    within(stage, bounds::OPERATOR, operator.settle(stage)).await?;
     within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
+    within(stage, bounds::MENDED, rot.mended(stage)).await?;
     within(stage, bounds::IN_SYNC, in_sync(stage)).await?;
+    if stage.plan.drains {
+        let last = stage.brokers.last().expect("a fleet has brokers");
+        if let Some(broken) = within(stage, bounds::EMPTIED, operator.empty(stage, last)).await? {
+            return Err(Stop::Broken(broken));
+        }
+    }
     stage.world.sleep(SETTLE).await;
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;
     consumers::finish(stage).await;
@@ -43,6 +56,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
         within(stage, bounds::STOP, broker.retire()).await?;
     }
     god.at_rest(stage);
+    god.look_back(stage);
     let at_rest = |broker: &super::BrokerNode| {
         let gaps = |folder: &str| stage.recorder.has_gaps(folder);
         let platter = broker.device().platter;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan};
 
 use super::god::God;
+use super::operator::Operator;
+use super::rot::Rot;
 use crate::disk::Speed;
 use crate::rng::Dice;
 use crate::story::nemesis::span;
@@ -17,7 +19,7 @@ use crate::story::{BrokerNode, Fault, Stage, producers};
 use crate::world::NOBODY;
 
 /// Strikes until the chaos act is over.
-pub(super) async fn strike(stage: &Stage, god: &God) {
+pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator, &Rot)) {
     let end = stage.world.now_ns() + stage.plan.chaos.as_nanos() as u64;
     let weights: Vec<u64> = stage.plan.faults.iter().map(|(weight, _)| *weight).collect();
     for number in 0_u64.. {
@@ -38,7 +40,14 @@ pub(super) async fn strike(stage: &Stage, god: &God) {
         stage.recorder.count(format!("fault {fault:?}"));
         let words = [number, fault as u64, at as u64];
         stage.world.event(NOBODY, "fault", &words, || format!("{fault:?} at n{}", stage.brokers[at].node()));
-        one(stage, fault, &stage.brokers[at], &mut dice);
+        match fault {
+            Fault::Reassign | Fault::Drain | Fault::Voters => {
+                operator.act(stage, fault, &stage.brokers[at], &mut dice)
+            }
+            Fault::Rot => rot.strike(stage, &stage.brokers[at], &mut dice),
+            Fault::Wipe if !operator.wipe(stage, &stage.brokers[at]) => {}
+            _ => one(stage, fault, &stage.brokers[at], &mut dice),
+        }
         if matches!(fault, Fault::PowerCut | Fault::PowerCutAll) {
             god.look(stage);
         }
@@ -67,7 +76,7 @@ pub(super) fn heal(stage: &Stage) {
 }
 
 /// Does something after a while, whatever else happens meanwhile; not in the calm act, which heals by itself.
-fn later(stage: &Stage, wait: Duration, work: impl Future<Output = ()> + 'static) {
+pub(super) fn later(stage: &Stage, wait: Duration, work: impl Future<Output = ()> + 'static) {
     let stage = stage.clone();
     stage.broker.clone().aside(async move {
         stage.world.sleep(wait).await;
@@ -90,6 +99,7 @@ fn power_cut(stage: &Stage, broker: &BrokerNode, dice: &mut Dice) {
 
 fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
     match fault {
+        Fault::Wipe => back_after(stage, broker, span(dice, 1, 6000)), // the operator has done it
         Fault::Kill => {
             broker.kill();
             back_after(stage, broker, span(dice, 1, 6000));
@@ -133,6 +143,9 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         Fault::FailedReads
         | Fault::DiskFull
         | Fault::Rot
+        | Fault::Reassign
+        | Fault::Drain
+        | Fault::Voters
         | Fault::LyingDisk
         | Fault::Trim
         | Fault::Misplaced
