@@ -38,7 +38,7 @@ use crate::controller::{self, Controller, JournalError};
 use crate::coordinator::group::consumer::assignor::Assignor;
 use crate::coordinator::group::consumer::convert::Migration;
 use crate::coordinator::room::TxnRoom;
-use crate::coordinator::{Coordinators, coordinators, group, txn};
+use crate::coordinator::{Coordinators, coordinators, group, lag, txn};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
@@ -103,6 +103,9 @@ pub struct Broker<R: Runtime> {
     following: Arc<Following>,
     metrics: Arc<Metrics>,
 }
+
+/// How long the coordinators of a broker may take to say where their groups stand.
+const LAG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The end of the task that brings the partitions in line with the metadata.
 #[derive(Debug, Default)]
@@ -220,6 +223,7 @@ impl<R: Runtime> Broker<R> {
     #[must_use]
     pub fn watch(&self) -> Watch<R> {
         Watch {
+            runtime: self.runtime.clone(),
             controller: self.cluster.controller.clone(),
             directory: self.directory.clone(),
             coordinators: self.coordinators.clone(),
@@ -257,6 +261,7 @@ impl<R: Runtime> Broker<R> {
 
 /// A broker seen from outside.
 pub struct Watch<R: Runtime> {
+    runtime: R,
     controller: Controller,
     directory: Arc<Directory<R>>,
     coordinators: Coordinators<R>,
@@ -332,7 +337,14 @@ impl<R: Runtime> Watch<R> {
         metrics.transactional_ids.set(transactions.held);
         metrics.open_transactions.set(transactions.active);
         metrics.timed_out_transactions.reach(transactions.turns);
+        metrics.rebalance_seconds.reach(&self.coordinators.groups.settings().rebalance_times.0);
         metrics.text()
+    }
+
+    /// How far groups are behind, in the same format; asks their coordinators, which takes [`LAG_PATIENCE`] at most.
+    pub async fn lag_text(&self) -> String {
+        let deadline = self.runtime.now().plus(LAG_PATIENCE);
+        lag::look(&self.coordinators.groups, &self.directory, deadline).await.text()
     }
 }
 

@@ -82,6 +82,17 @@ impl Durations {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
+    /// Raises it to what was counted elsewhere.
+    pub fn reach(&self, other: &Durations) {
+        let raise =
+            |to: &AtomicU64, from: &AtomicU64| to.fetch_max(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.buckets.iter().zip(&other.buckets).for_each(|(to, from)| {
+            raise(to, from);
+        });
+        raise(&self.above, &other.above);
+        raise(&self.sum_us, &other.sum_us);
+    }
+
     /// How many were counted.
     pub fn count(&self) -> u64 {
         let within: u64 = self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum();
@@ -229,6 +240,7 @@ metrics! {
     transactional_ids: Gauge = "dejaq_transactional_ids", "Transactional ids that this broker coordinates.";
     open_transactions: Gauge = "dejaq_open_transactions", "Transactions of those ids that are open or being ended.";
     timed_out_transactions: Counter = "dejaq_timed_out_transactions_total", "Transactions of those ids that were aborted for their age.";
+    rebalance_seconds: Durations = "dejaq_group_rebalance_duration_seconds", "From the moment at which the members of a classic group had to come together to that at which the plan was known.";
     partitions_led: Gauge = "dejaq_partitions_led", "Partitions that this broker leads.";
     under_replicated: Gauge = "dejaq_under_replicated_partitions", "Partitions that this broker leads with fewer replicas in sync than there are to be; one that only comes is not missing.";
     under_min_insync: Gauge = "dejaq_under_min_insync_partitions", "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas.";

@@ -404,3 +404,22 @@ async fn a_group_of_the_new_protocol_is_served_and_goes_on_after_a_kill() {
     let delete = DeleteGroupsRequest { groups_names: vec![G.into()] };
     assert_eq!(life.ask(2, &delete).await.results[0].error_code, ErrorCode::NONE);
 }
+
+#[tokio::test]
+async fn whoever_watches_sees_how_far_a_group_is_behind_and_how_long_its_rebalances_took() {
+    let life = World::new().start().await;
+    life.create("t", 1, &[]).await;
+    for value in ["a", "b", "c"] {
+        assert_eq!(life.produce("t", &[value]).await.error_code, ErrorCode::NONE);
+    }
+    life.ready().await;
+    assert_eq!(life.commit(1).await, ErrorCode::NONE);
+    let deadline = life.node.now().plus(Duration::from_secs(5));
+    let text = crate::coordinator::lag::look(&life.shards, &life.directory, deadline).await.text();
+    assert!(text.contains("dejaq_group_lag{group=\"g\",topic=\"t\",partition=\"0\"} 2\n"), "{text}");
+    let times = life.shards.settings().rebalance_times.0.clone();
+    assert_eq!(times.count(), 0);
+    life.member().await;
+    assert_eq!(times.count(), 1, "the first plan is known");
+    life.stop().await.expect("a clean stop");
+}

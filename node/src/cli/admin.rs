@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,10 +29,13 @@ const MAX_CONNECTIONS: usize = 32;
 /// A client that says nothing for this long is closed.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A text that is put together.
+pub(super) type Text = Pin<Box<dyn Future<Output = String> + Send>>;
+
 /// What the admin port shows.
 pub(super) struct Shown {
     /// Prometheus text.
-    pub(super) metrics: Box<dyn Fn() -> String + Send + Sync>,
+    pub(super) metrics: Box<dyn Fn() -> Text + Send + Sync>,
     /// Why the broker is not ready, if it is not.
     pub(super) problem: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// What is wrong though it is ready.
@@ -73,8 +77,8 @@ async fn accept(listener: TcpListener, shown: Arc<Shown>) {
 
 async fn serve(stream: TcpStream, shown: Arc<Shown>) {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let response = respond(request.method(), request.uri().path(), &shown);
-        async move { Ok::<_, Infallible>(response) }
+        let shown = Arc::clone(&shown);
+        async move { Ok::<_, Infallible>(respond(request.method(), request.uri().path(), &shown).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -86,9 +90,9 @@ async fn serve(stream: TcpStream, shown: Arc<Shown>) {
     }
 }
 
-fn respond(method: &Method, path: &str, shown: &Shown) -> Response<Full<Bytes>> {
+async fn respond(method: &Method, path: &str, shown: &Shown) -> Response<Full<Bytes>> {
     let (status, text) = match (method, path) {
-        (&Method::GET, "/metrics") => (StatusCode::OK, (shown.metrics)()),
+        (&Method::GET, "/metrics") => (StatusCode::OK, (shown.metrics)().await),
         (&Method::GET, "/health/live") => (StatusCode::OK, "alive\n".to_owned()),
         (&Method::GET, "/health/ready") => match (shown.problem)() {
             None => match (shown.notice)() {
@@ -129,7 +133,7 @@ mod tests {
         let problem = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&problem);
         let shown = Shown {
-            metrics: Box::new(|| "dejaq_connections 1\n".to_owned()),
+            metrics: Box::new(|| Box::pin(async { "dejaq_connections 1\n".to_owned() })),
             problem: Box::new(move || seen.lock().expect("no panic").clone()),
             notice: Box::new(|| Some("the disk is full".to_owned())),
         };

@@ -178,7 +178,10 @@ async fn start_admin(config: &Config, broker: &Broker<TokioRuntime>) -> anyhow::
     let broker = Arc::new(broker.watch());
     let (watched, noticed) = (Arc::clone(&broker), Arc::clone(&broker));
     let shown = Shown {
-        metrics: Box::new(move || broker.metrics_text()),
+        metrics: Box::new(move || {
+            let broker = Arc::clone(&broker);
+            Box::pin(async move { broker.metrics_text() + &broker.lag_text().await })
+        }),
         problem: Box::new(move || watched.problem()),
         notice: Box::new(move || noticed.notice()),
     };

@@ -6,6 +6,7 @@
 //! [`txn`] (both pure), writes what that decides through the same partition path as every producer, and releases replies
 //! when the watermark has passed their records. [`record`] and [`consumer_record`] (pure) are what stands in the offsets topic.
 //! [`markers`] (SHELL) brings the ends of transactions into partitions, here and on other nodes; [`room`] (SHELL) answers the other nodes.
+//! [`lag`] tells those who watch how far groups are behind.
 //!
 //! ```text
 //!  api ─► shards ─► shard ─► machine ─► records ─► Partition::write (acks=all) ─► watermark ─► machine ─► reply
@@ -17,6 +18,7 @@ pub mod consumer_record;
 pub mod coordinators;
 pub mod group;
 pub mod home;
+pub mod lag;
 pub mod machine;
 pub mod markers;
 pub mod record;

@@ -94,6 +94,11 @@ impl<R: Runtime, M: Machine> Shards<R, M> {
         }
     }
 
+    /// What is allowed.
+    pub fn settings(&self) -> &M::Settings {
+        &self.settings
+    }
+
     /// Asks the coordinator of `key`, which may be on another node.
     ///
     /// # Errors

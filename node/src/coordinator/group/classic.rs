@@ -95,6 +95,8 @@ pub struct Group {
     pub(super) promised: BTreeMap<Arc<str>, Mono>,
     /// Members that did not ask for their part of the plan by then are out.
     pub(super) sync_until: Option<Mono>,
+    /// Since when a rebalance is under way that has brought no plan yet.
+    pub(super) rebalancing: Option<Mono>,
     /// Topics that the members of this generation read; `None` if that is not known.
     pub(super) subscribed: Option<BTreeSet<String>>,
     pub(super) offsets: Offsets,
@@ -121,6 +123,7 @@ impl Group {
             instances: BTreeMap::new(),
             promised: BTreeMap::new(),
             sync_until: None,
+            rebalancing: None,
             subscribed: None,
             offsets: Offsets::default(),
             consumer: None,
@@ -247,6 +250,7 @@ impl Group {
         self.state = State::Preparing(Joining { until: now.plus(wait), first });
         self.sync_until = None;
         *turn.rebalances += 1;
+        self.rebalancing.get_or_insert(now);
         self.try_complete_join(turn);
     }
 
@@ -327,6 +331,7 @@ impl Group {
     fn empty(&mut self, turn: &mut Turn<'_>) {
         assert!(self.members.is_empty(), "{} has members", self.id);
         self.state = State::Empty;
+        self.rebalancing = None; // there is nobody to plan for
         self.protocol = None;
         self.leader = None;
         self.subscribed = None;

@@ -1,9 +1,11 @@
 //! What groups are allowed, from the broker's settings.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::consumer::assignor::Assignor;
 use super::consumer::convert::Migration;
+use crate::metrics::Durations;
 
 /// Bounds of groups. The same on every broker of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +36,22 @@ pub struct Settings {
     pub assignors: Vec<Assignor>,
     /// Between the protocols.
     pub migration: Migration,
+    /// Where the time that each rebalance took is counted.
+    pub rebalance_times: RebalanceTimes,
 }
+
+/// Counts how long rebalances took, from the moment at which the members had to come to that at which the plan was known.
+/// It is no part of what is allowed: all of them are equal.
+#[derive(Debug, Clone, Default)]
+pub struct RebalanceTimes(pub Arc<Durations>);
+
+impl PartialEq for RebalanceTimes {
+    fn eq(&self, _: &RebalanceTimes) -> bool {
+        true
+    }
+}
+
+impl Eq for RebalanceTimes {}
 
 impl Default for Settings {
     fn default() -> Settings {
@@ -52,6 +69,7 @@ impl Default for Settings {
             consumer_max_members: 10_000,
             assignors: vec![Assignor::Uniform, Assignor::Range],
             migration: Migration { up: true, down: true },
+            rebalance_times: RebalanceTimes::default(),
         }
     }
 }

@@ -101,6 +101,9 @@ impl Group {
             return;
         }
         self.state = State::Stable;
+        if let Some(began) = self.rebalancing.take() {
+            turn.settings.rebalance_times.0.observe(turn.now.mono.since(began));
+        }
         self.since_ms = Some(turn.now.unix_ms);
         let mut answers = Vec::new();
         for (id, part) in parts {
