@@ -11,6 +11,7 @@ mod compaction;
 mod disk_full;
 mod failed_sync;
 mod fleet;
+mod fleet_groups;
 mod groups;
 mod hostile_client;
 mod idempotent_retries;
@@ -21,6 +22,7 @@ mod misplaced;
 mod mutants;
 mod network;
 mod power_cut;
+mod rebalance;
 mod retention_roll;
 mod slow_disk;
 mod steady;
@@ -64,12 +66,15 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::WIPED,
     swarm::ONE,
     swarm::FLEET,
+    fleet_groups::AT_LEAST_ONCE,
+    fleet_groups::AT_MOST_ONCE,
     stories::KILL,
     stories::POWER_CUT,
     stories::FAILED_SYNC,
     stories::TORN_TAIL,
     stories::DISK_FULL,
     stories::RETENTION,
+    rebalance::REBALANCE,
 ];
 
 /// What `dejaq-sim` offers.

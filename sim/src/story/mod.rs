@@ -27,6 +27,7 @@ mod nemesis;
 mod plan;
 mod producers;
 mod reader;
+mod rebalance;
 mod recorder;
 mod sequencer;
 mod starts;
@@ -41,6 +42,7 @@ pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use groups::GroupPlan;
 pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
+pub use rebalance::rebalance;
 pub use recorder::Recorder;
 
 use crate::invariants::Broken;

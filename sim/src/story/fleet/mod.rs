@@ -16,7 +16,7 @@ use dejaq::client::admin::Admin;
 use dejaq::runtime::Runtime;
 
 use super::bounds::{self, within};
-use super::{SETTLE, Stage, Stop, consumers, drain, producers};
+use super::{SETTLE, Stage, Stop, consumers, drain, groups, producers};
 use crate::invariants::image::Logs;
 use crate::invariants::{Broken, order};
 use god::God;
@@ -32,6 +32,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
+    groups::start(stage);
     let (operator, rot) = (Operator::default(), Rot::default());
     let god = God::watch(stage, &operator);
     nemesis::strike(stage, &god, (&operator, &rot)).await;
@@ -41,6 +42,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::OPERATOR, operator.settle(stage)).await?;
     within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
     within(stage, bounds::MENDED, rot.mended(stage)).await?;
+    within(stage, bounds::GROUP, groups::finish(stage)).await?;
     within(stage, bounds::IN_SYNC, in_sync(stage)).await?;
     if stage.plan.drains {
         let last = stage.brokers.last().expect("a fleet has brokers");
