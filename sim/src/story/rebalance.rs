@@ -116,7 +116,8 @@ async fn one_group(stage: &Stage, number: u32, name: &str, assignor: Assignor) -
         let (leaves, over) = (leaves.clone(), over.clone());
         stage.clone().broker.client(machine, move |runtime| async move {
             let mut consumer = born(&stage, &runtime, &group, assignor);
-            while !over.load(Ordering::Relaxed) && !(member == 0 && leaves.load(Ordering::Relaxed)) {
+            let is_done = || over.load(Ordering::Relaxed) || (member == 0 && leaves.load(Ordering::Relaxed));
+            while !is_done() {
                 let _nothing = consumer.poll(Duration::from_millis(50)).await;
                 let own = consumer.assignment().map(|at| at.partition.0).collect();
                 owned.lock().expect("nobody panics with it").insert(member, own);

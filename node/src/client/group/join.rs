@@ -1,7 +1,7 @@
 //! SHELL. One way through a rebalance: join, make the plan if this member leads, get one's part.
 //!
-//! Promises: ends with a part of a generation, or with an error that no repetition cures; everything else is tried
-//! again. The member's id is noted as soon as it is known, so that a member that gives up can still leave.
+//! Promises: ends with a part of a generation, with the news that a member was put out that still held something, or with an
+//! error that no repetition cures; everything else is tried again. The member's id is noted as soon as it is known, so that a member that gives up can still leave.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,16 +54,20 @@ enum Next {
     Again,
     /// After a pause.
     Later,
+    /// The member was put out.
+    Out,
 }
 
 impl<R: Runtime> Entry<R> {
-    /// Goes through, however long it takes. Cancel safe: another try begins with the same id.
-    pub(super) async fn run(self) -> Result<Joined, GroupError> {
+    /// Goes through, however long it takes. `None`: the group has put the member out, and what it still owned may have been
+    /// read by others, further than it knows: it comes again with nothing. Cancel safe: another try begins with the same id.
+    pub(super) async fn run(self) -> Result<Option<Joined>, GroupError> {
         let mut rounds = 0;
         loop {
             match self.once().await {
-                Ok(Next::Done(joined)) => return Ok(joined),
-                Ok(Next::Again) => rounds = 0,
+                Ok(Next::Done(joined)) => return Ok(Some(joined)),
+                Ok(Next::Out) if !self.owned.is_empty() => return Ok(None),
+                Ok(Next::Again | Next::Out) => rounds = 0,
                 Ok(Next::Later) => rounds += 1,
                 Err(GroupError::Cluster(error)) if is_transient(&error) => rounds += 1,
                 Err(error) => return Err(error),
@@ -188,7 +192,7 @@ impl<R: Runtime> Entry<R> {
         match code {
             ErrorCode::UNKNOWN_MEMBER_ID => {
                 self.set_id("");
-                Ok(Next::Again)
+                Ok(Next::Out)
             }
             ErrorCode::REBALANCE_IN_PROGRESS | ErrorCode::ILLEGAL_GENERATION => Ok(Next::Later),
             code if code.is_retriable() => Ok(Next::Later),

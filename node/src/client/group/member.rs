@@ -135,7 +135,7 @@ impl GroupError {
     }
 }
 
-type Joining = Pin<Box<dyn Future<Output = Result<Joined, GroupError>> + Send>>;
+type Joining = Pin<Box<dyn Future<Output = Result<Option<Joined>, GroupError>> + Send>>;
 type Listener = Box<dyn FnMut(&Rebalance) + Send>;
 
 /// A member of a group. One owner; see the module.
@@ -383,14 +383,18 @@ impl<R: Runtime> GroupConsumer<R> {
         self.joining = Some(Box::pin(entry.run()));
     }
 
-    /// Waits for a rebalance to end, until `deadline`; whether none is under way then. Nothing is handed out
+    /// Waits for a rebalance to end, until `deadline`; whether it is a member then. Nothing is handed out
     /// meanwhile: what is fetched is kept for what stays.
     async fn go_through(&mut self, deadline: Mono) -> Result<bool, GroupError> {
         let Some(joining) = &mut self.joining else { return Ok(true) };
         let Some(result) = self.cluster.runtime().before(deadline, joining).await else { return Ok(false) };
         self.joining = None;
         let joined = match result {
-            Ok(joined) => joined,
+            Ok(Some(joined)) => joined,
+            Ok(None) => {
+                self.lose();
+                return Ok(false);
+            }
             Err(error) => {
                 self.must_join = true;
                 return Err(error);
