@@ -146,6 +146,35 @@ pub const WIPED: Scenario = Scenario {
     random: true,
 };
 
+/// `durability=replicated` within its tolerance.
+pub const REPLICATED: Scenario = Scenario {
+    name: "cluster_replicated",
+    about: "durability=replicated: the power of one broker of three at a time fails, again when all are in sync: nothing acked is lost",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            let mut plan = plan.with_durability(story::REPLICATED);
+            plan.topics.iter_mut().for_each(|topic| topic.survives_one = true);
+            (plan.spaced, plan.chaos) = (true, plan.chaos * 3);
+            plan.fault(4, Fault::PowerCut).fault(dice.below(2), Fault::Kill)
+        })
+    },
+    random: true,
+};
+
+/// `durability=replicated` beyond its tolerance.
+pub const BEYOND: Scenario = Scenario {
+    name: "cluster_replicated_beyond",
+    about: "durability=replicated: the power of all brokers fails: what is lost is a suffix, and the cluster says so",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            let mut plan = plan.with_durability(story::REPLICATED).all_idempotent();
+            plan.reports = true;
+            plan.fault(3, Fault::PowerCutAll).fault(dice.below(3), Fault::PowerCut)
+        })
+    },
+    random: true,
+};
+
 fn run(
     params: &RunParams,
     brokers: u32,

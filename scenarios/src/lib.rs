@@ -64,6 +64,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::MOVES,
     fleet::ROT,
     fleet::WIPED,
+    fleet::REPLICATED,
+    fleet::BEYOND,
     swarm::ONE,
     swarm::FLEET,
     fleet_groups::AT_LEAST_ONCE,

@@ -1,7 +1,7 @@
 //! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
-//! Every planted bug that a scenario of one broker kills is here. Not here: M02 to M18 and M49, planted in `dejaq::replica`,
+//! Every planted bug that a scenario of one broker kills is here, and M06, which dies in a fleet. Not here: M02 to M05, M08 to M18 and M49, planted in `dejaq::replica`,
 //! which its own tests kill, but for M09, which survives; M45 and M46 of groups, M50 to M56 of transactions, and M223 and
 //! M224 of compaction, which is about transactions there, which unit tests are named for; M12, M15 and M31 to M39 of the
 //! quorum, which no scenario of a fleet has been shown to kill; M59 to M69 delays, filters, the archive and reshaping. Of
@@ -75,6 +75,13 @@ pub const MUTANTS: &[Mutant] = &[
         // LOG-7 reads the list of epochs by its format, in which the checksum is bound: it is no list then.
         checkers: &["Phantom", "LOG-7"],
         budget: 300,
+    },
+    Mutant {
+        number: 6,
+        about: "a follower that begins cuts its log at the watermark that it knows",
+        scenario: "cluster_power",
+        checkers: &["REP-1g", "REP-8", "LostWrite"],
+        budget: 60,
     },
     Mutant {
         number: 201,

@@ -59,6 +59,8 @@ type Look = Box<dyn Fn() -> Vec<Sight> + Send>;
 #[derive(Default)]
 struct State {
     look: Option<Look>,
+    /// How many elections its metadata says to have lost something.
+    losses: Option<Box<dyn Fn() -> usize + Send>>,
     /// What processes believed right before they died, that nobody has taken yet.
     last_sights: Vec<(u64, Vec<Sight>)>,
     stop: Option<Arc<Notify>>,
@@ -148,6 +150,10 @@ impl BrokerNode {
         match Broker::start(runtime, config).await {
             Ok(broker) => {
                 self.lock().look = Some(looks_into(&broker, who));
+                let directory = Arc::downgrade(broker.directory());
+                let losses =
+                    move || directory.upgrade().map_or(0, |directory| directory.image().losses().count());
+                self.lock().losses = Some(Box::new(losses));
                 self.recovered(who);
                 stop.notified().await;
                 self.lock().ready = None;
@@ -323,6 +329,12 @@ impl BrokerNode {
         self.0.cluster.wipe(self.0.node, plan.capacity);
         self.device().set_speed(plan.disk);
         self.device().platter.set_rates(Rates { cold_read_ppm: plan.cold_ppm, ..Rates::default() });
+    }
+
+    /// How many elections its metadata says to have lost something.
+    #[must_use]
+    pub fn losses_told(&self) -> usize {
+        self.lock().losses.as_ref().map_or(0, |losses| losses())
     }
 
     /// Whether this incarnation of its process serves now.

@@ -104,6 +104,7 @@ fn plan(world: &World) -> Plan {
         configs,
         durable: true,
         trims: true,
+        survives_one: false,
         keys: None,
         replicas: 1,
         min_insync: 1,

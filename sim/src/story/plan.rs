@@ -32,6 +32,8 @@ pub struct TopicPlan {
     pub trims: bool,
     /// How many keys its records have, if it is compacted; some of them are delete markers then.
     pub keys: Option<u64>,
+    /// Whether an acks=all reply promises at least to survive one power cut at a time, since the other copies stand.
+    pub survives_one: bool,
     /// Copies of each partition.
     pub replicas: i16,
     /// Copies that have every record which acks=all acknowledged (`min.insync.replicas`).
@@ -81,6 +83,10 @@ pub struct Plan {
     pub voters: u32,
     /// Whether one of them is drained when all is calm, and must be empty and stop.
     pub drains: bool,
+    /// Whether a fault waits until what the last one struck is whole again.
+    pub spaced: bool,
+    /// Whether a loss that is allowed must be one that the cluster itself tells of.
+    pub reports: bool,
     /// In how many racks they stand; 0 names none.
     pub racks: u32,
     /// The topics.
@@ -150,6 +156,8 @@ impl Plan {
             brokers: 1,
             voters: 1,
             drains: false,
+            spaced: false,
+            reports: false,
             racks: 0,
             topics,
             producers,
@@ -309,6 +317,7 @@ impl TopicPlan {
             configs,
             durable,
             trims: false,
+            survives_one: false,
             keys: None,
             replicas: 1,
             min_insync: 1,

@@ -77,6 +77,7 @@ fn plan(world: &World) -> Plan {
         configs: BTreeMap::new(),
         durable: true,
         trims: false,
+        survives_one: false,
         keys: None,
         replicas: 1,
         min_insync: 1,

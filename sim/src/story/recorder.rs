@@ -46,7 +46,7 @@ impl Recorder {
                 let name = format!("{}-{index}", topic.name);
                 history.partitions.push(PartInfo {
                     name,
-                    durable: topic.durable,
+                    durable: topic.durable || topic.survives_one,
                     replicated: topic.replicas > 1,
                     compacted: topic.compacted(),
                 });

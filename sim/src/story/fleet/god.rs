@@ -98,10 +98,27 @@ impl God {
         let mut all = Vec::new();
         for sights in moments.into_values() {
             let found = self.state.lock().expect("nothing panics in here").ghosts.see(&sights);
-            self.note(stage, found);
+            // What a loss that is allowed takes may have been committed.
+            self.note(stage, found.filter(|found| !(stage.plan.reports && found.name == "REP-1")));
             all.extend(sights);
         }
         all
+    }
+
+    /// What `durability=replicated` lost beyond its tolerance, the cluster tells of: an election that may have lost something
+    /// is in the metadata (CORRECTNESS 5, R3).
+    pub fn reported(&self, stage: &Stage) {
+        if !stage.plan.reports {
+            return;
+        }
+        let lost = crate::oracle::judge(&stage.recorder.history()).counts.excused;
+        let told = stage.brokers.iter().map(crate::story::BrokerNode::losses_told).max().unwrap_or(0);
+        stage.recorder.count(if lost > 0 { "runs with a loss" } else { "runs without a loss" });
+        if lost > 0 && told == 0 {
+            let evidence =
+                format!("{lost} acknowledged records are gone, and no election is said to have lost any");
+            self.note(stage, Some(Broken { name: "REPORTED", evidence }));
+        }
     }
 
     /// What must not have happened to any process: REP-8, a follower cut what it had let readers see. What is mended is cut on

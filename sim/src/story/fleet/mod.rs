@@ -54,6 +54,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;
     consumers::finish(stage).await;
     god.look(stage);
+    god.reported(stage);
     for broker in stage.brokers.iter() {
         within(stage, bounds::STOP, broker.retire()).await?;
     }

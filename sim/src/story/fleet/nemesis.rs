@@ -51,8 +51,23 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
         if matches!(fault, Fault::PowerCut | Fault::PowerCutAll) {
             god.look(stage);
         }
+        if stage.plan.spaced {
+            whole_again(stage, &stage.brokers[at]).await;
+        }
     }
     stage.world.sleep_until(end).await;
+}
+
+/// Waits until what was struck is back, and in sync.
+async fn whole_again(stage: &Stage, broker: &BrokerNode) {
+    stage.world.sleep(Duration::from_secs(7)).await; // longer than anything of a fleet stays down
+    broker.ready().await;
+    stage.world.sleep(Duration::from_secs(1)).await;
+    tokio::select! {
+        biased; // in sync first
+        () = super::in_sync(stage) => {}
+        () = stage.world.sleep(Duration::from_secs(120)) => {} // the calm act says so
+    }
 }
 
 /// Ends every fault; every broker is on its way up when this returns.
