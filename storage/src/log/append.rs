@@ -354,7 +354,8 @@ impl<D: Disk> Log<D> {
         }
         let grown = u64::from(cursor.position) + header.batch_bytes() as u64;
         let last = base.plus(i64::from(header.last_offset_delta));
-        grown > u64::from(self.config.segment_bytes)
+        self.roll_owed
+            || grown > u64::from(self.config.segment_bytes)
             || now_ms.saturating_sub(cursor.created_ms) >= self.config.segment_ms
             || last.since(cursor.segment_base) > MAX_OFFSET_SPAN
             || cursor.unwritten >= MAX_UNWRITTEN

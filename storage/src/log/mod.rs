@@ -102,6 +102,8 @@ pub struct Log<D: Disk> {
     snapped_end: Option<Offset>,
     /// Everything below was compacted.
     cleaned: Offset,
+    /// A roll failed and may have left files of a segment that begins at the end: nothing is appended before there is one.
+    roll_owed: bool,
 }
 
 impl<D: Disk> Log<D> {

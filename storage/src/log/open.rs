@@ -218,6 +218,7 @@ impl<D: Disk> Log<D> {
             unsnapped_bytes: 0,
             snapped_end: loaded.snapped_end,
             cleaned: loaded.cleaned,
+            roll_owed: false,
         };
         if options.verify_all {
             crate::scrub::note_damage(&log.reader(), &mut report).await?;

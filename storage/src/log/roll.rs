@@ -1,6 +1,7 @@
 //! A new segment, and snapshots of the producers.
 //!
-//! Owns: the order of a roll. Promises: a roll that fails leaves the old segment active and the log as it was; nothing in
+//! Owns: the order of a roll. Promises: a roll that fails leaves the old segment active and the log as it was, and is
+//! tried again before anything is appended, since recovery takes half a segment for the end of the one before it; nothing in
 //! the new segment counts as flushed before its name is durable (`Commit::names_dirty`, LOG-12); index files and
 //! snapshots are derived, so that losing or tearing one costs time and nothing else.
 
@@ -49,6 +50,7 @@ impl<D: Disk> Log<D> {
         let codec = self.shared.codec(end);
         let marker = self.commit.marker_now(end, start);
         let made = create_segment(&self.shared.disk, &self.shared.dir, &codec, &mut fresh, marker);
+        self.roll_owed = made.is_err();
         made.map_err(|error| self.write_failed(&error))?;
         self.commit.names_dirty = true;
         self.commit.side_dirty = true;

@@ -143,6 +143,7 @@ impl<D: Disk> Log<D> {
         self.producers = loaded.producers;
         self.commit = Commit::new(self.point(), loaded.marked);
         self.snapped_end = loaded.snapped_end;
+        self.roll_owed = false; // what was half made lay at the old end and is gone
         self.cleaned = self.cleaned.min(end);
         Ok(end)
     }

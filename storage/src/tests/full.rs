@@ -213,3 +213,26 @@ fn a_segment_that_cannot_be_made_is_tried_again() {
     let (pair, _) = pair.reopen(small());
     assert_eq!(pair.end(), Offset(12));
 }
+
+/// The batch that needed a new segment did not find room for it; a smaller one then found room in the old segment.
+#[test]
+fn what_follows_a_segment_that_could_not_be_made_survives() {
+    for spare in [0, 10, 40, 64, 100] {
+        let mut pair = Pair::new(LogConfig { segment_bytes: 700, ..small() });
+        pair.fill(2);
+        pair.flush();
+        let used: u64 = pair.platter.lengths().iter().map(|(_, len)| len).sum();
+        pair.platter.set_capacity(Some(used + spare));
+        assert_eq!(pair.append(Spec::plain(2, 300)), Err(AppendError::DiskFull), "{spare} bytes");
+        pair.platter.set_capacity(None);
+        pair.append(Spec::plain(1, 20)).expect("it fits into the old segment");
+        pair.flush();
+        pair.fill(9);
+        pair.flush();
+        pair.check();
+        pair.platter.kill();
+        let (pair, report) = pair.reopen(small());
+        assert!(report.damaged.is_empty(), "{spare} bytes: {report:?}");
+        assert_eq!(pair.end(), Offset(23), "{spare} bytes");
+    }
+}
