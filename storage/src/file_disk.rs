@@ -64,15 +64,17 @@ struct Inner {
 }
 
 impl FileDisk {
-    /// Takes `root` as the data directory; it is created, durably, if it does not exist.
+    /// Takes `root` as the data directory; it is created, durably and with its parents, if it does not exist.
     ///
     /// # Errors
     /// Whatever the file system says.
     pub fn open(root: &Path) -> io::Result<FileDisk> {
-        if !root.is_dir() {
+        let new: Vec<PathBuf> = missing(root).map(Path::to_owned).collect();
+        if !new.is_empty() {
             fs::create_dir_all(root)?;
-            let absolute = fs::canonicalize(root)?;
-            if let Some(parent) = absolute.parent() {
+        }
+        for dir in new {
+            if let Some(parent) = fs::canonicalize(dir)?.parent() {
                 File::open(parent)?.sync_all()?;
             }
         }
@@ -93,6 +95,11 @@ impl FileDisk {
             Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         }
     }
+}
+
+/// The directories that must be made for `dir` to be there, `dir` first: the name of each is to be made durable.
+fn missing(dir: &Path) -> impl Iterator<Item = &Path> {
+    dir.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.is_dir())
 }
 
 /// Runs a system call that waits for the device on the blocking pool.
@@ -328,6 +335,17 @@ mod tests {
     #[tokio::test]
     async fn the_real_disk_keeps_the_contract() {
         crate::contract::run_all(&mut Directories(Vec::new())).await;
+    }
+
+    #[test]
+    fn every_new_directory_above_the_root_is_seen() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let root = dir.path().join("a/b/c");
+        let new: Vec<PathBuf> = missing(&root).map(Path::to_owned).collect();
+        assert_eq!(new, ["a/b/c", "a/b", "a"].map(|name| dir.path().join(name)));
+        FileDisk::open(&root).expect("it is made");
+        assert_eq!(missing(&root).count(), 0);
+        assert_eq!(missing(Path::new("no-such/place")).count(), 2, "a relative path ends at its first name");
     }
 
     #[test]
