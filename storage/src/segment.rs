@@ -57,7 +57,7 @@ pub(crate) struct Segment<D: Disk> {
     pub(crate) max_timestamp: i64,
     /// The same over the entries that are in the side file.
     pub(crate) written_max_timestamp: i64,
-    /// Wall clock of its creation.
+    /// Wall clock of its creation; 0: not looked up, because nobody asks.
     pub(crate) created_ms: i64,
     /// Entries at the end of the active segment; empty in sealed ones.
     pub(crate) recent: VecDeque<Entry>,

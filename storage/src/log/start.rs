@@ -135,12 +135,14 @@ impl<D: Disk> Removal<D> {
     }
 }
 
-/// What retention looks at.
-fn keeps<D: Disk>(log: &Log<D>, segment: &Segment<D>, total: u64, now_ms: i64) -> bool {
+/// What retention looks at. Records without a timestamp are as old as the end of their segment: when the one behind it
+/// (`next_ms`) was made, or the last append.
+fn keeps<D: Disk>(log: &Log<D>, segment: &Segment<D>, next_ms: Option<i64>, total: u64, now_ms: i64) -> bool {
     let config = log.config();
-    let newest = segment.max_timestamp;
-    let expired =
-        newest >= 0 && config.retention_ms.is_some_and(|keep_ms| newest < now_ms.saturating_sub(keep_ms));
+    let closed_ms = next_ms.unwrap_or(log.now_ms);
+    let newest = Some(segment.max_timestamp).filter(|at| *at >= 0).or(Some(closed_ms).filter(|at| *at > 0));
+    let oldest_kept = config.retention_ms.map(|keep_ms| now_ms.saturating_sub(keep_ms));
+    let expired = newest.zip(oldest_kept).is_some_and(|(newest, oldest_kept)| newest < oldest_kept);
     let spare = config.retention_bytes.is_some_and(|keep| total - u64::from(segment.bytes) >= keep);
     !expired && !spare
 }
@@ -152,12 +154,15 @@ impl<D: Disk> Log<D> {
         let (target, active_too) = {
             let view = self.shared.lock();
             let mut total = view.size_bytes();
-            let going = view.segments.iter().take_while(|segment| {
-                let goes = segment.bytes > 0 && segment.end <= limit && !keeps(self, segment, total, now_ms);
+            let ends = view.segments.iter().skip(1).map(|next| Some(next.created_ms)).chain([None]);
+            let going = view.segments.iter().zip(ends).take_while(|(segment, next_ms)| {
+                let goes = segment.bytes > 0
+                    && segment.end <= limit
+                    && !keeps(self, segment, *next_ms, total, now_ms);
                 total -= if goes { u64::from(segment.bytes) } else { 0 };
                 goes
             });
-            let going: Vec<Offset> = going.map(|segment| segment.end).collect();
+            let going: Vec<Offset> = going.map(|(segment, _)| segment.end).collect();
             let active_too = going.len() == view.segments.len();
             (going.last().copied().filter(|target| *target > view.start)?, active_too)
         };

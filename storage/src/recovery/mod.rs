@@ -236,7 +236,12 @@ async fn load_segments<D: Disk>(
         let next_base = probes.get(at + 1).map(|next| next.base);
         match next_base.filter(|next| *next <= scan_from) {
             Some(next) => {
-                let segment = directory::load_sealed(loader, probe, next, progress).await?;
+                let is_asked = progress.segments.last().is_some_and(|previous| previous.max_timestamp < 0);
+                let mut segment = directory::load_sealed(loader, probe, next, progress).await?;
+                if is_asked {
+                    // Retention goes by it where the records before have no time of their own.
+                    segment.created_ms = tail::created(loader, probe).await?.unwrap_or(0);
+                }
                 progress.segments.push(segment);
             }
             None => tail::scan(loader, probe, next_base, scan_from, progress).await?,

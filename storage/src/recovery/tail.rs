@@ -152,6 +152,16 @@ pub(super) async fn scan<D: Disk>(
     Ok(())
 }
 
+/// When a segment was made, by its side file.
+pub(super) async fn created<D: Disk>(loader: &Loader<D>, probe: &Probe<D>) -> Result<Option<i64>, OpenError> {
+    let codec = loader.codec(probe.base);
+    let mut front = RecordWalk::new(&probe.files.sum, &codec, 0, probe.records.min(1), Patience::Wait);
+    match front.next().await.map_err(io::Error::from)? {
+        Some((_, Ok(Record::Header { created_ms }))) => Ok(Some(created_ms.min(loader.now_ms))),
+        Some(_) | None => Ok(None),
+    }
+}
+
 /// Continues behind the last marker that can be believed; returns the first record to look at.
 async fn starting_point<D: Disk>(
     loader: &Loader<D>,
@@ -160,9 +170,8 @@ async fn starting_point<D: Disk>(
     durable: Offset,
     segment: &mut Segment<D>,
 ) -> Result<u32, OpenError> {
-    let mut front = RecordWalk::new(&probe.files.sum, codec, 0, probe.records.min(1), Patience::Wait);
-    if let Some((_, Ok(Record::Header { created_ms }))) = front.next().await.map_err(io::Error::from)? {
-        segment.created_ms = created_ms.min(loader.now_ms);
+    if let Some(created_ms) = created(loader, probe).await? {
+        segment.created_ms = created_ms;
     }
     let Some((ordinal, marker)) = last_marker(loader, probe, durable).await? else { return Ok(1) };
     let before = marker.end <= probe.base && marker.position == 0;

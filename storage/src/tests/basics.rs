@@ -206,6 +206,27 @@ fn retention_deletes_by_size_and_by_age() {
 }
 
 #[test]
+fn records_without_a_timestamp_expire_by_the_age_of_their_segment() {
+    let config = LogConfig { retention_ms: Some(1000), segment_bytes: 300, ..small() };
+    let mut pair = Pair::new(config.clone());
+    for _ in 0..5 {
+        pair.append(Spec { timestamp_ms: -1, ..Spec::plain(1, 200) }).expect("room");
+    }
+    pair.flush();
+    let end = pair.end();
+    for _ in 0..2 {
+        assert_eq!(pair.log.retention_plan(NOW_MS + 1000, end), None);
+        pair.platter.kill();
+        pair = pair.reopen(config.clone()).0;
+    }
+    assert_eq!(pair.log.retention_plan(NOW_MS + 1001, end), Some(end), "the active segment, too");
+    pair.flush();
+    pair.advance_start(end);
+    pair.check();
+    assert_eq!(pair.log.size_bytes(), 0);
+}
+
+#[test]
 fn a_truncation_ends_at_a_batch_and_reading_goes_on() {
     let mut pair = Pair::new(small());
     pair.fill(30);
