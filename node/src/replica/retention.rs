@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::{Disk, RESERVE_BYTES, SpaceGuard, StartError, mark, mutant};
+use dejaq_storage::{Disk, RESERVE_BYTES, Sealed, SpaceGuard, StartError, mark, mutant};
 use dejaq_wire::ids::Offset;
 
 use super::cleaner;
@@ -174,19 +174,30 @@ async fn move_to<R: Runtime>(partition: &Arc<Partition<R>>, target: Target) -> R
             Ok(written) => {
                 let removal =
                     partition.with_log(|log, _| log.end_advance_start(written)).ok_or_else(stopped)?;
-                if !removal.is_empty()
-                    && let Err(error) = removal.run().await
-                {
-                    tracing::warn!(partition = partition.name(), %error, "old segments stay until the next start");
+                if !removal.is_empty() {
+                    let done = removal.run().await;
+                    if let Err(error) = &done {
+                        tracing::warn!(partition = partition.name(), %error, "old segments stay until the next start");
+                    }
+                    offline_if_sealed(partition, partition.with_log(|log, _| log.end_removal(&done)));
                 }
             }
             Err(error) => {
                 mark!("a new start could not be written");
                 tracing::warn!(partition = partition.name(), %error, "the start of the log stays where it is");
-                partition.with_log(|log, _| log.abandon_start());
+                offline_if_sealed(partition, partition.with_log(|log, _| log.abandon_start(&error)));
                 return Err(MoveError::NotNow);
             }
         }
     }
     Ok(partition.view().reader().start())
+}
+
+/// A failed sync takes the directory offline, whoever asked for it (LOG-9).
+fn offline_if_sealed<R: Runtime>(partition: &Arc<Partition<R>>, ended: Option<Result<(), Sealed>>) {
+    if let Some(Err(sealed)) = ended {
+        partition.shared.health.counts.failed_syncs.add(1);
+        partition.shared.health.fail(&format!("{}: {sealed}", partition.name()));
+        partition.resign(Resigned::Offline);
+    }
 }

@@ -129,6 +129,18 @@ async fn a_failed_sync_takes_the_directory_offline_and_acknowledges_nothing() {
 }
 
 #[tokio::test]
+async fn a_failed_sync_of_a_start_takes_the_directory_offline_too() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    life.produce("t", &["a"]).await;
+    world.platter.plan(Plan { fault: Fault::DirSyncError, path_contains: String::new(), after: 0 });
+    assert_eq!(move_start(&life.partition("t", 0), None).await, Err(MoveError::NotNow));
+    assert!(life.directory.health().is_offline());
+    assert_eq!(life.produce("t", &["b"]).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
+}
+
+#[tokio::test]
 async fn a_stop_leaves_a_clean_directory_and_everything_in_it() {
     let world = World::new();
     let life = world.start().await;

@@ -11,12 +11,12 @@
 //! ```
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use dejaq_wire::ids::Offset;
 
-use super::{Busy, Log};
+use super::{Busy, Log, SealReason, Sealed};
 use crate::binding::Binding;
 use crate::config::SpaceGuard;
 use crate::disk::Disk;
@@ -45,6 +45,15 @@ pub enum StartError {
     /// The disk refused; the start is where it was.
     #[error("the start could not be persisted: {0}")]
     Io(#[from] io::Error),
+}
+
+/// A sync failed on the way: what the disk holds is unknown, of names and files that others count on, too (LOG-9).
+#[derive(Debug, thiserror::Error)]
+#[error("a sync failed: {0}")]
+struct Unsynced(io::Error);
+
+fn unsynced(error: io::Error) -> io::Error {
+    io::Error::other(Unsynced(error))
 }
 
 /// Persists a new start. Run it, then give the result to [`Log::end_advance_start`] or call [`Log::abandon_start`].
@@ -96,7 +105,9 @@ impl<D: Disk> StartWrite<D> {
             }
             other => other?,
         };
-        small_file::take_place(&self.disk, &self.path, file).await?;
+        self.disk.sync_many(vec![file]).await.map_err(unsynced)?;
+        self.disk.rename(&small_file::aside(&self.path), &self.path)?;
+        self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(""))).await.map_err(unsynced)?;
         Ok(StartWritten { to: self.to })
     }
 }
@@ -111,12 +122,12 @@ impl<D: Disk> Removal<D> {
     /// Makes the removal durable and gives the space back.
     ///
     /// # Errors
-    /// The disk's; the next start finishes it.
+    /// The disk's; the next start finishes it. Tell [`Log::end_removal`] of it.
     pub async fn run(self) -> io::Result<()> {
         if self.files.is_empty() {
             return Ok(());
         }
-        self.disk.sync_dir(&self.dir).await?;
+        self.disk.sync_dir(&self.dir).await.map_err(unsynced)?;
         for file in self.files {
             self.disk.remove(&file).await?;
         }
@@ -206,9 +217,29 @@ impl<D: Disk> Log<D> {
 
     /// The start could not be persisted: it stays. Whether the disk has the new one is unknown, which is safe: nobody was
     /// told, and nothing was removed.
-    pub fn abandon_start(&mut self) {
+    ///
+    /// # Errors
+    /// [`Sealed`] if it was a sync that failed: names of the directory that the next flush would have made durable may
+    /// count as clean now, so that its `Ok` would say nothing about them.
+    pub fn abandon_start(&mut self, error: &io::Error) -> Result<(), Sealed> {
         assert!(matches!(self.busy, Busy::MovingStart { .. }), "no move of the start to abandon");
         self.busy = Busy::Nothing;
+        self.seal_if_unsynced(error)
+    }
+
+    /// Takes the result of [`Removal::run`].
+    ///
+    /// # Errors
+    /// [`Sealed`] if it was a sync that failed, as for [`Log::abandon_start`].
+    pub fn end_removal(&mut self, done: &io::Result<()>) -> Result<(), Sealed> {
+        done.as_ref().err().map_or(Ok(()), |error| self.seal_if_unsynced(error))
+    }
+
+    fn seal_if_unsynced(&mut self, error: &io::Error) -> Result<(), Sealed> {
+        if !error.get_ref().is_some_and(|inner| inner.is::<Unsynced>()) {
+            return Ok(());
+        }
+        Err(self.seal(SealReason::SyncFailed))
     }
 
     /// Publishes the durable start and takes the segments below it out of use.
@@ -257,11 +288,13 @@ impl<D: Disk> Log<D> {
         let Some(write) = self.begin_advance_start(to)? else { return Ok(self.start()) };
         match write.run().await {
             Ok(written) => {
-                self.end_advance_start(written).run().await?;
+                let done = self.end_advance_start(written).run().await;
+                self.end_removal(&done).map_err(io::Error::other)?;
+                done?;
                 Ok(self.start())
             }
             Err(error) => {
-                self.abandon_start();
+                self.abandon_start(&error).map_err(io::Error::other)?;
                 Err(StartError::Io(error))
             }
         }

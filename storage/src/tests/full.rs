@@ -174,8 +174,31 @@ fn a_start_that_cannot_be_persisted_removes_nothing() {
         assert!(now(pair.log.advance_start(Offset(40))).is_err(), "{fault:?} {path}");
         pair.check();
         pair.platter.heal();
+        if fault != Fault::WriteError {
+            assert_eq!(pair.log.sealed(), Some(SealReason::SyncFailed), "{fault:?} {path}");
+            continue;
+        }
         pair.advance_start(Offset(40));
         pair.check();
+    }
+}
+
+/// The directory's sync that a move of the start needs may fail while the name of a new segment waits for one: the name
+/// counts as clean then, and a flush that is told `Ok` has not made it durable.
+#[test]
+fn a_failed_sync_of_a_start_or_a_removal_lets_nothing_be_acknowledged() {
+    for seed in 0..40 {
+        let after = seed % 2; // the start's own sync, or that of the removal
+        let platter = Platter::new(Setup { seed, ..Setup::default() });
+        let mut pair = Pair::on(platter, LogConfig { segment_bytes: 300, ..small() });
+        pair.fill(3);
+        pair.flush();
+        pair.append(Spec::plain(2, 200)).expect("it rolls");
+        pair.platter.plan(plan(Fault::DirSyncError, "", after));
+        assert!(now(pair.log.advance_start(Offset(4))).is_err());
+        assert_eq!(pair.log.sealed(), Some(SealReason::SyncFailed), "seed {seed}");
+        assert!(now(pair.log.flush()).is_err(), "the next sync would say Ok");
+        assert_eq!(pair.append(Spec::plain(1, 1)), Err(AppendError::Sealed));
     }
 }
 
