@@ -217,7 +217,12 @@ fn an_offset_is_found_by_time_in_every_codec() {
 fn a_walk_over_the_records_tells_what_the_header_does_not() {
     let batch = small(Compression::Lz4);
     let (max_timestamp_ms, max_timestamp_offset) = (300, Offset(1));
-    let summary = RecordSummary { max_timestamp_ms, max_timestamp_offset, first_without_key: Some(1) };
+    let summary = RecordSummary {
+        max_timestamp_ms,
+        max_timestamp_offset,
+        oldest_timestamp_ms: Some(100),
+        first_without_key: Some(1),
+    };
     assert_eq!(check_records(&batch, LIMIT), Ok(summary));
 }
 

@@ -13,7 +13,7 @@
 use dejaq_storage::VerifiedBatch;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::Records;
-use dejaq_wire::record::produced::{check_client_rules, check_records};
+use dejaq_wire::record::produced::{NO_TIMESTAMP, RecordSummary, check_client_rules, check_records};
 use dejaq_wire::record::{Batch, BatchBuilder, BatchError, Compression, NewRecord, RecordError};
 
 use super::data_plane::Refusal;
@@ -22,8 +22,6 @@ use crate::metadata::topic_config::{self, TimestampType};
 
 /// Most bytes that a batch may decompress to.
 const DECOMPRESSED_BYTES: usize = 64 << 20;
-/// Kafka's "this record has no timestamp".
-const NO_TIMESTAMP: i64 = -1;
 
 /// A batch that may be appended.
 #[derive(Debug)]
@@ -112,7 +110,7 @@ pub fn admit(
     }
     let stamps = config.timestamp_type == TimestampType::LogAppendTime;
     if !stamps {
-        check_timestamps(&batch, config, now_ms)?;
+        check_timestamps(&summary, config, now_ms)?;
     }
     let mut batch = match target_codec(&batch, config) {
         Some(codec) => recompress(&batch, codec, config)?,
@@ -138,8 +136,9 @@ fn check_size(bytes: usize, config: &TopicConfig) -> Result<(), BadBatch> {
     Err(BadBatch::new(ErrorCode::MESSAGE_TOO_LARGE, message))
 }
 
-fn check_timestamps(batch: &Batch, config: &TopicConfig, now_ms: i64) -> Result<(), BadBatch> {
-    let (oldest, newest) = (batch.header.base_timestamp_ms, batch.header.max_timestamp_ms);
+/// Every record's timestamp, by the oldest and the newest: they need not come in order.
+fn check_timestamps(summary: &RecordSummary, config: &TopicConfig, now_ms: i64) -> Result<(), BadBatch> {
+    let newest = summary.max_timestamp_ms;
     let refuse = |what: &str, found: i64| {
         let message = format!("timestamp {found} is too far in the {what}; the broker's clock says {now_ms}");
         Err(BadBatch::new(ErrorCode::INVALID_TIMESTAMP, message).telling_start())
@@ -147,7 +146,9 @@ fn check_timestamps(batch: &Batch, config: &TopicConfig, now_ms: i64) -> Result<
     if newest != NO_TIMESTAMP && newest.saturating_sub(now_ms) > config.timestamp_after_max_ms {
         return refuse("future", newest);
     }
-    if oldest != NO_TIMESTAMP && now_ms.saturating_sub(oldest) > config.timestamp_before_max_ms {
+    if let Some(oldest) = summary.oldest_timestamp_ms
+        && now_ms.saturating_sub(oldest) > config.timestamp_before_max_ms
+    {
         return refuse("past", oldest);
     }
     Ok(())

@@ -92,6 +92,20 @@ fn times_outside_the_topics_bounds_are_refused() {
 }
 
 #[test]
+fn a_record_behind_the_first_is_held_to_the_bounds_too() {
+    let bounds = &[("message.timestamp.before.max.ms", "1000")];
+    let with = |times: [i64; 3]| {
+        let mut builder = BatchBuilder::new(Compression::None);
+        for timestamp_ms in times {
+            builder.append(&NewRecord { timestamp_ms, ..Default::default() });
+        }
+        builder.build().expect("small batches build").to_bytes()
+    };
+    assert!(admitted(&with([NOW, NO_TIMESTAMP, NOW - 1000]), bounds).is_ok());
+    check_code(&with([NOW, NOW - 1001, NOW]), bounds, ErrorCode::INVALID_TIMESTAMP);
+}
+
+#[test]
 fn nothing_two_batches_and_old_formats_are_refused() {
     let one = batch(Compression::None, NOW);
     check_code(&Bytes::new(), &[], ErrorCode::INVALID_RECORD);

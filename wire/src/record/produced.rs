@@ -17,6 +17,8 @@ use super::header::{BatchError, BatchHeader};
 use super::record::RecordError;
 use crate::ids::Offset;
 
+/// Kafka's "this record has no timestamp".
+pub const NO_TIMESTAMP: i64 = -1;
 /// First version of Produce that may carry zstd (KIP-110).
 const FIRST_ZSTD_VERSION: i16 = 7;
 
@@ -72,6 +74,8 @@ pub struct RecordSummary {
     pub max_timestamp_ms: i64,
     /// Offset of the first record that has it.
     pub max_timestamp_offset: Offset,
+    /// Smallest timestamp in ms of the records that have one.
+    pub oldest_timestamp_ms: Option<i64>,
     /// Index of the first record without a key, which a compacted topic refuses.
     pub first_without_key: Option<i32>,
 }
@@ -84,6 +88,7 @@ pub struct RecordSummary {
 pub fn check_records(batch: &Batch, limit_bytes: usize) -> Result<RecordSummary, RecordError> {
     let mut summary = None;
     let mut first_without_key = None;
+    let mut oldest_timestamp_ms: Option<i64> = None;
     let mut records = batch.records(limit_bytes)?;
     // Looked at only: taking hold of key, value and headers costs more than reading their lengths.
     for (index, record) in (0i32..).zip(std::iter::from_fn(|| records.skim())) {
@@ -94,11 +99,15 @@ pub fn check_records(batch: &Batch, limit_bytes: usize) -> Result<RecordSummary,
         if !record.has_key {
             first_without_key.get_or_insert(index);
         }
+        if record.timestamp_ms != NO_TIMESTAMP {
+            let oldest = oldest_timestamp_ms.get_or_insert(record.timestamp_ms);
+            *oldest = record.timestamp_ms.min(*oldest);
+        }
         let (_, max) = *summary.get_or_insert((record.offset, record.timestamp_ms));
         if record.timestamp_ms > max {
             summary = Some((record.offset, record.timestamp_ms));
         }
     }
     let (max_timestamp_offset, max_timestamp_ms) = summary.ok_or(RecordError::Empty)?;
-    Ok(RecordSummary { max_timestamp_ms, max_timestamp_offset, first_without_key })
+    Ok(RecordSummary { max_timestamp_ms, max_timestamp_offset, oldest_timestamp_ms, first_without_key })
 }
