@@ -55,6 +55,7 @@ const STEPS: &[Step] = &[
     quick("tidy", "cargo ci tidy", 5),
     quick("tests", "cargo test --workspace", 25),
     step("sim", "cargo sim run all --seeds 0..30 --keep-going", 15),
+    step("regressions", "cargo sim regressions", 10),
     step("symbols", "cargo ci symbols", 15),
     step("fuzz", "cargo ci fuzz --inputs 50000", 10),
     step("differential", "cargo ci differential", 5),
