@@ -7,7 +7,7 @@
 //! Leaves out: identity and format of the directory (`log::open`).
 //!
 //! ```text
-//! last marker in the newest side file ─► durable point X
+//! last marker in the newest side file ─► durable point X           (after a clean stop also the snapshot of its end)
 //!   segments wholly below X: index summary, file length          (not scanned)
 //!   segment of X and above: batch by batch from the marker on    (tail)
 //!   then: cut, complete the side file, sync, drop what lies behind a cut
@@ -80,6 +80,8 @@ struct Progress<D: Disk> {
     segments: Vec<Segment<D>>,
     /// Everything below is known to have been durable.
     durable: Offset,
+    /// A durable marker says so up to here.
+    marked: Offset,
     /// A truncation that must be finished.
     intent: Option<Offset>,
     /// Epochs of batches that were scanned, with their first offsets.
@@ -165,10 +167,13 @@ pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenE
     }
     directory::remove_below(loader, &mut probes, start).await?;
 
-    let durable = newest.map_or(start, |marker| marker.end);
+    let marked = newest.map_or(start, |marker| marker.end);
+    let closed = if loader.clean { state::closed_at(loader).await? } else { None };
+    let durable = marked.max(closed.unwrap_or(marked));
     let mut progress = Progress {
         segments: Vec::new(),
         durable,
+        marked,
         intent,
         epochs_seen: Vec::new(),
         damaged: Vec::new(),
@@ -337,6 +342,6 @@ async fn finish<D: Disk>(
         generation: 0,
     };
     // What was cut or dropped may have held the marker: the next write to the side file sets it again.
-    let marked = if progress.touched { Offset::ZERO } else { progress.durable.min(end) };
+    let marked = if progress.touched { Offset::ZERO } else { progress.marked.min(end) };
     Ok(Loaded { view, producers, marked, snapped_end, cleaned, report })
 }

@@ -102,6 +102,21 @@ pub(super) async fn load_producers<D: Disk>(
     Ok((producers, snapped_end))
 }
 
+/// Where a clean stop left the end, by the snapshot of the producers that it wrote. A side file may have lost its last
+/// markers since; without this what they spoke of would look like a torn tail, and be cut.
+pub(super) async fn closed_at<D: Disk>(loader: &Loader<D>) -> Result<Option<Offset>, OpenError> {
+    let entries = loader.disk.list(&loader.dir)?;
+    let parsed = entries.iter().filter_map(|entry| FileKind::parse(&entry.name));
+    let newest = parsed.filter_map(|(kind, offset)| (kind == FileKind::Producers).then_some(offset)).max();
+    let Some(offset) = newest else { return Ok(None) };
+    let path = loader.path(FileKind::Producers, offset);
+    match small_file::read(&loader.disk, &path, snapshot::PRODUCERS_KIND, &loader.binding).await {
+        Ok(payload) => Ok(snapshot::decode(payload).map(|found| found.offset).filter(|end| *end == offset)),
+        Err(SmallFileError::Io(error)) => Err(OpenError::Io(error)),
+        Err(_) => Ok(None),
+    }
+}
+
 /// The newest snapshot that is good and from which every unknown list of aborted transactions can be made.
 async fn newest_usable<D: Disk>(
     loader: &Loader<D>,

@@ -7,7 +7,7 @@ use crate::layout::FileKind;
 use crate::model_disk::random::stream;
 use crate::model_disk::{CrashMode, ModelDisk, Platter};
 use crate::{Disk, DiskFile, Log, LogConfig, LogIdentity, Open, OpenError, OpenOptions, ReadAsk, ReadError};
-use dejaq_wire::ids::{Offset, PartitionId};
+use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
 
 fn path(kind: FileKind, base: i64) -> PathBuf {
     dir().join(kind.name(Offset(base)))
@@ -334,6 +334,44 @@ fn a_durable_segment_that_is_gone_or_cut_short_is_damage_and_appends_go_on() {
             let (log, _) = try_open(&image, small()).expect("recovery");
             assert_eq!(log.end(), Offset(61), "segment {base} cut to {keep:?}");
         }
+    }
+}
+
+/// The records of a young segment fit one sector of its side file, the markers among them: when that sector rots, only the
+/// clean stop still tells that nothing was torn.
+#[test]
+fn a_side_file_that_rots_after_a_clean_stop_makes_damage_and_no_torn_tail() {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    pair.fill(5);
+    let Pair { platter, log, batches, .. } = pair;
+    now(log.close()).expect("a clean close");
+    let (log_path, sum_path) = (path(FileKind::Log, 0), path(FileKind::Sum, 0));
+    let (bytes, records) = (content(&platter, &log_path), content(&platter, &sum_path));
+    for lost in ["all", "the last", "nothing"] {
+        let platter = platter.fork();
+        platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
+        match lost {
+            "all" => write(&platter, &sum_path, &vec![0; records.len()]),
+            "the last" => write(&platter, &sum_path, &[&records[..records.len() - 32], &[0; 32]].concat()),
+            _ => {}
+        }
+        let options = OpenOptions { clean: true, same_boot: false, ..options() };
+        let opened = now(Log::open(platter.mount(), dir(), identity(), small(), options));
+        let (mut log, report) = opened.expect("it opens");
+        assert_eq!(report.cut, None, "{lost}");
+        assert_eq!(log.end(), Offset(10), "{lost}");
+        assert_eq!(content(&platter, &log_path), bytes, "{lost}: not a byte is gone");
+        assert_eq!(report.damaged.is_empty(), lost != "all", "{lost}: {report:?}");
+        if lost != "all" {
+            assert_eq!(read_all(&log).expect("no damage"), batches, "{lost}");
+        }
+        let appended = log.append_leader(&[Spec::plain(1, 9).build(9)], LeaderEpoch(2), NOW_MS);
+        assert_eq!(appended[0].expect("room").base, Offset(10), "{lost}");
+        now(log.flush()).expect("healthy");
+        drop(log);
+        platter.crash(&mut stream(2, "t", 0), CrashMode::Lose);
+        let (log, report) = try_open(&platter, small()).expect("it opens again");
+        assert_eq!((log.end(), report.cut), (Offset(11), None), "{lost}");
     }
 }
 
