@@ -689,6 +689,23 @@ async fn a_replica_that_is_known_to_itself_first_joins_though_nothing_is_written
     cluster.until("node 3 is in sync", |cluster| cluster.isr().len() == 3).await;
 }
 
+/// What follows a leader that is followed already: its fetcher runs while the new partitions are opened.
+#[tokio::test]
+async fn every_replica_of_a_second_topic_is_counted_though_nothing_is_written() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.live[&1].acked("a").await;
+    let second = TopicId([6; 16]);
+    let partitions = vec![PartitionState::born(vec![BrokerId(1), BrokerId(2), BrokerId(3)]); 16];
+    let created = TopicCreated { topic_id: second, name: "second".into(), partitions };
+    cluster.between.commit(&[created.into()]);
+    let is_heard = |cluster: &Cluster, index: i32| {
+        let place = Place { topic: second, partition: PartitionId(index) };
+        let Some(leader) = cluster.live[&1].directory.partition(place) else { return false };
+        [2, 3].iter().all(|id| !leader.has_not_heard(BrokerId(*id)))
+    };
+    cluster.until("all are counted", |cluster| (0..16).all(|index| is_heard(cluster, index))).await;
+}
+
 #[tokio::test]
 async fn a_replica_that_was_removed_and_added_unseen_is_not_taken_for_what_it_was() {
     let cluster = Cluster::start(&[]).await;

@@ -592,7 +592,14 @@ impl<R: Runtime> Directory<R> {
         if matches!(slot, Slot::NoRoom) && !self.is_trying_again.swap(true, Ordering::AcqRel) {
             self.runtime.spawn("open-again", open::open_again(self.clone()));
         }
+        self.show(job, slot);
+    }
+
+    /// Puts a partition into the table. One that follows tells its position now: a fetcher that was woken while it was
+    /// opened did not find it yet, and what is told of nothing is never counted.
+    fn show(&self, job: &Job, slot: Slot<R>) {
         self.replace(|table| table.put(job, slot));
+        self.hub.tell_again(Place { topic: job.topic.id, partition: job.index });
     }
 
     /// Gives up the log of a follower, because nothing of it can be kept, and begins another at `base`.
@@ -667,7 +674,7 @@ impl<R: Runtime> Directory<R> {
         let mut is_done = true;
         for (job, slot) in open::open_all(self, jobs).await {
             is_done &= !matches!(slot, Slot::NoRoom);
-            self.replace(|table| table.put(&job, slot));
+            self.show(&job, slot);
         }
         if is_done {
             self.is_trying_again.store(false, Ordering::Release);

@@ -172,6 +172,11 @@ impl Hub {
         }
     }
 
+    /// The position at `place` is to be told, whoever is followed there.
+    pub fn tell_again(&self, place: Place) {
+        self.feeds().values().for_each(|feed| feed.change(place));
+    }
+
     /// The feed from `leader`, if anything was ever followed from it.
     pub fn feed(&self, leader: BrokerId) -> Option<Arc<Feed>> {
         self.feeds().get(&leader).cloned()
