@@ -449,6 +449,86 @@ def consume_transform_produce():
     equal([p.offset for p in only(admin.list_consumer_group_offsets(asked)).topic_partitions], [150, 150], "offsets")
 
 
+def modern(topics, group, **config):
+    """A member of the new protocol (KIP-848): the broker knows its timeouts and makes the plan."""
+    consumer = Consumer({"bootstrap.servers": BROKER, "group.id": group, "auto.offset.reset": "earliest",
+                         "enable.auto.commit": False, "group.protocol": "consumer", **config})
+    consumer.subscribe(topics)
+    return consumer
+
+
+def group_share_848(assignor):
+    """Two members share four partitions; one leaves; the other goes on where it was."""
+    name, group = topic(f"share-848-{assignor}", 4), f"{RUN}-share-848-{assignor}"
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(400)])
+    config = {"group.remote.assignor": assignor}
+    one, two, got = modern([name], group, **config), modern([name], group, **config), []
+    shared = lambda: len(owned(one)) == 2 and len(owned(two)) == 2
+    poll_until("two partitions each", [one, two], lambda: shared() and len(got) >= 400, got, 60)
+    equal(sorted(owned(one) + owned(two)), [0, 1, 2, 3], "every partition once")
+    described = only(admin.describe_consumer_groups([group]))
+    equal((described.state.name, described.partition_assignor, len(described.members)), ("STABLE", assignor, 2), "description")
+    for each in (one, two):
+        each.commit(asynchronous=False)
+    two.close()
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(400, 440)])
+    rest = []
+    poll_until("all for the one that is left", [one], lambda: len(owned(one)) == 4 and len({m.value() for m in rest}) >= 40, rest)
+    same(sorted({m.value() for m in rest}, key=int), numbers(400, 440))
+    one.close()
+
+
+def group_regex_848():
+    """A pattern that the broker matches: topics of now, and one that comes later."""
+    group, prefix = f"{RUN}-regex-848", topic("regex-848", 2)
+    one = modern([f"^{prefix}.*"], group)
+    poll_until("the topic of now", [one], lambda: len(owned(one)) == 2)
+    late = topic("regex-848-late", 1)
+    poll_until("the topic that came", [one], lambda: late in {p.topic for p in one.assignment()})
+    one.close()
+
+
+def group_static_848():
+    """A static member that comes back keeps its partitions, and the other one is not disturbed."""
+    name, group, seen = topic("static-848", 2), f"{RUN}-static-848", []
+    open_member = lambda instance: modern([name], group, **{"group.instance.id": instance})
+    one, two = open_member("a"), open_member("b")
+    poll_until("one partition each", [one, two], lambda: len(owned(one)) == 1 and len(owned(two)) == 1)
+    kept, gone = owned(one), owned(two)
+    two.close()
+    two = open_member("b")
+    def undisturbed():
+        seen.append(owned(one))
+        return owned(two) == gone
+    poll_until("the same partition again", [one, two], undisturbed)
+    assert all(each == kept for each in seen), f"the other member was disturbed: {seen}"
+    one.close(), two.close()
+
+
+def group_upgrade_848(strategy):
+    """A live group goes from the classic protocol to the new one and back."""
+    name, group = topic(f"upgrade-848-{strategy}", 4), f"{RUN}-upgrade-848-{strategy}"
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(40)])
+    old, got = member(name, group, strategy), []
+    poll_until("all for the first", [old], lambda: len(owned(old)) == 4 and len(got) >= 40, got)
+    old.commit(asynchronous=False)
+    new = modern([name], group)
+    poll_until("two partitions each", [old, new], lambda: len(owned(old)) == 2 and len(owned(new)) == 2)
+    equal(sorted(owned(old) + owned(new)), [0, 1, 2, 3], "every partition once")
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(40, 80)])
+    rest = []
+    poll_until("what came", [old, new], lambda: len({m.value() for m in rest}) >= 40, rest)
+    same(sorted({m.value() for m in rest}, key=int), numbers(40, 80))
+    for each in (old, new):
+        each.commit(asynchronous=False)
+    new.close()
+    produce(name, [{"value": str(n), "partition": n % 4} for n in range(80, 120)])
+    last = []
+    poll_until("all for the first again", [old], lambda: len(owned(old)) == 4 and len({m.value() for m in last}) >= 40, last)
+    same(sorted({m.value() for m in last}, key=int), numbers(80, 120))
+    old.close()
+
+
 check("create-topics", create_topics)
 check("list", list_topics)
 for each in CODECS:
@@ -477,3 +557,9 @@ if GROUPS:
     check("group-static", group_static)
     check("group-admin", group_admin)
     check("group-consume-848", group_consume, "consumer")
+    for each in ["uniform", "range"]:
+        check(f"group-share-848-{each}", group_share_848, each)
+    check("group-regex-848", group_regex_848)
+    check("group-static-848", group_static_848)
+    for each in ["range", "cooperative-sticky"]:
+        check(f"group-upgrade-848-{each}", group_upgrade_848, each)
