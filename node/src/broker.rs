@@ -298,6 +298,10 @@ impl<R: Runtime> Watch<R> {
         let (metrics, syncs) = (&self.metrics, self.directory.flusher().counters());
         let total = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         metrics.topics.set(self.published.current().topic_count() as u64);
+        let leader = self.controller.leader();
+        metrics.quorum_has_leader.set(u64::from(leader.is_some()));
+        metrics.quorum_is_leader.set(u64::from(leader == Some(self.directory.me())));
+        metrics.metadata_end.set(u64::try_from(self.published.current().end().0).unwrap_or(0));
         metrics.partitions.set(self.directory.partitions().len() as u64);
         metrics.unsynced_bytes.set(self.directory.unsynced_bytes());
         let health = self.directory.health();

@@ -229,6 +229,9 @@ metrics! {
     request_bytes: Counter = "dejaq_request_bytes_total", "Bytes of requests received.";
     reply_bytes: Counter = "dejaq_reply_bytes_total", "Bytes of replies sent.";
     topics: Gauge = "dejaq_topics", "Topics in the metadata.";
+    quorum_has_leader: Gauge = "dejaq_quorum_has_leader", "1 while this node knows who leads the metadata quorum.";
+    quorum_is_leader: Gauge = "dejaq_quorum_is_leader", "1 on the node that leads the metadata quorum; of all nodes, one.";
+    metadata_end: Gauge = "dejaq_metadata_offset", "End of the committed metadata that this node acts on; behind that of the leader by its lag.";
     partitions: Gauge = "dejaq_partitions", "Partitions that this broker serves.";
     unsynced_bytes: Gauge = "dejaq_unsynced_bytes", "Bytes appended that no finished sync covers.";
     syncs: Counter = "dejaq_syncs_total", "Syncs of the data directory that ended well; each covers all that was asked for meanwhile.";
