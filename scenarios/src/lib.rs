@@ -29,6 +29,7 @@ mod steady;
 mod stories;
 mod swarm;
 mod torn_tail;
+mod transactions;
 
 use dejaq_sim::runner::{Scenario, Tables};
 
@@ -66,6 +67,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::WIPED,
     fleet::REPLICATED,
     fleet::BEYOND,
+    transactions::ONE,
+    transactions::FLEET,
     swarm::ONE,
     swarm::FLEET,
     fleet_groups::AT_LEAST_ONCE,

@@ -45,6 +45,9 @@ pub async fn drain(stage: &Stage) {
             }
             let part = stage.recorder.part(&topic.name, index);
             stage.recorder.event(runtime.who(), Event::Drained { part, start, end, records: all });
+            if stage.plan.transactors > 0 {
+                super::transactor::drain(stage, &runtime, &reader, (&topic.name, id, index), end).await;
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ mod rebalance;
 mod recorder;
 mod sequencer;
 mod starts;
+mod transactor;
 
 use std::time::Duration;
 
@@ -130,6 +131,7 @@ async fn acts(stage: &Stage) -> Result<(), Stop> {
     hostiles::start(stage);
     admins::start(stage);
     sequencer::start(stage);
+    transactor::start(stage);
     groups::start(stage);
     nemesis::strike(stage).await;
     calm(stage).await?;

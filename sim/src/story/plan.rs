@@ -115,6 +115,8 @@ pub struct Plan {
     pub admins: usize,
     /// Raw idempotent producers whose sequence numbers wrap.
     pub sequencers: usize,
+    /// Transactional producers.
+    pub transactors: usize,
     /// A consumer group that reads every topic.
     pub group: Option<GroupPlan>,
     /// Whether the product has whims (`buggify!`) in the first act.
@@ -176,6 +178,7 @@ impl Plan {
             hostiles: 0,
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),
+            transactors: 0,
             group: None,
             buggify: false,
             cuts: Cuts::default(),

@@ -80,7 +80,7 @@ pub fn machines(stage: &Stage) -> Vec<u32> {
     let consumers = super::consumers::FIRST_MACHINE..super::consumers::FIRST_MACHINE + consumers;
     let admins = (0..stage.plan.admins as u32).map(|number| super::admins::FIRST_MACHINE + number);
     let sequencers = (0..stage.plan.sequencers as u32).map(|number| super::sequencer::FIRST_MACHINE + number);
-    let others = admins.chain(sequencers);
+    let others = admins.chain(sequencers).chain(super::transactor::machines(stage));
     (FIRST_MACHINE..FIRST_MACHINE + producers).chain(consumers).chain(others).collect()
 }
 

@@ -3,13 +3,14 @@
 //! Owns: fetch, list offsets, decoding. Promises: what a poll is told is what the broker sent, checked by CRC; an
 //! error is an error and moves nothing. Leaves out: the native consumer (another kind of reader uses it).
 
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dejaq::client::cluster::Cluster;
 use dejaq::runtime::{Mono, Runtime};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerId, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use dejaq_wire::kafka::list_offsets::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use dejaq_wire::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
@@ -76,6 +77,22 @@ impl Reader {
 
     /// One fetch from a position, waiting up to `wait_ms` for news.
     pub async fn fetch(&self, topic: &str, id: TopicId, index: i32, from: i64, wait_ms: i32) -> Fetched {
+        self.ask(topic, id, index, from, (wait_ms, false)).await
+    }
+
+    /// As [`Reader::fetch`], of committed records only.
+    pub async fn committed(&self, topic: &str, id: TopicId, index: i32, from: i64, wait_ms: i32) -> Fetched {
+        self.ask(topic, id, index, from, (wait_ms, true)).await
+    }
+
+    async fn ask(
+        &self,
+        topic: &str,
+        id: TopicId,
+        index: i32,
+        from: i64,
+        (wait_ms, committed): (i32, bool),
+    ) -> Fetched {
         let deadline = self.deadline(8);
         let Ok((connection, _)) = self.cluster.leader(topic, PartitionId(index), deadline).await else {
             return Fetched::Failed;
@@ -91,6 +108,7 @@ impl Reader {
             max_wait_ms: wait_ms,
             min_bytes: 1,
             max_bytes: 256 << 10,
+            isolation_level: i8::from(committed),
             topics,
             ..Default::default()
         };
@@ -104,16 +122,33 @@ impl Reader {
             return Fetched::Refused;
         }
         let run = data.records.map(|records| records.into_bytes()).unwrap_or_default();
-        decode(run, from)
+        let aborted = data.aborted_transactions.unwrap_or_default();
+        let mut aborted: Vec<(i64, ProducerId)> =
+            aborted.into_iter().map(|txn| (txn.first_offset.0, txn.producer_id)).collect();
+        aborted.sort_unstable();
+        decode(run, from, aborted.into())
     }
 }
 
-/// The records at or behind `from`. Panics on bytes that no broker may send: that is a finding.
-fn decode(run: Bytes, from: i64) -> Fetched {
+/// The records at or behind `from`, but for those of transactions that were told as aborted. Panics on bytes that no broker
+/// may send: that is a finding.
+fn decode(run: Bytes, from: i64, mut aborted: VecDeque<(i64, ProducerId)>) -> Fetched {
     let (mut records, mut next) = (Vec::new(), from);
+    let mut hidden: BTreeSet<ProducerId> = BTreeSet::new();
     for batch in Batches::new(run) {
         let batch = batch.unwrap_or_else(|error| panic!("the broker sent a broken run at {next}: {error}"));
         batch.check_crc().unwrap_or_else(|error| panic!("the broker served damage at {next}: {error}"));
+        let (id, last) = (batch.header.producer_id, batch.header.last_offset().0);
+        while let Some((_, id)) = aborted.pop_front_if(|(first, _)| *first <= last) {
+            hidden.insert(id);
+        }
+        if batch.header.is_control() || (batch.header.is_transactional() && hidden.contains(&id)) {
+            if batch.header.is_control() {
+                hidden.remove(&id); // its transaction is over, whichever way
+            }
+            next = next.max(last + 1);
+            continue;
+        }
         let all = batch
             .records(DECODE_LIMIT)
             .unwrap_or_else(|error| panic!("undecodable batch at {next}: {error}"));

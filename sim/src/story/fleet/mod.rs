@@ -33,6 +33,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     producers::start(stage);
     consumers::start(stage);
     groups::start(stage);
+    super::transactor::start(stage);
     let (operator, rot) = (Operator::default(), Rot::default());
     let god = God::watch(stage, &operator);
     nemesis::strike(stage, &god, (&operator, &rot)).await;
