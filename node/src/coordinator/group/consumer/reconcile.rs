@@ -93,6 +93,7 @@ mod tests {
         assert_eq!(next(&one, &[1, 2], Some(&[1]), &[]), is(2, Phase::Stable, &[1, 2], &[]));
     }
 
+    /// Kills M45.
     #[test]
     fn what_others_own_is_waited_for() {
         let one = member(1, &[1]);

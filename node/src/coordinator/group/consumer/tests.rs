@@ -258,6 +258,7 @@ fn an_epoch_that_is_not_the_members_own_is_fenced_but_for_an_answer_that_was_los
     assert_eq!(kit.code(Beat { epoch: -3, ..Beat::alive("a", 0) }), ErrorCode::INVALID_REQUEST);
 }
 
+/// Kills M42.
 #[test]
 fn a_commit_of_an_epoch_that_is_over_changes_nothing() {
     let (mut kit, _, _) = Kit::two();
@@ -382,6 +383,7 @@ fn an_empty_group_goes_with_all_its_records() {
     assert!(left.values().all(Option::is_none), "every key is taken away: {left:?}");
 }
 
+/// Kills M46.
 #[test]
 fn offsets_stay_while_their_topic_is_read_and_go_when_the_group_was_empty_for_long() {
     let settings = Settings { retention: Duration::from_secs(3600), ..Settings::default() };
