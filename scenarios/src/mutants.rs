@@ -2,7 +2,7 @@
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
 //! Every planted bug that a scenario of one broker kills is here, and M06, which dies in a fleet. Not here: M02 to M05, M08 to M18 and M49, planted in `dejaq::replica`,
-//! which its own tests kill, but for M09, which survives; M45 and M46 of groups, M50 to M56 of transactions, and M223 and
+//! which its own tests kill, but for M09, which survives; M45 and M46 of groups, M51, M52 and M55 of transactions, and M223 and
 //! M224 of compaction, which is about transactions there, which unit tests are named for; M12, M15 and M31 to M39 of the
 //! quorum, which no scenario of a fleet has been shown to kill; M59 to M69 delays, filters, the archive and reshaping. Of
 //! the tester's own, T2 and T4 have no partner before transactions and delays exist; T3 (the final read stops at the first
@@ -189,6 +189,27 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "idempotent_retries",
         checkers: &["IDM-3"],
         budget: 50,
+    },
+    Mutant {
+        number: 50,
+        about: "the last stable offset is the watermark",
+        scenario: "transactions",
+        checkers: &["AbortedRead", "PrecommittedRead", "OutcomeMismatch", "TornTxn"],
+        budget: 20,
+    },
+    Mutant {
+        number: 53,
+        about: "the end of a transaction is taken from an older epoch",
+        scenario: "transactions",
+        checkers: &["OutcomeMismatch", "TornTxn", "AbortedRead", "PrecommittedRead", "assertion"],
+        budget: 50,
+    },
+    Mutant {
+        number: 56,
+        about: "what is open too long is aborted, and its producer goes on",
+        scenario: "transactions",
+        checkers: &["OutcomeMismatch", "TornTxn", "AbortedRead", "PrecommittedRead", "assertion"],
+        budget: 100,
     },
 ];
 
