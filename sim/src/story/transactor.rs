@@ -137,9 +137,15 @@ impl Transactor {
         if found.error_code.is_error() {
             return None;
         }
-        // So that the client knows where the brokers are.
-        self.reader.cluster.topic(&self.topics.first()?.0, deadline).await.ok()?;
-        self.reader.cluster.broker(found.node_id, deadline).await.ok()
+        // So that the client knows where the brokers are; this one may have been away when it asked last.
+        let cluster = &self.reader.cluster;
+        cluster.topic(&self.topics.first()?.0, deadline).await.ok()?;
+        let (seen, is_known) =
+            cluster.with_routes(|routes| (routes.generation, routes.broker(found.node_id).is_some()));
+        if !is_known {
+            cluster.refresh(seen, deadline).await.ok()?;
+        }
+        cluster.broker(found.node_id, deadline).await.ok()
     }
 
     /// A new life of the id.
