@@ -1,12 +1,13 @@
 //! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
-//! Every planted bug that a scenario of one broker kills is here, and M06, which dies in a fleet. Not here: M02 to M05, M08 to M18 and M49, planted in `dejaq::replica`,
-//! which its own tests kill, but for M09, which survives; M45 and M46 of groups, M51, M52 and M55 of transactions, and M223 and
-//! M224 of compaction, which is about transactions there, which unit tests are named for; M12, M15 and M31 to M39 of the
-//! quorum, which no scenario of a fleet has been shown to kill; M59 to M69 delays, filters, the archive and reshaping. Of
-//! the tester's own, T2 and T4 have no partner before transactions and delays exist; T3 (the final read stops at the first
-//! empty poll) cannot blind the oracle here: it takes what was not read for lost and would raise an alarm.
+//! Every planted bug that a scenario of one broker kills is here, and M06, which dies in a fleet. Not here: M02 to M05, M08
+//! to M18 and M49, planted in `dejaq::replica`, which its own tests kill, but for M09, which survives; M45 and M46 of groups,
+//! M51, M52 and M55 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named for;
+//! M12, M15 and M31 to M39 of the quorum, which no scenario of a fleet has been shown to kill; M59 to M69 of delays, filters,
+//! the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since there are transactions) is not built, T4
+//! has no partner before delays exist; T3 (the final read stops at the first empty poll) cannot blind the oracle here: it
+//! takes what was not read for lost and would raise an alarm.
 
 use dejaq_sim::runner::{Mutant, TesterMutant};
 
