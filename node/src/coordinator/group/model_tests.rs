@@ -32,6 +32,8 @@ struct Client {
     joining: Option<Token>,
     syncing: Option<Token>,
     committing: Vec<Token>,
+    /// It does not know any more what it owns, and asks for it.
+    is_unsure: bool,
 }
 
 struct World {
@@ -74,6 +76,7 @@ impl World {
         if client.joining.is_some() || client.syncing.is_some() {
             return;
         }
+        client.is_unsure = false;
         client.owned.clear(); // eager: nothing is owned in a rebalance
         let member = client.id.clone();
         let join = Join {
@@ -88,6 +91,9 @@ impl World {
     }
 
     fn heartbeat(&mut self, who: usize) {
+        if self.clients[who].is_unsure {
+            return self.join(who);
+        }
         let (id, generation) = (self.clients[who].id.clone(), self.clients[who].generation);
         match self.desk.heartbeat(&id, generation) {
             ErrorCode::NONE => {}
@@ -122,7 +128,7 @@ impl World {
     fn reload(&mut self) {
         self.desk.reload();
         for client in &mut self.clients {
-            (client.joining, client.syncing) = (None, None);
+            client.is_unsure |= client.joining.take().is_some() | client.syncing.take().is_some();
             client.committing.clear();
         }
         self.desk.replies.clear();
@@ -151,6 +157,7 @@ impl World {
                     None => self.clients[who].committing.push(token),
                     Some(Reply::Partitions(results)) if results[0].1.is_error() => {
                         self.clients[who].owned.clear();
+                        self.clients[who].is_unsure = true;
                     }
                     Some(_) => {}
                 }
