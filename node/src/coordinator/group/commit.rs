@@ -11,6 +11,7 @@ use dejaq_wire::ids::ProducerId;
 
 use super::ask::{CommitAsk, Now, Reply, Token, TxnCommitAsk};
 use super::classic::{Group, State};
+use super::offsets::Place;
 use super::settings::Settings;
 use super::subscription;
 use super::turn::{After, Turn};
@@ -107,19 +108,19 @@ impl Group {
         Record::Offset { group: self.id.clone(), at: at.clone(), value }
     }
 
-    /// The write of a commit ended; in the transaction of `producer`, if there is one.
+    /// The write of a commit ended, which stands at `place`; in the transaction of `producer`, if there is one.
     pub(super) fn committed(
         &mut self,
         (token, results): (Token, Vec<(At, ErrorCode)>),
-        (offsets, producer): (Vec<(At, Committed)>, Option<ProducerId>),
+        (offsets, producer, place): (Vec<(At, Committed)>, Option<ProducerId>, Place),
         result: Result<(), ErrorCode>,
         turn: &mut Turn<'_>,
     ) {
         for (at, committed) in offsets {
             self.offsets.came(&at);
             match (result, producer) {
-                (Ok(()), None) => self.offsets.keep(at, committed),
-                (Ok(()), Some(producer)) => self.offsets.pend(producer, at, committed),
+                (Ok(()), None) => self.offsets.keep(at, committed, place),
+                (Ok(()), Some(producer)) => self.offsets.pend(producer, at, committed, place),
                 (Err(_), _) => {}
             }
         }

@@ -21,6 +21,7 @@ use dejaq_wire::record::control::EndTxnMarker;
 use super::ask::{Ask, BeatAsk, CommitAsk, Effect, Event, JoinAsk, Now, Reply, Ticket, Token, TxnCommitAsk};
 use super::classic::{Group, State, refused_join, refused_sync};
 use super::consumer::{self, topics::Known};
+use super::offsets::Place;
 use super::settings::{MAX_ID_BYTES, MAX_MEMBER_BYTES, MAX_PROTOCOLS, Settings};
 use super::turn::{After, Turn};
 use crate::coordinator::record::{At, Committed};
@@ -35,6 +36,7 @@ pub struct Groups {
     groups: BTreeMap<Arc<str>, Group>,
     /// What follows each write that has not ended, and of which group.
     waiting: BTreeMap<Ticket, (Arc<str>, After)>,
+    /// Above the place of every record that was read back: tickets go on where the log ended.
     next_ticket: u64,
     /// Markers that are being written, and who is told.
     markers: BTreeMap<Ticket, (Token, EndTxnMarker)>,
@@ -50,14 +52,20 @@ pub struct Groups {
 }
 
 impl Groups {
-    pub(super) fn new(settings: Settings, groups: BTreeMap<Arc<str>, Group>, now: Mono) -> Groups {
+    /// Groups whose last record stands before `next`.
+    pub(super) fn new(
+        settings: Settings,
+        groups: BTreeMap<Arc<str>, Group>,
+        next: Place,
+        now: Mono,
+    ) -> Groups {
         let mut all = Groups {
             next_sweep: now.plus(settings.sweep_every),
             settings,
             known: Known::default(),
             groups,
             waiting: BTreeMap::new(),
-            next_ticket: 0,
+            next_ticket: next.0,
             markers: BTreeMap::new(),
             open: BTreeMap::new(),
             wakes: BTreeMap::new(),
@@ -393,6 +401,7 @@ impl Groups {
         if let (After::Pending { producer, .. }, Ok(())) = (&after, result) {
             self.open.entry(*producer).or_default().insert(id.clone());
         }
+        let place = Place(ticket.0); // writes are appended in the order in which they were asked for
         let is_gone = matches!(after, After::Deleted { .. }) && result.is_ok();
         if let Some(group) = self.groups.get_mut(&id) {
             group.writing -= 1;
@@ -404,10 +413,10 @@ impl Groups {
                 group.returned((member, token), result, (knows_skipping, old_leader), turn);
             }
             After::Commit { token, results, offsets } => {
-                group.committed((token, results), (offsets, None), result, turn);
+                group.committed((token, results), (offsets, None, place), result, turn);
             }
             After::Pending { token, results, offsets, producer } => {
-                group.committed((token, results), (offsets, Some(producer)), result, turn);
+                group.committed((token, results), (offsets, Some(producer), place), result, turn);
             }
             After::Forgotten { offsets, told } => group.forgotten(offsets, told, result, turn),
             After::Saved => group.saved(ticket, result, turn),

@@ -16,7 +16,7 @@ use super::consumer::member::Member as Consumer;
 use super::consumer::members::Members;
 use super::groups::Groups;
 use super::member::Member;
-use super::offsets::Offsets;
+use super::offsets::{Offsets, Place};
 use super::settings::Settings;
 use super::subscription;
 use crate::coordinator::consumer_record::{
@@ -30,6 +30,8 @@ pub struct Loading {
     groups: BTreeMap<Arc<str>, Stored>,
     /// In which groups offsets wait for the end of a producer's transaction.
     open: BTreeMap<ProducerId, BTreeSet<Arc<str>>>,
+    /// Of the next record.
+    next: Place,
 }
 
 #[derive(Debug, Default)]
@@ -70,11 +72,12 @@ impl StoredMembers {
 impl Loading {
     /// Takes the next record of the log.
     pub fn replay(&mut self, record: Record) {
+        let place = self.take_place();
         let id = match record {
             Record::Offset { group, at, value } => {
                 let stored = self.groups.entry(group.clone()).or_default();
                 match value {
-                    Some(committed) => stored.offsets.keep(at, committed),
+                    Some(committed) => stored.offsets.keep(at, committed, place),
                     None => stored.offsets.forget(&at),
                 }
                 group
@@ -95,7 +98,9 @@ impl Loading {
     pub fn replay_in_txn(&mut self, producer: ProducerId, record: Record) {
         match record {
             Record::Offset { group, at, value: Some(committed) } => {
-                self.groups.entry(group.clone()).or_default().offsets.pend(producer, at, committed);
+                let place = self.take_place();
+                let stored = self.groups.entry(group.clone()).or_default();
+                stored.offsets.pend(producer, at, committed, place);
                 self.open.entry(producer).or_default().insert(group);
             }
             // Nobody writes these in a transaction.
@@ -115,6 +120,12 @@ impl Loading {
         }
     }
 
+    fn take_place(&mut self) -> Place {
+        let place = self.next;
+        self.next = Place(place.0 + 1);
+        place
+    }
+
     fn settle(&mut self, id: &str) {
         let is_nothing = |stored: &Stored| {
             stored.group.is_none() && stored.offsets.is_empty() && stored.consumer == StoredMembers::default()
@@ -127,12 +138,13 @@ impl Loading {
     /// The groups as they stand at the end of the log. Sessions begin anew: their members were not heard meanwhile.
     #[must_use]
     pub fn finish(self, settings: Settings, now: Now) -> Groups {
+        let next = self.next;
         let groups = self.groups.into_iter().map(|(id, stored)| {
             let group = restore(id.clone(), stored, &settings, now);
             (id, group)
         });
         let groups = groups.collect();
-        Groups::new(settings, groups, now.mono)
+        Groups::new(settings, groups, next, now.mono)
     }
 }
 

@@ -1,22 +1,41 @@
 //! How far a group is in each partition.
 //!
-//! Owns: [`Offsets`]: what is written, and how many commits of each partition are on their way.
-//! Promises: what is told is what the last record below the watermark said (GRP-3). Leaves out: who may commit.
+//! Owns: [`Offsets`]: what is written, and how many commits of each partition are on their way; [`Place`].
+//! Promises: what is told is what the last record below the watermark said (GRP-3), among those that count: of a record
+//! in a transaction and a plain one the later *record* wins, whenever the transaction ends. The cleaner keeps the last
+//! record of a key, so anything else would be read back differently from a cleaned log. Leaves out: who may commit.
+//!
+//! ```text
+//!  log    3 in a transaction: offset 5 │ 4 plain: offset 6 │ 5 the transaction is committed        told: 6
+//!  cleaned                             │ 4 plain: offset 6 │ 5                                     told: 6
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dejaq_storage::mark;
 use dejaq_wire::ids::ProducerId;
 
 use crate::coordinator::record::{At, Committed};
 
+/// Where a record stands in the log: only which one is the later means something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(pub u64);
+
+/// An offset, and the record that said it.
+#[derive(Debug, Clone, PartialEq)]
+struct Kept {
+    place: Place,
+    committed: Committed,
+}
+
 /// The offsets of one group.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Offsets {
-    kept: BTreeMap<At, Committed>,
+    kept: BTreeMap<At, Kept>,
     /// Commits that are being written; no count is 0.
     coming: BTreeMap<At, usize>,
     /// What is kept when the transaction of a producer is committed; no map is empty.
-    pending: BTreeMap<ProducerId, BTreeMap<At, Committed>>,
+    pending: BTreeMap<ProducerId, BTreeMap<At, Kept>>,
 }
 
 impl Offsets {
@@ -29,12 +48,12 @@ impl Offsets {
     /// The offset of one partition.
     #[must_use]
     pub fn get(&self, at: &At) -> Option<&Committed> {
-        self.kept.get(at)
+        self.kept.get(at).map(|kept| &kept.committed)
     }
 
     /// All that are kept.
     pub fn iter(&self) -> impl Iterator<Item = (&At, &Committed)> {
-        self.kept.iter()
+        self.kept.iter().map(|(at, kept)| (at, &kept.committed))
     }
 
     /// Every partition of which something is kept or comes.
@@ -60,15 +79,19 @@ impl Offsets {
     }
 
     /// An offset waits for the end of a transaction.
-    pub(super) fn pend(&mut self, producer: ProducerId, at: At, committed: Committed) {
-        self.pending.entry(producer).or_default().insert(at, committed);
+    pub(super) fn pend(&mut self, producer: ProducerId, at: At, committed: Committed, place: Place) {
+        self.pending.entry(producer).or_default().insert(at, Kept { place, committed });
     }
 
-    /// The transaction of a producer has ended.
+    /// The transaction of a producer has ended: what it committed counts where no later record said something else.
     pub(super) fn txn_ended(&mut self, producer: ProducerId, commit: bool) {
         let offsets = self.pending.remove(&producer).unwrap_or_default();
-        if commit {
-            self.kept.extend(offsets);
+        for (at, waited) in offsets.into_iter().filter(|_| commit) {
+            if self.kept.get(&at).is_some_and(|kept| kept.place > waited.place) {
+                mark!("an offset of a transaction is older than what was committed since");
+                continue;
+            }
+            self.kept.insert(at, waited);
         }
     }
 
@@ -92,9 +115,10 @@ impl Offsets {
         }
     }
 
-    /// Keeps an offset.
-    pub(super) fn keep(&mut self, at: At, committed: Committed) {
-        self.kept.insert(at, committed);
+    /// Keeps an offset, of the last record so far.
+    pub(super) fn keep(&mut self, at: At, committed: Committed, place: Place) {
+        let before = self.kept.insert(at, Kept { place, committed });
+        assert!(before.as_ref().is_none_or(|kept| kept.place <= place), "{place:?} comes behind {before:?}");
     }
 
     /// Forgets an offset, and what waits for a transaction.

@@ -8,6 +8,7 @@ use dejaq_wire::ids::{
     CoordinatorEpoch, Generation, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId,
 };
 use dejaq_wire::record::control::EndTxnMarker;
+use proptest::prelude::*;
 
 use super::Groups;
 use super::ask::{Ask, CommitAsk, Effect, Event, Now, Reply, Ticket, Token, TxnCommitAsk};
@@ -125,11 +126,20 @@ impl Desk {
         }
     }
 
+    /// Whoever reads the log is told the same, and whoever reads what the cleaner leaves of it.
     fn same_after_a_reload(&mut self) {
-        let live: Vec<_> = ["g", "h"].map(|group| self.offset(group)).to_vec();
-        let mut other = Desk::new();
+        let live = self.told();
+        assert_eq!(self.reloaded(self.log.clone()).told(), live, "read back");
+        assert_eq!(self.reloaded(cleaned(&self.log)).told(), live, "read back from a cleaned log");
+    }
+
+    fn told(&mut self) -> Vec<(Option<i64>, bool)> {
+        ["g", "h"].map(|group| self.offset(group)).to_vec()
+    }
+
+    fn reloaded(&self, log: Vec<Logged>) -> Desk {
         let mut loading = Loading::default();
-        for logged in self.log.iter().cloned() {
+        for logged in log {
             match logged {
                 Logged::Plain(records) => records.into_iter().for_each(|record| loading.replay(record)),
                 Logged::InTxn(producer, records) => {
@@ -138,10 +148,54 @@ impl Desk {
                 Logged::Marker(marker) => loading.replay_marker(marker.producer_id, marker.commit),
             }
         }
-        other.groups = loading.finish(Settings::default(), self.now);
-        let loaded: Vec<_> = ["g", "h"].map(|group| other.offset(group)).to_vec();
-        assert_eq!(loaded, live, "read back");
+        let groups = loading.finish(Settings::default(), self.now);
+        Desk { groups, ..Desk::new() }
     }
+
+    fn delete(&mut self, group: &str) {
+        self.ask(Ask::Delete { group: group.into() });
+        self.settle(Ok(()));
+    }
+}
+
+/// What a cleaner leaves: below the first record of a transaction that is not decided, of every key its last record that
+/// counts, and all markers.
+fn cleaned(log: &[Logged]) -> Vec<Logged> {
+    let outcome = |at: usize, of: ProducerId| {
+        log[at..].iter().find_map(|logged| match logged {
+            Logged::Marker(marker) if marker.producer_id == of => Some(marker.commit),
+            Logged::Marker(_) | Logged::Plain(_) | Logged::InTxn(..) => None,
+        })
+    };
+    let is_open = |(at, logged): (usize, &Logged)| match logged {
+        Logged::InTxn(of, _) => outcome(at, *of).is_none(),
+        Logged::Plain(_) | Logged::Marker(_) => false,
+    };
+    let end = log.iter().enumerate().position(is_open).unwrap_or(log.len());
+    let mut last = BTreeMap::new();
+    for (at, logged) in log[..end].iter().enumerate() {
+        let records = match logged {
+            Logged::Plain(records) => records,
+            Logged::InTxn(of, records) if outcome(at, *of) == Some(true) => records,
+            Logged::InTxn(..) | Logged::Marker(_) => continue,
+        };
+        last.extend(records.iter().map(|record| (record.encode().0, at)));
+    }
+    let mut left = Vec::new();
+    for (at, logged) in log[..end].iter().enumerate() {
+        let stays = |record: &&Record| last.get(&record.encode().0) == Some(&at);
+        match logged {
+            Logged::Plain(records) => {
+                left.push(Logged::Plain(records.iter().filter(stays).cloned().collect()))
+            }
+            Logged::InTxn(of, records) => {
+                left.push(Logged::InTxn(*of, records.iter().filter(stays).cloned().collect()));
+            }
+            Logged::Marker(marker) => left.push(Logged::Marker(*marker)),
+        }
+    }
+    left.extend_from_slice(&log[end..]);
+    left
 }
 
 #[test]
@@ -167,7 +221,7 @@ fn offsets_wait_for_the_marker_and_are_forgotten_with_an_abort() {
 }
 
 #[test]
-fn the_later_of_marker_and_plain_commit_counts() {
+fn the_later_record_counts_whenever_its_transaction_ends() {
     let mut desk = Desk::new();
     desk.in_txn("g", 7, 5);
     desk.settle(Ok(()));
@@ -175,13 +229,42 @@ fn the_later_of_marker_and_plain_commit_counts() {
     assert_eq!(desk.offset("g"), (Some(3), true));
     desk.end(7, true);
     desk.settle(Ok(()));
-    assert_eq!(desk.offset("g"), (Some(5), false));
+    assert_eq!(desk.offset("g"), (Some(3), false), "its record is the later one: the cleaner keeps no other");
     desk.in_txn("g", 8, 6);
     desk.settle(Ok(()));
     desk.end(8, true);
     desk.ask(Ask::Commit(commit("g", 4)));
     desk.settle(Ok(()));
     assert_eq!(desk.offset("g"), (Some(4), false));
+}
+
+#[test]
+fn of_two_transactions_the_one_that_wrote_later_counts() {
+    let mut desk = Desk::new();
+    desk.in_txn("g", 7, 5);
+    desk.settle(Ok(()));
+    desk.in_txn("g", 8, 6);
+    desk.settle(Ok(()));
+    desk.end(8, true);
+    desk.settle(Ok(()));
+    assert_eq!(desk.offset("g"), (Some(6), true));
+    desk.end(7, true);
+    desk.settle(Ok(()));
+    assert_eq!(desk.offset("g"), (Some(6), false));
+}
+
+#[test]
+fn what_is_committed_after_a_reload_is_later_than_all_that_was_read_back() {
+    let mut desk = Desk::new();
+    (0..5).for_each(|offset| desk.plain("g", offset));
+    desk.in_txn("g", 7, 9);
+    desk.settle(Ok(()));
+    let mut next = desk.reloaded(desk.log.clone());
+    next.log = desk.log;
+    next.plain("g", 2);
+    next.end(7, true);
+    next.settle(Ok(()));
+    assert_eq!(next.offset("g"), (Some(2), false));
 }
 
 #[test]
@@ -231,4 +314,29 @@ fn only_members_of_the_generation_commit_in_a_transaction_if_they_say_which() {
     let told = desk.ask(Ask::CommitInTxn(TxnCommitAsk { who, guard, commit: zombie }));
     assert_eq!(desk.replies[&told], Reply::Partitions(vec![(at(), ErrorCode::ILLEGAL_GENERATION)]));
     assert!(desk.writing.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// After every step the log, and what the cleaner leaves of it, tells what the coordinator tells.
+    #[test]
+    fn a_cleaned_log_tells_what_was_told(acts in proptest::collection::vec((0u8..8, 0i64..3, any::<bool>()), 1..60)) {
+        let mut desk = Desk::new();
+        for (number, (act, producer, is_g)) in acts.into_iter().enumerate() {
+            let (group, offset) = (if is_g { "g" } else { "h" }, 100 + number as i64 * 7 % 50);
+            match act {
+                0..=1 => desk.plain(group, offset),
+                2..=4 => {
+                    desk.in_txn(group, producer, offset);
+                    desk.settle(Ok(()));
+                }
+                5..=6 => {
+                    desk.end(producer, act == 5 || is_g);
+                    desk.settle(Ok(()));
+                }
+                _ => desk.delete(group),
+            }
+        }
+    }
 }
