@@ -10,14 +10,14 @@
 //!   4 starts · replicas flow to it · quorum add 4, remove 1 · drain 1 · stop 1 · forget 1 ├─► judge
 //!   a reader, a fresh process ────────────────────────────────────────────────► found.txt ┘
 
-use crate::process::{self, Guarded};
+use crate::load::{Load, Plan};
+use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
 use crate::{failover, install, judge, raw};
 use anyhow::{Context, Result, ensure};
-use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -58,29 +58,26 @@ pub fn run(args: &Args) -> Result<bool> {
     failover::wait_in_sync(&brokers, TOPIC, PARTITIONS)?;
     let dir = work.scratch("drain-load")?;
     let (acked, found) = (dir.join("acked.txt"), dir.join("found.txt"));
-    let log = work.log("drain-load")?;
-    let mut command = Command::new(&load);
-    command.args(["produce", TOPIC, &PARTITIONS.to_string(), &args.seconds.to_string()]).arg(&acked);
-    command.env("DEJAQ_BROKER", &addresses).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(File::create(&log)?);
-    let mut producers = Guarded::spawn(&mut command)?;
+    let plan = Plan {
+        program: &load,
+        name: "drain-load",
+        brokers: &addresses,
+        topic: TOPIC,
+        partitions: PARTITIONS,
+        seconds: args.seconds,
+        pause_ms: 1,
+        acked: &acked,
+    };
+    let mut producers = Load::begin(&work, &plan)?;
     let fourth = Dejaq::joining(&work, &brokers[0], "drain", 4, &quorum)?;
     brokers.push(fourth);
     let watch = Watch::begin(brokers.iter().map(|broker| broker.admin().to_owned()).collect());
     thread::sleep(Duration::from_secs(args.seconds / 4)); // so that there is something to move
-    let began = Instant::now();
     let took = exchange(&mut brokers)?;
-    ensure!(
-        producers.ended()?.is_none(),
-        "the load ended before the moves did, after {:?}: {}",
-        began.elapsed(),
-        process::last_lines(&log, 4)
-    );
-    let status = producers
-        .wait(Duration::from_secs(args.seconds) + LOAD)?
-        .with_context(|| format!("the load hangs; broker: {}", show_tail(brokers[1].log())))?;
+    producers.still_runs()?;
+    let done = producers.finish(Duration::from_secs(args.seconds) + LOAD, brokers[1].log());
     let (looks, worst) = watch.end();
-    ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&log, 4));
+    done?;
     read(&load, &addresses, &found, &work, &brokers)?;
     for broker in &mut brokers {
         broker.stop()?;

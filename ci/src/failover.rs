@@ -9,14 +9,14 @@
 //!   kill -9 of a leader · restart · …       ├─► judge, and the gap of each partition that lost its leader
 //!   reader, a fresh process ─► found.txt ───┘
 
-use crate::process::{self, Guarded};
+use crate::load::{Load, Plan};
+use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
 use crate::{install, judge, raw};
 use anyhow::{Context, Result, ensure};
-use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -151,12 +151,17 @@ fn load_and_kill(
     acked: &Path,
     work: &Work,
 ) -> Result<Vec<Kill>> {
-    let log = work.log("failover-load")?;
-    let mut command = Command::new(load);
-    command.args(["produce", TOPIC, &PARTITIONS.to_string(), &args.seconds.to_string()]).arg(acked);
-    command.env("DEJAQ_BROKER", addresses).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(File::create(&log)?);
-    let mut producers = Guarded::spawn(&mut command)?;
+    let plan = Plan {
+        program: load,
+        name: "failover-load",
+        brokers: addresses,
+        topic: TOPIC,
+        partitions: PARTITIONS,
+        seconds: args.seconds,
+        pause_ms: 1,
+        acked,
+    };
+    let producers = Load::begin(work, &plan)?;
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let mut kills = Vec::new();
     while Instant::now() < until {
@@ -176,10 +181,7 @@ fn load_and_kill(
         thread::sleep(Duration::from_millis(args.down_ms));
         victim.restart()?;
     }
-    let status = producers
-        .wait(DRAIN)?
-        .with_context(|| format!("the load hangs; broker: {}", show_tail(brokers[0].log())))?;
-    ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&log, 4));
+    producers.finish(DRAIN, brokers[0].log())?;
     Ok(kills)
 }
 

@@ -9,14 +9,14 @@
 //!   kill -9 · restart · kill -9 · restart              ├─► judge
 //!   reader (`consume`, fresh process) ─► found.txt ────┘
 
-use crate::process::{self, Guarded};
+use crate::load::{Load, Plan};
+use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
 use crate::{install, judge, raw};
 use anyhow::{Context, Result, ensure};
-use std::fs::File;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -80,12 +80,17 @@ fn load_and_kill(
     acked: &Path,
     work: &Work,
 ) -> Result<(u32, Duration)> {
-    let log = work.log("kill9-load")?;
-    let mut command = Command::new(load);
-    command.args(["produce", TOPIC, &PARTITIONS.to_string(), &args.seconds.to_string()]).arg(acked);
-    command.env("DEJAQ_BROKER", dejaq.address()).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(File::create(&log)?);
-    let mut producers = Guarded::spawn(&mut command)?;
+    let plan = Plan {
+        program: load,
+        name: "kill9-load",
+        brokers: dejaq.address(),
+        topic: TOPIC,
+        partitions: PARTITIONS,
+        seconds: args.seconds,
+        pause_ms: 1,
+        acked,
+    };
+    let producers = Load::begin(work, &plan)?;
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let (mut kills, mut longest) = (0, Duration::ZERO);
     while Instant::now() < until {
@@ -98,9 +103,6 @@ fn load_and_kill(
         dejaq.restart()?;
         longest = longest.max(down.elapsed());
     }
-    let status = producers
-        .wait(DRAIN)?
-        .with_context(|| format!("the load hangs; broker: {}", show_tail(dejaq.log())))?;
-    ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&log, 4));
+    producers.finish(DRAIN, dejaq.log())?;
     Ok((kills, longest))
 }

@@ -20,9 +20,11 @@ mod differential;
 mod drain;
 mod failover;
 mod fuzz;
+mod group_failover;
 mod install;
 mod judge;
 mod kill9;
+mod load;
 mod mutants;
 mod oracle;
 mod process;
@@ -64,6 +66,8 @@ enum Verb {
     Kill9(kill9::Args),
     /// Kill the leader of a cluster of three again and again under an acks=all load: nothing acked may be lost.
     Failover(failover::Args),
+    /// Kill the coordinators of groups of stock clients, on three brokers: they go on, no offset goes back, nothing is skipped.
+    GroupFailover(group_failover::Args),
     /// A fourth broker comes, the first is drained and stops, under an acks=all load: no client notices.
     Drain(drain::Args),
     /// Damaged inputs to everything that reads bytes from outside.
@@ -99,6 +103,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Failover(args) => failover::run(&args),
+        Verb::GroupFailover(args) => group_failover::run(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),

@@ -4,6 +4,7 @@
 //! deadline and a length limit. Leaves out: everything a client library does.
 
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -205,6 +206,39 @@ pub fn partitions(address: &str, topic: &str) -> Result<Vec<Placed>> {
     Ok(found)
 }
 
+/// Which broker coordinates a group (FindCoordinator version 0).
+pub fn coordinator(address: &str, group: &str) -> Result<i32> {
+    let answer = Connection::open(address)?.call(10, 0, false, &Body::new().string(group).0)?;
+    let mut read = Reader(&answer);
+    let error = read.i16()?;
+    ensure!(error == 0, "the coordinator of {group}: error {error}");
+    read.i32()
+}
+
+/// How far a group is in a topic, by what its coordinator says (OffsetFetch version 2); without what it has no offset of.
+pub fn committed(address: &str, group: &str, topic: &str, partitions: i32) -> Result<BTreeMap<i32, i64>> {
+    let body = Body::new().string(group).i32(1).string(topic).i32(partitions);
+    let body = (0..partitions).fold(body, Body::i32);
+    let answer = Connection::open(address)?.call(9, 2, false, &body.0)?;
+    let mut read = Reader(&answer);
+    let mut offsets = BTreeMap::new();
+    for _ in 0..read.i32()? {
+        read.string()?;
+        for _ in 0..read.i32()? {
+            let (partition, offset) = (read.i32()?, read.i64()?);
+            read.string()?;
+            let error = read.i16()?;
+            ensure!(error == 0, "the offset of {group} in {topic}-{partition}: error {error}");
+            if offset >= 0 {
+                offsets.insert(partition, offset);
+            }
+        }
+    }
+    let error = read.i16()?;
+    ensure!(error == 0, "the offsets of {group}: error {error}");
+    Ok(offsets)
+}
+
 /// The compression codecs (0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd) of the first batches of partition 0,
 /// by Fetch version 4: what a producer really sent, whatever it was asked to do.
 pub fn codecs_on_the_log(address: &str, topic: &str) -> Result<Vec<i16>> {
@@ -244,6 +278,11 @@ impl Reader<'_> {
         let (head, rest) = self.0.split_first_chunk().context("the answer ends early")?;
         self.0 = rest;
         Ok(i16::from_be_bytes(*head))
+    }
+    fn i64(&mut self) -> Result<i64> {
+        let (head, rest) = self.0.split_first_chunk().context("the answer ends early")?;
+        self.0 = rest;
+        Ok(i64::from_be_bytes(*head))
     }
     /// Passes over a text, which may be null.
     fn string(&mut self) -> Result<()> {

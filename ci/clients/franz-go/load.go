@@ -1,6 +1,6 @@
 package main
 
-// The load of `cargo ci kill9` and `cargo ci failover`: producers that write down every acknowledged record, and a reader.
+// The load of `cargo ci kill9`, `failover`, `drain` and `group-failover`: producers that write down every acknowledged record, and a reader.
 
 import (
 	"bufio"
@@ -15,12 +15,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// load: `produce TOPIC PARTITIONS SECONDS FILE` or `consume TOPIC PARTITIONS FILE`.
+// load: `produce TOPIC PARTITIONS SECONDS FILE [PAUSE_MS]`, `consume TOPIC PARTITIONS FILE` or `member …` (member.go).
 func load(args []string) {
+	if args[0] == "member" {
+		members(args[1], args[2], args[3], args[4])
+		return
+	}
 	partitions := int32(must(strconv.Atoi(args[2])))
 	switch args[0] {
 	case "produce":
-		produceLoad(args[1], partitions, time.Duration(must(strconv.Atoi(args[3])))*time.Second, args[4])
+		pause := time.Millisecond
+		if len(args) > 5 {
+			pause *= time.Duration(must(strconv.Atoi(args[5])))
+		}
+		produceLoad(args[1], partitions, time.Duration(must(strconv.Atoi(args[3])))*time.Second, args[4], pause)
 	case "consume":
 		consumeAll(args[1], partitions, args[3])
 	default:
@@ -29,8 +37,8 @@ func load(args []string) {
 }
 
 // produceLoad runs two idempotent producers and a plain one until the time is over, then waits for
-// every record to be acknowledged. A line of the file: partition, offset, value, when (µs since 1970).
-func produceLoad(topic string, partitions int32, length time.Duration, path string) {
+// every record to be acknowledged; each rests for pause behind twenty records. A line of the file: partition, offset, value, when (µs since 1970).
+func produceLoad(topic string, partitions int32, length time.Duration, path string, pause time.Duration) {
 	file := must(os.Create(path))
 	defer file.Close()
 	out := bufio.NewWriter(file)
@@ -46,7 +54,7 @@ func produceLoad(topic string, partitions int32, length time.Duration, path stri
 		wait.Add(1)
 		go func() {
 			defer wait.Done()
-			one(producer, topic, partitions, until, options, func(r *kgo.Record) {
+			one(producer, topic, partitions, until, pause, options, func(r *kgo.Record) {
 				lock.Lock()
 				defer lock.Unlock()
 				fmt.Fprintf(out, "%d %d %s %d\n", r.Partition, r.Offset, r.Value, time.Now().UnixMicro())
@@ -56,7 +64,7 @@ func produceLoad(topic string, partitions int32, length time.Duration, path stri
 	wait.Wait()
 }
 
-func one(producer, topic string, partitions int32, until time.Time, options []kgo.Opt, acked func(*kgo.Record)) {
+func one(producer, topic string, partitions int32, until time.Time, pause time.Duration, options []kgo.Opt, acked func(*kgo.Record)) {
 	options = append(options, kgo.SeedBrokers(strings.Split(broker, ",")...), kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(200),
 		kgo.ProduceRequestTimeout(5*time.Second), kgo.MetadataMinAge(50*time.Millisecond), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
@@ -72,7 +80,7 @@ func one(producer, topic string, partitions int32, until time.Time, options []kg
 			acked(r)
 		})
 		if n%20 == 0 {
-			time.Sleep(time.Millisecond)
+			time.Sleep(pause)
 		}
 	}
 	try(c.Flush(ctx))

@@ -382,6 +382,87 @@ public class Checks {
         equal(committed.values().stream().mapToLong(OffsetAndMetadata::offset).sum(), 1000L, "committed offsets");
     }
 
+    /** Polls all members until it is so; what came is kept. */
+    static void pollUntil(String what, List<KafkaConsumer<byte[], byte[]>> members, Set<Integer> got, Callable<Boolean> done) throws Exception {
+        long until = System.currentTimeMillis() + 60000;
+        while (!done.call()) {
+            if (System.currentTimeMillis() > until) throw new AssertionError("never came: " + what + "; assigned " + members.stream().map(m -> m.assignment()).toList());
+            for (var member : members) member.poll(Duration.ofMillis(200)).forEach(r -> got.add(Integer.parseInt(new String(r.value()))));
+        }
+    }
+
+    static void toFour(String name, int from, int to) throws Exception {
+        send(numbers(from, to).stream().map(n -> new ProducerRecord<byte[], byte[]>(name, Integer.parseInt(new String(n)) % 4, n, n)).toList(), Map.of());
+    }
+
+    /** Two members share four partitions, one leaves; the other goes on where it was. */
+    static void groupShare(String protocol, String assignor) throws Exception {
+        String name = topic("share-" + protocol + "-" + assignor, 4), group = RUN + "-share-" + protocol + "-" + assignor;
+        toFour(name, 0, 400);
+        Map<String, Object> config = protocol.equals("consumer")
+            ? Map.of("group.id", group, "group.protocol", protocol, "group.remote.assignor", assignor)
+            : Map.of("group.id", group, "session.timeout.ms", 6000, "heartbeat.interval.ms", 500,
+                "partition.assignment.strategy", "org.apache.kafka.clients.consumer." + assignor);
+        Set<Integer> got = new TreeSet<>(), rest = new TreeSet<>();
+        try (var one = consumer(config)) {
+            one.subscribe(List.of(name));
+            try (var two = consumer(config)) {
+                two.subscribe(List.of(name));
+                pollUntil("two partitions each", List.of(one, two), got, () -> one.assignment().size() == 2 && two.assignment().size() == 2 && got.size() == 400);
+                one.commitSync();
+                two.commitSync();
+            }
+            toFour(name, 400, 440);
+            pollUntil("all for the one that is left", List.of(one), rest, () -> one.assignment().size() == 4 && rest.size() >= 40);
+        }
+        equal(List.copyOf(rest), IntStream.range(400, 440).boxed().toList(), "records behind the commit");
+    }
+
+    /** A pattern that the broker matches (SubscribedTopicRegex): topics of now, and one that comes later. */
+    static void groupRegex() throws Exception {
+        String prefix = topic("regex-848", 2);
+        try (var one = consumer(Map.of("group.id", RUN + "-regex-848", "group.protocol", "consumer"))) {
+            one.subscribe(new SubscriptionPattern(prefix + ".*"));
+            pollUntil("the topic of now", List.of(one), new TreeSet<>(), () -> one.assignment().size() == 2);
+            String late = topic("regex-848-late", 1);
+            pollUntil("the topic that came", List.of(one), new TreeSet<>(), () -> one.assignment().contains(new TopicPartition(late, 0)));
+            equal(one.assignment().size(), 3, "partitions of both");
+        }
+        try (var one = consumer(Map.of("group.id", RUN + "-regex-848-bad", "group.protocol", "consumer"))) {
+            one.subscribe(new SubscriptionPattern("(unclosed"));
+            fails(InvalidRegularExpression.class, () -> pollUntil("a refusal", List.of(one), new TreeSet<>(), () -> false));
+        }
+    }
+
+    /** A live group goes from the classic protocol to the new one and back. */
+    static void groupUpgrade(String strategy) throws Exception {
+        String name = topic("upgrade-848-" + strategy, 4), group = RUN + "-upgrade-848-" + strategy;
+        toFour(name, 0, 40);
+        Set<Integer> got = new TreeSet<>(), second = new TreeSet<>(), third = new TreeSet<>();
+        Map<String, Object> classic = Map.of("group.id", group, "session.timeout.ms", 6000, "heartbeat.interval.ms", 500,
+            "partition.assignment.strategy", "org.apache.kafka.clients.consumer." + strategy);
+        try (var old = consumer(classic)) {
+            old.subscribe(List.of(name));
+            pollUntil("all for the first", List.of(old), got, () -> old.assignment().size() == 4 && got.size() == 40);
+            old.commitSync();
+            equal(get(admin.describeConsumerGroups(List.of(group)).all()).get(group).type(), GroupType.CLASSIC, "its type");
+            try (var fresh = consumer(Map.of("group.id", group, "group.protocol", "consumer"))) {
+                fresh.subscribe(List.of(name));
+                pollUntil("two partitions each", List.of(old, fresh), second, () -> old.assignment().size() == 2 && fresh.assignment().size() == 2);
+                equal(get(admin.describeConsumerGroups(List.of(group)).all()).get(group).type(), GroupType.CONSUMER, "its type");
+                toFour(name, 40, 80);
+                pollUntil("what came", List.of(old, fresh), second, () -> second.size() >= 40);
+                equal(List.copyOf(second), IntStream.range(40, 80).boxed().toList(), "records of both");
+                old.commitSync();
+                fresh.commitSync();
+            }
+            toFour(name, 80, 120);
+            pollUntil("all for the first again", List.of(old), third, () -> old.assignment().size() == 4 && third.size() >= 40);
+            equal(List.copyOf(third), IntStream.range(80, 120).boxed().toList(), "records of the first");
+            equal(get(admin.describeConsumerGroups(List.of(group)).all()).get(group).type(), GroupType.CLASSIC, "its type");
+        }
+    }
+
     static Map<String, Object> transactional(String id) {
         return Map.of("transactional.id", RUN + "-" + id, "transaction.timeout.ms", 30000);
     }
@@ -527,6 +608,10 @@ public class Checks {
             check("consume-transform-produce", Checks::consumeTransformProduce);
             check("group-consume", () -> groupConsume("classic"));
             check("group-consume-848", () -> groupConsume("consumer"));
+            for (String each : List.of("RangeAssignor", "RoundRobinAssignor", "StickyAssignor", "CooperativeStickyAssignor")) check("group-share-" + each, () -> groupShare("classic", each));
+            for (String each : List.of("uniform", "range")) check("group-share-848-" + each, () -> groupShare("consumer", each));
+            check("group-regex-848", Checks::groupRegex);
+            for (String each : List.of("RangeAssignor", "CooperativeStickyAssignor")) check("group-upgrade-848-" + each, () -> groupUpgrade(each));
         }
         admin.close(Duration.ofSeconds(2));
         System.exit(0);

@@ -1,0 +1,68 @@
+//! The load of the verbs that kill brokers: producers of `ci/clients/franz-go`, which write down what was acknowledged.
+//!
+//! Owns: their process. Promises: an end that is no success is an error with the last words of the program. Called by
+//! `kill9`, `failover`, `drain` and `group_failover`; what was written is judged by `judge`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{self, Guarded};
+use crate::server::show_tail;
+use crate::work::Work;
+
+/// What is to be produced.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// Of its log.
+    pub name: &'a str,
+    /// Where clients reach the brokers.
+    pub brokers: &'a str,
+    pub topic: &'a str,
+    pub partitions: i32,
+    /// How long.
+    pub seconds: u64,
+    /// How long each producer rests behind twenty records, in milliseconds.
+    pub pause_ms: u64,
+    /// Where what was acknowledged is written down.
+    pub acked: &'a Path,
+}
+
+/// Producers at work; killed when dropped.
+#[derive(Debug)]
+pub struct Load {
+    process: Guarded,
+    log: PathBuf,
+}
+
+impl Load {
+    pub fn begin(work: &Work, plan: &Plan) -> Result<Load> {
+        let log = work.log(plan.name)?;
+        let mut command = Command::new(plan.program);
+        let (partitions, seconds) = (plan.partitions.to_string(), plan.seconds.to_string());
+        command.args(["produce", plan.topic, &partitions, &seconds]).arg(plan.acked);
+        command.arg(plan.pause_ms.to_string()).env("DEJAQ_BROKER", plan.brokers);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        Ok(Load { process: Guarded::spawn(&mut command)?, log })
+    }
+
+    /// An error if it is over already.
+    pub fn still_runs(&mut self) -> Result<()> {
+        let ended = self.process.ended()?.is_some();
+        ensure!(!ended, "the load ended too soon: {}", process::last_lines(&self.log, 4));
+        Ok(())
+    }
+
+    /// Waits until everything is acknowledged.
+    pub fn finish(mut self, limit: Duration, broker_log: &Path) -> Result<()> {
+        let status = self.process.wait(limit)?;
+        let status = status.with_context(|| format!("the load hangs; broker: {}", show_tail(broker_log)))?;
+        ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&self.log, 4));
+        Ok(())
+    }
+}
