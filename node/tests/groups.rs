@@ -11,7 +11,7 @@ use dejaq::client::admin_groups;
 use dejaq::client::cluster::{Cluster, ClusterConfig};
 use dejaq::client::consumer::StartAt;
 use dejaq::client::group::coordinator::Coordinator;
-use dejaq::client::group::{Assignor, Delivery, GroupConfig, GroupConsumer, GroupError, Rebalance};
+use dejaq::client::group::{Assignor, Delivery, GroupConfig, GroupConsumer, GroupError, Protocol, Rebalance};
 use dejaq::client::producer::{Producer, ProducerConfig, Record};
 use dejaq::client::retry::RetryPolicy;
 use dejaq::config::Config;
@@ -28,6 +28,23 @@ const G: &str = "g";
 const AT_LEAST_ONCE: Delivery = Delivery::AtLeastOnce { every: Duration::ZERO };
 
 type Member = GroupConsumer<TokioRuntime>;
+/// By which protocol a member is one.
+#[derive(Clone, Copy)]
+enum Speaks {
+    Classic(Assignor),
+    /// KIP-848.
+    New,
+}
+
+impl Speaks {
+    fn gives_up_only_what_moves(self) -> bool {
+        match self {
+            Speaks::Classic(assignor) => assignor.is_cooperative(),
+            Speaks::New => true,
+        }
+    }
+}
+
 type Changes = Arc<Mutex<Vec<Rebalance>>>;
 
 struct World {
@@ -61,6 +78,8 @@ impl World {
         config.groups.initial_delay = Duration::from_millis(100);
         config.groups.min_session = Duration::from_millis(100);
         config.groups.partitions = 2;
+        config.groups.consumer_heartbeat = Duration::from_millis(100);
+        config.groups.consumer_session = Duration::from_secs(2);
         let runtime = TokioRuntime::new(disk, SocketOptions::default());
         let broker = Broker::start(runtime, config).await.expect("the broker starts");
         self.address = broker.address().to_owned();
@@ -92,10 +111,19 @@ impl World {
     }
 
     fn member(&self, delivery: Delivery, assignor: Assignor) -> (Member, Changes) {
+        self.member_by(Speaks::Classic(assignor), delivery)
+    }
+
+    fn member_by(&self, speaks: Speaks, delivery: Delivery) -> (Member, Changes) {
         let changes = Changes::default();
+        let (protocol, assignors) = match speaks {
+            Speaks::Classic(assignor) => (Protocol::Classic, vec![assignor]),
+            Speaks::New => (Protocol::Consumer, vec![Assignor::Range]),
+        };
         let config = GroupConfig {
             delivery,
-            assignors: vec![assignor],
+            protocol,
+            assignors,
             session_timeout: Duration::from_secs(2),
             heartbeat_every: Duration::from_millis(100),
             start: Some(StartAt::Beginning),
@@ -145,19 +173,19 @@ fn sorted(mut seen: Vec<usize>) -> Vec<usize> {
     seen
 }
 
-async fn share_and_take_over(assignor: Assignor) {
+async fn share_and_take_over(speaks: Speaks) {
     let world = World::start().await;
     world.produce(0..40).await;
-    let (mut one, changes) = world.member(AT_LEAST_ONCE, assignor);
+    let (mut one, changes) = world.member_by(speaks, AT_LEAST_ONCE);
     let seen = poll_until(&mut [&mut one], "all", |_, seen| seen.len() >= 40).await;
     assert_eq!(sorted(seen), (0..40).collect::<Vec<_>>());
-    let (mut two, _) = world.member(AT_LEAST_ONCE, assignor);
+    let (mut two, _) = world.member_by(speaks, AT_LEAST_ONCE);
     let both = |members: &[&mut Member], _: &[usize]| members.iter().all(|member| owned(member) == 2);
     let again = poll_until(&mut [&mut one, &mut two], "two each", both).await;
     assert_eq!(again, Vec::<usize>::new(), "what was handed out is committed before it is given up");
     let all: BTreeSet<_> = one.assignment().chain(two.assignment()).collect();
     assert_eq!(all.len(), 4, "no partition twice");
-    if assignor.is_cooperative() {
+    if speaks.gives_up_only_what_moves() {
         let told = changes.lock().expect("nobody panics").clone();
         let revoked = told.iter().map(|change| match change {
             Rebalance::Revoked(gone) => gone.len(),
@@ -178,12 +206,73 @@ async fn share_and_take_over(assignor: Assignor) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_and_take_over_with_range() {
-    share_and_take_over(Assignor::Range).await;
+    share_and_take_over(Speaks::Classic(Assignor::Range)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_and_take_over_with_cooperative_sticky() {
-    share_and_take_over(Assignor::CooperativeSticky).await;
+    share_and_take_over(Speaks::Classic(Assignor::CooperativeSticky)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_share_and_take_over_by_the_new_protocol() {
+    share_and_take_over(Speaks::New).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_group_goes_to_the_new_protocol_and_back() {
+    let world = World::start().await;
+    world.produce(0..40).await;
+    let (mut old, _) = world.member(AT_LEAST_ONCE, Assignor::CooperativeSticky);
+    poll_until(&mut [&mut old], "all", |_, seen| seen.len() >= 40).await;
+    let (mut fresh, _) = world.member_by(Speaks::New, AT_LEAST_ONCE);
+    let both = |members: &[&mut Member], _: &[usize]| members.iter().all(|member| owned(member) == 2);
+    let again = poll_until(&mut [&mut old, &mut fresh], "two each", both).await;
+    assert_eq!(again, Vec::<usize>::new(), "what was handed out is committed before it is given up");
+    world.produce(40..80).await;
+    let seen = poll_until(&mut [&mut old, &mut fresh], "the rest", |_, seen| seen.len() >= 40).await;
+    assert_eq!(sorted(seen), (40..80).collect::<Vec<_>>());
+    fresh.close(world.deadline()).await.expect("it leaves");
+    poll_until(&mut [&mut old], "all four", |members, _| owned(members[0]) == 4).await;
+    world.produce(80..84).await;
+    let seen = poll_until(&mut [&mut old], "the last", |_, seen| seen.len() >= 4).await;
+    assert_eq!(sorted(seen), (80..84).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_of_the_new_protocol_that_was_silent_for_too_long_loses_everything_and_comes_again() {
+    let world = World::start().await;
+    world.produce(0..8).await;
+    let (mut one, changes) = world.member_by(Speaks::New, AT_LEAST_ONCE);
+    poll_until(&mut [&mut one], "all", |_, seen| seen.len() >= 8).await;
+    let id = one.id();
+    world.outside.sleep(Duration::from_millis(2500)).await;
+    let late = one.commit(world.deadline()).await;
+    let is_refused = matches!(late, Err(GroupError::Refused { code: ErrorCode::UNKNOWN_MEMBER_ID, .. }));
+    assert!(is_refused, "the commit of who is out: {late:?}");
+    assert_eq!(owned(&one), 0);
+    let again = poll_until(&mut [&mut one], "all again", |_, seen| seen.len() >= 8).await;
+    assert_eq!(sorted(again), (0..8).collect::<Vec<_>>(), "nothing of it was committed");
+    assert_ne!(one.id(), id, "as somebody new");
+    let told = changes.lock().expect("nobody panics").clone();
+    assert!(told.iter().any(|change| matches!(change, Rebalance::Lost(all) if all.len() == 4)), "{told:?}");
+    one.close(world.deadline()).await.expect("it leaves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinator_refuses_a_plan_that_it_cannot_make() {
+    let world = World::start().await;
+    let config = GroupConfig {
+        protocol: Protocol::Consumer,
+        server_assignor: Some("roundrobin".into()),
+        ..GroupConfig::of(G)
+    };
+    let mut one = GroupConsumer::subscribe(world.cluster(), config, &["t"], |_| {});
+    let refused = one.poll(SOON).await;
+    assert!(
+        matches!(refused, Err(GroupError::Refused { code: ErrorCode::UNSUPPORTED_ASSIGNOR, .. })),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use super::client::Client;
 use super::consume::POLL;
 use super::group::explain_group;
 use crate::client::consumer::{ConsumedRecord, ConsumerConfig, StartAt};
-use crate::client::group::{Assignor, Delivery, GroupConfig, GroupConsumer, Rebalance};
+use crate::client::group::{Assignor, Delivery, GroupConfig, GroupConsumer, Protocol, Rebalance};
 use crate::client::producer::core::TopicPartition;
 use crate::runtime::tokio::TokioRuntime;
 
@@ -24,6 +24,13 @@ enum AssignorArg {
     Range,
     Roundrobin,
     CooperativeSticky,
+}
+
+/// By which protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProtocolArg {
+    Classic,
+    Consumer,
 }
 
 /// Flags of a member.
@@ -37,14 +44,22 @@ pub(super) struct GroupArgs {
     /// at-most-once: commit, then print; a crash may lose records, none is printed twice.
     #[arg(long, value_name = "SEMANTICS", default_value = "at-least-once", requires = "group")]
     delivery: Delivery,
-    /// Ways to make the plan, the best first; all members must share one. cooperative-sticky alone lets members go on
+    /// classic: the members make the plan. consumer (KIP-848): the coordinator makes it, and each member goes to its part
+    /// without stopping the others. A live group takes members of both, and is of the new kind while it has one of them.
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value = "classic", requires = "group")]
+    group_protocol: ProtocolArg,
+    /// How the coordinator makes the plan for --group-protocol consumer: uniform or range; its own choice if not given.
+    #[arg(long, value_name = "NAME", requires = "group")]
+    server_assignor: Option<String>,
+    /// For the classic protocol, ways to make the plan, the best first; all members must share one. cooperative-sticky alone lets members go on
     /// reading through a rebalance.
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["range", "roundrobin"], requires = "group")]
     assignor: Vec<AssignorArg>,
     /// A name of this member that outlives the process: a restart within the session timeout disturbs nobody.
     #[arg(long, value_name = "NAME", requires = "group")]
     instance_id: Option<String>,
-    /// After this many seconds of silence the member is taken for dead.
+    /// After this many seconds of silence the member is taken for dead (for --group-protocol consumer the broker's
+    /// group-consumer-session-timeout-ms counts; this is how long it believes in what it owns).
     #[arg(long, value_name = "SECONDS", default_value_t = 45, requires = "group",
         value_parser = clap::value_parser!(u64).range(6..=1800))]
     session_timeout_s: u64,
@@ -75,6 +90,11 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let config = GroupConfig {
         delivery: args.delivery,
+        protocol: match args.group_protocol {
+            ProtocolArg::Classic => Protocol::Classic,
+            ProtocolArg::Consumer => Protocol::Consumer,
+        },
+        server_assignor: args.server_assignor.clone(),
         assignors: args.assignor.iter().map(|assignor| assignor.of()).collect(),
         instance: args.instance_id.clone(),
         session_timeout: std::time::Duration::from_secs(args.session_timeout_s),

@@ -6,7 +6,8 @@
 //! Promises: records of a partition are handed out only while this member owns it by what it knows; commits follow
 //! [`Delivery`]; partitions are given up after the commit of what was handed out; dropping a `poll` loses nothing but
 //! what at-most-once may lose.
-//! Leaves out: fetching (`consumer`), rebalances (`join`), the plan (`assignor`).
+//! Leaves out: fetching (`consumer`), rebalances (`join`), the plan (`assignor`), what a member of the new protocol tells of
+//! itself (`beats`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -15,14 +16,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dejaq_wire::error_code::ErrorCode;
-use dejaq_wire::ids::{Generation, Offset};
+use dejaq_wire::ids::{Generation, Offset, PartitionId, TopicId};
+use dejaq_wire::kafka::consumer_group_heartbeat::ConsumerGroupHeartbeatRequest;
 use dejaq_wire::kafka::heartbeat::HeartbeatRequest;
 use dejaq_wire::kafka::leave_group::{LeaveGroupRequest, MemberIdentity};
 
 use super::assignor::Assignor;
+use super::beats::{Beats, Heard, Person};
 use super::coordinator::Coordinator;
 use super::delivery::Delivery;
-use super::join::{Entry, Joined, is_transient, partitions_of};
+use super::join::{Entry, Joined, is_transient, millis, partitions_of};
 use crate::client::admin_groups::{commit, committed};
 use crate::client::cluster::{Cluster, ClusterError};
 use crate::client::consumer::{ConsumeError, ConsumedRecord, Consumer, ConsumerConfig, StartAt};
@@ -32,6 +35,21 @@ use crate::runtime::{Mono, Runtime};
 /// Shortest time between two commits of which the first failed.
 const COMMIT_PAUSE: Duration = Duration::from_millis(200);
 
+/// By which protocol a member is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// The members make the plan, and all of them stop for it, or for what moves.
+    #[default]
+    Classic,
+    /// The coordinator makes the plan, and each member goes to its part by itself (KIP-848).
+    Consumer,
+}
+
+/// Newest version of ConsumerGroupHeartbeat that this member speaks.
+const BEAT_VERSION: i16 = 1;
+/// Shortest time between two heartbeats of which the first was not answered, or not as hoped.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
 /// How a member behaves.
 #[derive(Debug, Clone)]
 pub struct GroupConfig {
@@ -39,14 +57,20 @@ pub struct GroupConfig {
     pub group: String,
     /// A name that outlives the process: it makes the member static, so that a restart disturbs nobody (KIP-345).
     pub instance: Option<String>,
-    /// After this silence the member is taken for dead.
+    /// By which protocol it is a member.
+    pub protocol: Protocol,
+    /// After this silence the member is taken for dead. The new protocol has the coordinator's own setting for that; this
+    /// is then how long the member believes in what it owns without an answer.
     pub session_timeout: Duration,
-    /// How often it says that it lives; at most a third of the session timeout is wise.
+    /// How often it says that it lives; at most a third of the session timeout is wise. Of the classic protocol: in the new
+    /// one the coordinator says how often.
     pub heartbeat_every: Duration,
     /// How long a rebalance waits for it.
     pub rebalance_timeout: Duration,
-    /// How plans may be made, the best first; all members must share one.
+    /// How plans may be made, the best first; all members must share one. Of the classic protocol.
     pub assignors: Vec<Assignor>,
+    /// How the coordinator shall make the plan, such as `uniform` or `range`, in the new protocol; `None` leaves it to it.
+    pub server_assignor: Option<String>,
     /// When offsets are committed.
     pub delivery: Delivery,
     /// Where to begin in a partition of which the group has no offset; `None` is an error.
@@ -64,11 +88,13 @@ impl GroupConfig {
         GroupConfig {
             group: group.to_owned(),
             instance: None,
+            protocol: Protocol::Classic,
             session_timeout: Duration::from_secs(45),
             heartbeat_every: Duration::from_secs(3),
             rebalance_timeout: Duration::from_secs(300),
             // As the Java client: members of every kind meet in range; cooperation takes a list of nothing else.
             assignors: vec![Assignor::Range, Assignor::CooperativeSticky],
+            server_assignor: None,
             delivery: Delivery::default(),
             start: Some(StartAt::End),
             metadata_every: Duration::from_secs(30),
@@ -155,6 +181,11 @@ pub struct GroupConsumer<R: Runtime> {
     /// Topics that the plan of now was made for, if this member made it.
     counted: Option<BTreeMap<String, usize>>,
     owned: BTreeSet<TopicPartition>,
+    /// Of a member of the new protocol: what it tells of itself, the ids of what it owns, and whom it was before, if the
+    /// group may still count on that one.
+    beats: Option<Beats>,
+    ids: BTreeMap<TopicPartition, TopicId>,
+    former: Option<ConsumerGroupHeartbeatRequest>,
     /// Owned, and where to begin is not known yet.
     unplaced: BTreeSet<TopicPartition>,
     /// Behind what was handed out, and behind what the user is done with (it polled again).
@@ -184,12 +215,24 @@ impl<R: Runtime> GroupConsumer<R> {
         assert!(!topics.is_empty(), "a member reads something");
         assert!(!config.assignors.is_empty(), "a member offers a way to make the plan");
         let now = cluster.runtime().now();
+        let person = Person {
+            group: config.group.clone(),
+            instance: config.instance.clone(),
+            rebalance_timeout_ms: millis(config.rebalance_timeout),
+            topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
+            assignor: config.server_assignor.clone(),
+        };
+        let beats =
+            (config.protocol == Protocol::Consumer).then(|| Beats::new(person, fresh_id(cluster.runtime())));
         GroupConsumer {
             coordinator: Coordinator::new(cluster.clone(), &config.group),
             consumer: Consumer::new(cluster.clone(), config.consumer.clone()),
             topics: topics.iter().map(|topic| (*topic).to_owned()).collect(),
             listener: Box::new(listener),
-            id: Arc::default(),
+            id: Arc::new(Mutex::new(beats.as_ref().map_or_else(String::new, |beats| beats.id().to_owned()))),
+            beats,
+            ids: BTreeMap::new(),
+            former: None,
             generation: Generation::NONE,
             must_join: true,
             joining: None,
@@ -212,7 +255,7 @@ impl<R: Runtime> GroupConsumer<R> {
         self.owned.iter()
     }
 
-    /// Its id; empty before it joined.
+    /// Its id; before it joined empty in the classic protocol, its own choice in the new one.
     #[must_use]
     pub fn id(&self) -> String {
         self.id.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -260,10 +303,16 @@ impl<R: Runtime> GroupConsumer<R> {
         let deadline = runtime.now().plus(timeout);
         self.done.append(&mut self.handed_out);
         loop {
-            if self.must_join && self.joining.is_none() {
-                self.enter().await;
-            }
-            if !self.go_through(deadline).await? {
+            let is_member = match self.beats {
+                Some(_) => self.be_member(deadline).await?,
+                None => {
+                    if self.must_join && self.joining.is_none() {
+                        self.enter().await;
+                    }
+                    self.go_through(deadline).await?
+                }
+            };
+            if !is_member {
                 return Ok(Vec::new());
             }
             self.keep_up(deadline).await?;
@@ -347,7 +396,13 @@ impl<R: Runtime> GroupConsumer<R> {
         self.done.append(&mut self.handed_out);
         let last = self.commit_before_giving_up(deadline).await;
         let id = self.id();
-        if !id.is_empty() && self.config.instance.is_none() {
+        if let Some(beats) = &self.beats {
+            let was = beats.is_member().then(|| beats.leave(true));
+            for request in self.former.iter().chain(&was) {
+                // One that cannot leave is missed after its session.
+                let _missed = self.coordinator.ask(request, BEAT_VERSION, deadline).await;
+            }
+        } else if !id.is_empty() && self.config.instance.is_none() {
             let identity = MemberIdentity { member_id: id.clone(), ..Default::default() };
             let request = LeaveGroupRequest {
                 group_id: self.config.group.clone(),
@@ -412,20 +467,128 @@ impl<R: Runtime> GroupConsumer<R> {
         self.next_look = now.plus(self.config.metadata_every);
         let part: BTreeSet<TopicPartition> = joined.part.into_iter().collect();
         let gone: BTreeSet<TopicPartition> = self.owned.difference(&part).cloned().collect();
-        let fresh: Vec<TopicPartition> = part.difference(&self.owned).cloned().collect();
-        if !gone.is_empty() {
-            let deadline = self.cluster.request_deadline(Mono(u64::MAX));
-            let _unsure = self.commit_before_giving_up(deadline).await;
-            self.owned.retain(|at| part.contains(at));
-            self.give_up(gone, Rebalance::Revoked);
+        if self.own(gone, part).await {
             // Whoever gets them waits for us to say so.
             self.must_join = joined.assignor.is_cooperative();
         }
+    }
+
+    /// Gives up what is `gone`, behind the commit of what was handed out of it, and takes what is new in `part`; whether
+    /// anything was given up.
+    async fn own(&mut self, gone: BTreeSet<TopicPartition>, part: BTreeSet<TopicPartition>) -> bool {
+        let gives_up = !gone.is_empty();
+        if gives_up {
+            let deadline = self.cluster.request_deadline(Mono(u64::MAX));
+            let _unsure = self.commit_before_giving_up(deadline).await;
+            self.give_up(gone, Rebalance::Revoked);
+        }
+        let fresh: Vec<TopicPartition> = part.difference(&self.owned).cloned().collect();
         if !fresh.is_empty() {
             self.unplaced.extend(fresh.iter().cloned());
             self.owned.extend(fresh.iter().cloned());
             (self.listener)(&Rebalance::Assigned(fresh));
         }
+        gives_up
+    }
+
+    /// Tells of itself until it is a member of the new protocol, until `deadline`; whether it is one then.
+    async fn be_member(&mut self, deadline: Mono) -> Result<bool, GroupError> {
+        let runtime = self.cluster.runtime().clone();
+        while self.must_join {
+            let now = runtime.now();
+            if now >= self.next_heartbeat {
+                self.beat().await?;
+            } else if now >= deadline {
+                return Ok(false);
+            } else {
+                runtime.sleep_until(self.next_heartbeat.min(deadline)).await;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A heartbeat of the new protocol, and what follows from its answer.
+    async fn beat(&mut self) -> Result<(), GroupError> {
+        let runtime = self.cluster.runtime().clone();
+        let due = runtime.now().plus(self.config.session_timeout / 3);
+        if let Some(former) = self.former.take() {
+            // If that one cannot leave it is missed after its session.
+            let _missed = self.coordinator.ask(&former, BEAT_VERSION, due).await;
+        }
+        let owned = self.ids.iter().map(|(at, id)| (*id, at.partition)).collect();
+        let request = self.beats_mut().request(owned);
+        let answer = self.coordinator.ask(&request, BEAT_VERSION, due).await;
+        let now = runtime.now();
+        self.next_heartbeat = now.plus(RETRY_PAUSE);
+        let heard = match answer {
+            Ok(answer) => self.beats_mut().take(&answer),
+            Err(error) if is_transient(&error) => Heard::Later(ErrorCode::NONE),
+            Err(error) => return Err(error.into()),
+        };
+        match heard {
+            Heard::Well => {
+                self.heard = now;
+                self.must_join = false;
+                let beats = self.beats_mut();
+                let (id, epoch, interval) = (beats.id().to_owned(), beats.epoch(), beats.interval());
+                *self.id.lock().unwrap_or_else(PoisonError::into_inner) = id;
+                self.generation = epoch;
+                self.next_heartbeat = now.plus(interval.max(RETRY_PAUSE));
+                return self.follow().await;
+            }
+            Heard::Later(code) => {
+                self.coordinator.is_elsewhere(code);
+            }
+            Heard::Out => self.lose(),
+            Heard::Refused(code) => {
+                return Err(GroupError::Refused { what: "be a member of the group".into(), code });
+            }
+        }
+        if !self.must_join && now.since(self.heard) >= self.config.session_timeout {
+            self.lose(); // nobody answered for so long that others may read what we own
+        }
+        Ok(())
+    }
+
+    /// Goes to where the coordinator wants it: gives up first, says so at once, and takes what is new.
+    async fn follow(&mut self) -> Result<(), GroupError> {
+        let target = self.beats_mut().target().clone();
+        let is_unknown = |cluster: &Cluster<R>| {
+            cluster.with_routes(|routes| target.iter().any(|(id, _)| routes.name_of(*id).is_none()))
+        };
+        if is_unknown(&self.cluster) {
+            self.topics.iter().try_for_each(|topic| self.cluster.watch(topic))?;
+            let seen = self.cluster.with_routes(|routes| routes.generation);
+            let due = self.cluster.request_deadline(Mono(u64::MAX));
+            match self.cluster.refresh(seen, due).await {
+                Ok(()) => {}
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        // A topic that is too new for whom we asked is taken with a later heartbeat.
+        let part: BTreeMap<TopicPartition, TopicId> = self.cluster.with_routes(|routes| {
+            let named = |(id, partition): &(TopicId, PartitionId)| {
+                let topic = routes.name_of(*id)?;
+                Some((TopicPartition { topic, partition: *partition }, *id))
+            };
+            target.iter().filter_map(named).collect()
+        });
+        let gone: BTreeSet<TopicPartition> =
+            self.owned.iter().filter(|at| part.get(at) != self.ids.get(at)).cloned().collect();
+        let gave_up = self.own(gone, part.keys().cloned().collect()).await;
+        if self.must_join {
+            return Ok(()); // the last commit said that it is out
+        }
+        self.ids = part;
+        if gave_up {
+            self.next_heartbeat = self.cluster.runtime().now(); // whoever gets them waits for us to say so
+        }
+        Ok(())
+    }
+
+    fn beats_mut(&mut self) -> &mut Beats {
+        self.beats.as_mut().expect("a member of the new protocol has heartbeats of its kind")
     }
 
     fn give_up(&mut self, gone: BTreeSet<TopicPartition>, how: fn(Vec<TopicPartition>) -> Rebalance) {
@@ -435,6 +598,7 @@ impl<R: Runtime> GroupConsumer<R> {
         self.consumer.remove(&gone);
         for at in &gone {
             self.owned.remove(at);
+            self.ids.remove(at);
             self.unplaced.remove(at);
             self.handed_out.remove(at);
             self.done.remove(at);
@@ -449,7 +613,10 @@ impl<R: Runtime> GroupConsumer<R> {
             self.place(deadline).await?;
         }
         if runtime.now() >= self.next_heartbeat {
-            self.heartbeat().await?;
+            match self.beats {
+                Some(_) => self.beat().await?,
+                None => self.heartbeat().await?,
+            }
         }
         if matches!(self.config.delivery, Delivery::AtLeastOnce { .. }) && runtime.now() >= self.next_commit {
             let done = self.done.clone();
@@ -537,6 +704,11 @@ impl<R: Runtime> GroupConsumer<R> {
             return;
         }
         match code {
+            ErrorCode::STALE_MEMBER_EPOCH => {
+                // It has another epoch, and did not hear of it.
+                self.beats.iter_mut().for_each(Beats::doubt);
+                self.next_heartbeat = self.cluster.runtime().now();
+            }
             ErrorCode::REBALANCE_IN_PROGRESS => self.must_join = true,
             ErrorCode::UNKNOWN_MEMBER_ID => {
                 self.id.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -550,6 +722,13 @@ impl<R: Runtime> GroupConsumer<R> {
     fn lose(&mut self) {
         self.must_join = true;
         self.generation = Generation::NONE;
+        if let Some(beats) = &mut self.beats {
+            let runtime = self.cluster.runtime();
+            self.former = beats.is_member().then(|| beats.leave(false));
+            beats.begin_anew(fresh_id(runtime));
+            *self.id.lock().unwrap_or_else(PoisonError::into_inner) = beats.id().to_owned();
+            self.next_heartbeat = runtime.now();
+        }
         let all = std::mem::take(&mut self.owned);
         self.give_up(all, Rebalance::Lost);
     }
@@ -597,4 +776,9 @@ impl<R: Runtime> GroupConsumer<R> {
         let done = self.done.clone();
         self.commit_offsets(&done, deadline).await
     }
+}
+
+/// An id that nobody else has.
+fn fresh_id<R: Runtime>(runtime: &R) -> String {
+    format!("{:016x}{:016x}", runtime.random_u64(), runtime.random_u64())
 }
