@@ -2,8 +2,8 @@
 //!
 //! Owns: what waits. Promises: a batch opens a transaction in a partition only after the coordinator said that the
 //! partition is in it, and only if no marker came since it was asked (the log checks the guard that the batch carries),
-//! so that no transaction is left open by what came late; what follows from the same producer meanwhile waits behind it,
-//! in order; what waits is bounded, and ends with the coordinator's answer.
+//! so that no transaction is left open by what came late; what follows from the same producer and epoch meanwhile waits
+//! behind it, in order (another epoch is another question: the word about one says nothing of the other); what waits is bounded, and ends with the coordinator's answer.
 //! Leaves out: asking the coordinator (`coordinator::transactions`), the codes of other refusals (`produce`).
 //!
 //! ```text
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dejaq_storage::{TxnGuard, mark};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{PartitionId, ProducerId, TopicId};
+use dejaq_wire::ids::{PartitionId, ProducerEpoch, ProducerId, TopicId};
 
 use crate::coordinator::machine::Who;
 use crate::coordinator::transactions::{Question, Transactions};
@@ -33,7 +33,7 @@ const FIRST_ADDING: i16 = 12;
 /// Batches of one producer for one partition that may wait: clients have five in flight.
 const MOST_WAITING: usize = 64;
 
-type Key = (TopicId, PartitionId, ProducerId);
+type Key = (TopicId, PartitionId, ProducerId, ProducerEpoch);
 
 #[derive(Debug)]
 struct Waiting {
@@ -75,7 +75,7 @@ impl Vouching {
             return None;
         };
         let identity = partition.identity();
-        let key = (identity.topic_id, identity.partition, who.producer_id);
+        let key = (identity.topic_id, identity.partition, who.producer_id, who.epoch);
         let mut waiting = self.waiting();
         if let Some(before) = waiting.get_mut(&key) {
             if before.writes.len() < MOST_WAITING {
@@ -133,7 +133,7 @@ impl Vouching {
                 Ok(()) => partition.write(writes.into_iter().map(guarded).collect()),
                 Err(code) => {
                     mark!("a coordinator does not vouch for a batch");
-                    writes.into_iter().for_each(|write| refuse(write, code_of(code, version)));
+                    writes.into_iter().for_each(|write| refuse(write, producer_of(version).code(code)));
                 }
             }
         }
@@ -144,19 +144,42 @@ fn refuse(write: Write, code: ErrorCode) {
     let _ = write.outcome.send(Err(WriteError::NotVouched(code))); // the producer may be gone
 }
 
-/// The coordinator's code, as a producer of this version of Produce understands it.
-fn code_of(code: ErrorCode, version: i16) -> ErrorCode {
-    match code {
-        ErrorCode::PRODUCER_FENCED => ErrorCode::INVALID_PRODUCER_EPOCH,
-        ErrorCode::INVALID_TXN_STATE if version >= FIRST_ABORTABLE => ErrorCode::TRANSACTION_ABORTABLE,
-        ErrorCode::CONCURRENT_TRANSACTIONS if version >= FIRST_ADDING => code,
+/// What a client of some version of an API understands of the coordinator's word.
+#[derive(Debug, Clone, Copy)]
+pub struct Understands {
+    /// TRANSACTION_ABORTABLE.
+    pub abortable: bool,
+    /// CONCURRENT_TRANSACTIONS, because what it asks for joins the transaction by itself.
+    pub concurrent: bool,
+    /// What makes it try again, without looking for anybody else.
+    pub again: ErrorCode,
+}
+
+impl Understands {
+    /// The word of the transaction's coordinator, as this client understands it.
+    #[must_use]
+    pub fn code(self, code: ErrorCode) -> ErrorCode {
+        match code {
+            ErrorCode::PRODUCER_FENCED => ErrorCode::INVALID_PRODUCER_EPOCH,
+            ErrorCode::INVALID_TXN_STATE if self.abortable => ErrorCode::TRANSACTION_ABORTABLE,
+            ErrorCode::CONCURRENT_TRANSACTIONS if self.concurrent => code,
+            ErrorCode::CONCURRENT_TRANSACTIONS
+            | ErrorCode::NOT_COORDINATOR
+            | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
+            | ErrorCode::COORDINATOR_NOT_AVAILABLE
+            | ErrorCode::NETWORK_EXCEPTION
+            | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => self.again,
+            code => code,
+        }
+    }
+}
+
+/// What a producer of this version of Produce understands.
+fn producer_of(version: i16) -> Understands {
+    Understands {
+        abortable: version >= FIRST_ABORTABLE,
+        concurrent: version >= FIRST_ADDING,
         // Of what may be tried again older clients know this one, and it makes them ask for no metadata.
-        ErrorCode::CONCURRENT_TRANSACTIONS
-        | ErrorCode::NOT_COORDINATOR
-        | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS
-        | ErrorCode::COORDINATOR_NOT_AVAILABLE
-        | ErrorCode::NETWORK_EXCEPTION
-        | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => ErrorCode::NOT_ENOUGH_REPLICAS,
-        code => code,
+        again: ErrorCode::NOT_ENOUGH_REPLICAS,
     }
 }

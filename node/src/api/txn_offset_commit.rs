@@ -16,6 +16,7 @@ use dejaq_wire::kafka::txn_offset_commit::{
 use super::data_plane::{self, DataPlane};
 use super::fetch_session::TopicRef;
 use super::group_plane::{GroupPlane, check_partition, named};
+use super::produce_txn::Understands;
 use crate::coordinator::group::ask::{CommitAsk, TxnCommitAsk};
 use crate::coordinator::group::{Ask, Reply};
 use crate::coordinator::home::{OFFSETS_TOPIC, partition_of};
@@ -111,7 +112,7 @@ async fn commit<R: Runtime>(
         let look = || {
             standing = partition.txn_standing(who.producer_id, who.epoch).unwrap_or_default();
         };
-        transactions.vouch(question, look).await.map_err(|code| code_of(code, version))?;
+        transactions.vouch(question, look).await.map_err(|code| client_of(version).code(code))?;
     }
     let commit = CommitAsk {
         group: request.group_id.clone(),
@@ -127,18 +128,12 @@ async fn commit<R: Runtime>(
     }
 }
 
-/// The word of the transaction's coordinator, as a client of this version understands it from the group's.
-fn code_of(code: ErrorCode, version: i16) -> ErrorCode {
-    match code {
-        ErrorCode::PRODUCER_FENCED => ErrorCode::INVALID_PRODUCER_EPOCH,
-        ErrorCode::INVALID_TXN_STATE if version >= FIRST_ABORTABLE => ErrorCode::TRANSACTION_ABORTABLE,
-        ErrorCode::CONCURRENT_TRANSACTIONS if version >= FIRST_ADDING => code,
+/// What a client of this version understands.
+fn client_of(version: i16) -> Understands {
+    Understands {
+        abortable: version >= FIRST_ABORTABLE,
+        concurrent: version >= FIRST_ADDING,
         // Makes every client try again, without looking for another coordinator of the group.
-        ErrorCode::CONCURRENT_TRANSACTIONS
-        | ErrorCode::NOT_COORDINATOR
-        | ErrorCode::COORDINATOR_NOT_AVAILABLE
-        | ErrorCode::NETWORK_EXCEPTION
-        | ErrorCode::UNKNOWN_TOPIC_OR_PARTITION => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
-        code => code,
+        again: ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
     }
 }

@@ -20,7 +20,7 @@ use dejaq_wire::kafka::txn_offset_commit::{
 };
 use dejaq_wire::record::{BatchBuilder, Compression};
 
-use super::test_kit::{Life, World, batch_of, fetch_request, produce_request, values};
+use super::test_kit::{Life, World, answer_of, batch_of, fetch_request, produce_request, values};
 use crate::coordinator::machine::Who;
 use crate::runtime::Runtime;
 
@@ -67,14 +67,17 @@ impl Life {
     }
 
     async fn send(&self, version: i16, who: Who, sequence: i32, value: &str) -> ErrorCode {
+        let request = self.of_txn(who, sequence, value);
+        self.ask(version, &request).await.responses[0].partition_responses[0].error_code
+    }
+
+    fn of_txn(&self, who: Who, sequence: i32, value: &str) -> ProduceRequest {
         let mut builder = BatchBuilder::new(Compression::None);
         builder.transactional = true;
         (builder.producer_id, builder.producer_epoch) = (who.producer_id, who.epoch);
         builder.base_sequence = Sequence(sequence);
         let batch = batch_of(builder, self.node.unix_ms(), &[value]);
-        let request =
-            ProduceRequest { transactional_id: Some(X.into()), ..produce_request(-1, "t", 0, batch) };
-        self.ask(version, &request).await.responses[0].partition_responses[0].error_code
+        ProduceRequest { transactional_id: Some(X.into()), ..produce_request(-1, "t", 0, batch) }
     }
 
     async fn add(&self, who: Who) -> ErrorCode {
@@ -347,4 +350,25 @@ async fn what_was_decided_is_carried_out_after_a_power_cut_and_what_was_open_sta
     let listed = life.ask(0, &ListTransactionsRequest::default()).await;
     assert_eq!(listed.transaction_states[0].transaction_state, "CompleteCommit");
     drop(values(all.records.unwrap_or_default()));
+}
+
+#[tokio::test]
+async fn a_batch_does_not_wait_for_the_word_about_another_epoch() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    let late = life.producer().await;
+    let now = life.producer().await;
+    assert_eq!((late.producer_id, late.epoch.0 + 1), (now.producer_id, now.epoch.0));
+    // One turn: the question about the old epoch is open when the batch of the new one comes.
+    let requests = [life.of_txn(late, 0, "late"), life.of_txn(now, 0, "now")];
+    let started = life.turn(requests.iter().map(|request| life.request(NEW, request)).collect());
+    let mut codes = Vec::new();
+    for one in started {
+        let answer = answer_of::<ProduceRequest>(NEW, life.finish(one).await);
+        codes.push(answer.responses[0].partition_responses[0].error_code);
+    }
+    assert_eq!(codes, [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::NONE]);
+    life.end(now, true).await;
+    life.over().await;
+    assert_eq!(life.values("t").await[0], "now", "and behind it the marker");
 }
