@@ -26,6 +26,7 @@ use super::connection::RequestError;
 use super::group::GroupError;
 use super::group::coordinator::Coordinator;
 use super::group::protocol::decode_assignment;
+use super::offsets::Isolation;
 use super::producer::core::TopicPartition;
 use crate::runtime::{Mono, Runtime};
 
@@ -253,7 +254,8 @@ async fn again<R: Runtime>(
     deadline: Mono,
 ) -> Result<(), GroupError> {
     *rounds += 1;
-    let worth = coordinator.is_elsewhere(code) || code == ErrorCode::REQUEST_TIMED_OUT;
+    let worth = coordinator.is_elsewhere(code)
+        || matches!(code, ErrorCode::REQUEST_TIMED_OUT | ErrorCode::UNSTABLE_OFFSET_COMMIT);
     if worth && cluster.pause(*rounds, deadline).await {
         return Ok(());
     }
@@ -314,6 +316,21 @@ pub async fn committed<R: Runtime>(
     wanted: Option<&BTreeSet<TopicPartition>>,
     deadline: Mono,
 ) -> Result<BTreeMap<TopicPartition, Kept>, GroupError> {
+    read(cluster, coordinator, wanted, Isolation::ReadUncommitted, deadline).await
+}
+
+/// As [`committed`]; for a reader of committed records it waits while a transaction that commits one of them is not
+/// decided (KIP-447).
+///
+/// # Errors
+/// [`GroupError`].
+pub async fn read<R: Runtime>(
+    cluster: &Cluster<R>,
+    coordinator: &Coordinator<R>,
+    wanted: Option<&BTreeSet<TopicPartition>>,
+    isolation: Isolation,
+    deadline: Mono,
+) -> Result<BTreeMap<TopicPartition, Kept>, GroupError> {
     let mut topics: BTreeMap<&str, Vec<PartitionId>> = BTreeMap::new();
     for at in wanted.into_iter().flatten() {
         topics.entry(&at.topic).or_default().push(at.partition);
@@ -337,7 +354,7 @@ pub async fn committed<R: Runtime>(
         group_id,
         topics: wanted.map(|_| topics.iter().map(old).collect()),
         groups: vec![group],
-        require_stable: false,
+        require_stable: isolation == Isolation::ReadCommitted,
     };
     let mut rounds = 0;
     loop {

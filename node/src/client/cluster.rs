@@ -24,6 +24,7 @@ use dejaq_wire::topic_name::{InvalidTopicName, validate_topic_name};
 use tokio::sync::Semaphore;
 
 use super::connection::{Connection, ConnectionConfig, RequestError};
+use super::outcome::Verdict;
 use super::retry::RetryPolicy;
 use super::routes::{Routes, TopicRoute};
 use crate::runtime::{Mono, Runtime};
@@ -119,6 +120,30 @@ pub enum ClusterError {
 }
 
 impl ClusterError {
+    /// Whether another broker, or another moment, may do better.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            ClusterError::Unreachable { .. } => true,
+            ClusterError::Request(error) => error.is_transient(),
+            ClusterError::UnknownTopic { .. }
+            | ClusterError::InvalidTopic { .. }
+            | ClusterError::Topic { .. }
+            | ClusterError::UnknownPartition { .. }
+            | ClusterError::NoLeader { .. }
+            | ClusterError::TooManyTopics => false,
+        }
+    }
+
+    /// Whether a broker may have acted on what was asked.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            ClusterError::Request(error) => error.verdict(),
+            _ => Verdict::DefiniteNo,
+        }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn cure(&self) -> String {

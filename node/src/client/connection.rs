@@ -392,7 +392,7 @@ impl<R: Runtime> Connection<R> {
         if answer.error_code.is_error() && !old {
             return Err(unreadable(format!("{} refuses ApiVersions: {}", self.address, answer.error_code)));
         }
-        Ok(Versions::announced(&answer.api_keys))
+        Ok(Versions::announced(&answer.api_keys).with_features(&answer.finalized_features))
     }
 }
 

@@ -4,7 +4,7 @@
 //! version of an API), [`routes`] (who leads what), [`partitioner`] (where a record goes), [`batching`] (which records
 //! travel together), [`sequence`] (idempotence over retries), [`advice`] (the cure of an error).
 //! Shells: [`connection`] (one broker), [`cluster`] (all of them, and their metadata), [`producer`], [`consumer`],
-//! [`group`] (a consumer that shares a topic with others), [`offsets`], [`admin`].
+//! [`group`] (a consumer that shares a topic with others), [`txn`] (all or none), [`offsets`], [`admin`].
 //!
 //! Promises: the same code runs on sockets and in simulation, so it obeys every rule of determinism; each attempt to
 //! produce ends as a definite no, a maybe or an ok, and [`outcome::Observer`] hears it; every error has a cure.
@@ -31,6 +31,7 @@ pub mod producer;
 pub mod retry;
 pub mod routes;
 pub mod sequence;
+pub mod txn;
 pub mod versions;
 
 #[cfg(test)]

@@ -16,6 +16,27 @@ use super::cluster::{Cluster, ClusterError};
 use super::producer::core::TopicPartition;
 use crate::runtime::{Mono, Runtime};
 
+/// Which records of transactions count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// All, whatever becomes of their transaction.
+    #[default]
+    ReadUncommitted,
+    /// Those of committed transactions: reading ends where the first one begins that is not decided.
+    ReadCommitted,
+}
+
+impl Isolation {
+    /// The number on the wire.
+    #[must_use]
+    pub fn level(self) -> i8 {
+        match self {
+            Isolation::ReadUncommitted => 0,
+            Isolation::ReadCommitted => 1,
+        }
+    }
+}
+
 /// Which offset is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OffsetSpec {
@@ -78,12 +99,25 @@ impl OffsetsError {
     }
 }
 
-/// Finds the offset that is meant for each partition, until `deadline`.
+/// Finds the offset that is meant for each partition, until `deadline`. Open transactions count.
 ///
 /// # Errors
 /// [`OffsetsError`]; nothing was changed, so it may be tried again.
 pub async fn find<R: Runtime>(
     cluster: &Cluster<R>,
+    wanted: &BTreeMap<TopicPartition, OffsetSpec>,
+    deadline: Mono,
+) -> Result<BTreeMap<TopicPartition, FoundOffset>, OffsetsError> {
+    find_as(cluster, Isolation::ReadUncommitted, wanted, deadline).await
+}
+
+/// As [`find`], for a reader that reads so: of committed records the end is where the first open transaction begins.
+///
+/// # Errors
+/// [`OffsetsError`]; nothing was changed, so it may be tried again.
+pub async fn find_as<R: Runtime>(
+    cluster: &Cluster<R>,
+    isolation: Isolation,
     wanted: &BTreeMap<TopicPartition, OffsetSpec>,
     deadline: Mono,
 ) -> Result<BTreeMap<TopicPartition, FoundOffset>, OffsetsError> {
@@ -113,7 +147,7 @@ pub async fn find<R: Runtime>(
             }
         }
         for (leader, asked) in by_leader {
-            match ask(cluster, leader, &asked, deadline).await {
+            match ask(cluster, isolation, leader, &asked, deadline).await {
                 Ok(answers) => {
                     for (at, answer) in answers {
                         match answer {
@@ -141,6 +175,7 @@ type Answers = Vec<(TopicPartition, Result<FoundOffset, ErrorCode>)>;
 
 async fn ask<R: Runtime>(
     cluster: &Cluster<R>,
+    isolation: Isolation,
     leader: BrokerId,
     asked: &[(&TopicPartition, OffsetSpec, LeaderEpoch)],
     deadline: Mono,
@@ -159,7 +194,7 @@ async fn ask<R: Runtime>(
     let timeout_ms = i32::try_from(due.since(cluster.runtime().now()).as_millis()).unwrap_or(i32::MAX);
     let request = ListOffsetsRequest {
         replica_id: BrokerId::NONE,
-        isolation_level: 0,
+        isolation_level: isolation.level(),
         topics: topics.into_iter().map(topic).collect(),
         timeout_ms,
     };

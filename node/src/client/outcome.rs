@@ -52,6 +52,8 @@ const DEFINITE_NO: &[ErrorCode] = &[
     ErrorCode::UNKNOWN_PRODUCER_ID,
     ErrorCode::INVALID_TXN_STATE,
     ErrorCode::TRANSACTION_ABORTABLE,
+    // The transaction before is still being ended: no partition takes a record of the next one.
+    ErrorCode::CONCURRENT_TRANSACTIONS,
     ErrorCode::UNKNOWN_TOPIC_ID,
     ErrorCode::FENCED_LEADER_EPOCH,
     ErrorCode::UNKNOWN_LEADER_EPOCH,

@@ -1,7 +1,8 @@
 //! One partition's window of batches under way: their stamps, their retries, their order.
 //!
 //! Owns: which batches were sent and not settled, the sequence numbers they carry, and what an ended attempt means
-//! for them (KIP-98, and KIP-360's epoch bump as far as a producer without transactions needs it).
+//! for them (KIP-98, and KIP-360's epoch bump as far as a producer without transactions needs it; one with transactions gets
+//! its epochs from the coordinator, see [`Lane::renew`]).
 //! Promises: a batch keeps its stamp over retries, so the broker can tell a repeat; a batch is stamped anew only when
 //! every one of its attempts is a proven no, so that a forgotten request that arrives late can never store it twice;
 //! retries go out in sequence order and before anything new; without idempotence one batch is under way, so order
@@ -281,6 +282,16 @@ impl Lane {
             self.flights[at].stamp = stamp;
             self.flights[at].place = Place::Waiting { not_before: now };
         }
+        self.check();
+    }
+
+    /// Begins anew under an identity that is to come: what is under way is no longer this lane's, because the broker
+    /// refuses it by its old epoch. What the broker knows of the producer stays known.
+    pub fn renew(&mut self) {
+        self.flights.clear();
+        self.healing = None;
+        self.identity = None;
+        self.next = Sequence::ZERO;
         self.check();
     }
 

@@ -1,6 +1,6 @@
 //! Which version of an API both ends speak: the newest that each has.
 //!
-//! Owns: the ranges that a broker announced. Promises: a chosen version is one that we encode and that the broker
+//! Owns: the ranges that a broker announced, and the features of its cluster. Promises: a chosen version is one that we encode and that the broker
 //! announced. Leaves out: asking for them (`connection`). Pure.
 //!
 //!   ours   ├────────────┤
@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use dejaq_wire::api::ApiKey;
-use dejaq_wire::kafka::api_versions::ApiVersion;
+use dejaq_wire::kafka::api_versions::{ApiVersion, FinalizedFeatureKey};
 
 /// The broker does not speak a version of this API that we speak.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +26,7 @@ pub struct Unsupported {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions {
     ranges: BTreeMap<i16, (i16, i16)>,
+    features: BTreeMap<String, i16>,
 }
 
 impl Versions {
@@ -33,7 +34,20 @@ impl Versions {
     #[must_use]
     pub fn announced(keys: &[ApiVersion]) -> Versions {
         let range = |api: &ApiVersion| (api.api_key, (api.min_version, api.max_version));
-        Versions { ranges: keys.iter().map(range).collect() }
+        Versions { ranges: keys.iter().map(range).collect(), features: BTreeMap::new() }
+    }
+
+    /// With the features that the whole cluster has, by their levels (KIP-584).
+    #[must_use]
+    pub fn with_features(mut self, features: &[FinalizedFeatureKey]) -> Versions {
+        self.features = features.iter().map(|f| (f.name.clone(), f.max_version_level)).collect();
+        self
+    }
+
+    /// The level of a feature of the cluster; 0 if it has none of this name.
+    #[must_use]
+    pub fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
     }
 
     /// The newest version that both ends have.

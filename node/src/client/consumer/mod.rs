@@ -2,7 +2,8 @@
 //!
 //! Owns: the assignment, the position of each partition, one fetch under way per broker with its session.
 //! Promises: records of a partition come in offset order, each once, from the position on; nothing that fails its
-//! checksum is handed out; memory stays within one answer per broker; dropping a `poll` loses nothing.
+//! checksum is handed out; memory stays within one answer per broker; dropping a `poll` loses nothing; with
+//! [`Isolation::ReadCommitted`] nothing of a transaction that is open or aborted is handed out.
 //! Leaves out: groups and commits; the positions are the user's to keep.
 //!
 //! ```text
@@ -31,6 +32,7 @@ use self::buffer::{Buffer, Damage};
 use self::session::{Ask, Key, Session};
 use super::cluster::{Cluster, ClusterError};
 use super::connection::RequestError;
+pub use super::offsets::Isolation;
 use super::offsets::{self, OffsetSpec, OffsetsError};
 use super::producer::core::TopicPartition;
 use super::retry::RetryPolicy;
@@ -57,6 +59,8 @@ pub enum OutOfRange {
 /// How a consumer behaves.
 #[derive(Debug, Clone)]
 pub struct ConsumerConfig {
+    /// Which records of transactions are handed out.
+    pub isolation: Isolation,
     /// How long a broker may hold a fetch until `min_bytes` are there.
     pub max_wait: Duration,
     /// Bytes that are worth an answer before `max_wait`.
@@ -80,6 +84,7 @@ pub struct ConsumerConfig {
 impl Default for ConsumerConfig {
     fn default() -> Self {
         ConsumerConfig {
+            isolation: Isolation::default(),
             max_wait: Duration::from_millis(500),
             min_bytes: 1,
             max_bytes: 50 << 20,
@@ -413,11 +418,12 @@ impl<R: Runtime> Consumer<R> {
             };
             wanted.insert(at.clone(), spec);
         }
-        let found = offsets::find(&self.cluster, &wanted, deadline).await?;
+        let isolation = self.config.isolation;
+        let found = offsets::find_as(&self.cluster, isolation, &wanted, deadline).await?;
         // No record is that late: what comes next will be.
         let late = found.iter().filter(|(_, found)| found.offset.is_none());
         let late = late.map(|(at, _)| (at.clone(), OffsetSpec::Latest)).collect();
-        let ends = offsets::find(&self.cluster, &late, deadline).await?;
+        let ends = offsets::find_as(&self.cluster, isolation, &late, deadline).await?;
         for (at, found) in found.into_iter().chain(ends) {
             if let Some(offset) = found.offset {
                 positions.insert(at, offset);
@@ -477,7 +483,7 @@ impl<R: Runtime> Consumer<R> {
         if wanted.is_empty() {
             return;
         }
-        match offsets::find(&self.cluster, &wanted, deadline).await {
+        match offsets::find_as(&self.cluster, self.config.isolation, &wanted, deadline).await {
             Ok(found) => {
                 for (at, found) in found {
                     let fresh = self.partition(found.offset.unwrap_or(Offset::ZERO));
@@ -648,7 +654,8 @@ impl<R: Runtime> Consumer<R> {
             partition.failed = 0;
             partition.watermark = Some(data.high_watermark).filter(|offset| offset.is_valid());
             partition.log_start = Some(data.log_start_offset).filter(|offset| offset.is_valid());
-            partition.buffer.fill(data.records.unwrap_or_default().into_bytes());
+            let aborted = data.aborted_transactions.unwrap_or_default();
+            partition.buffer.fill(data.records.unwrap_or_default().into_bytes(), &aborted);
             return false;
         }
         if code == ErrorCode::OFFSET_OUT_OF_RANGE {
@@ -710,6 +717,7 @@ async fn fetch_once<R: Runtime>(
         max_wait_ms: i32::try_from(config.max_wait.as_millis()).unwrap_or(i32::MAX),
         min_bytes: config.min_bytes,
         max_bytes: config.max_bytes,
+        isolation_level: config.isolation.level(),
         rack_id: config.rack.clone(),
         ..FetchRequest::default()
     };

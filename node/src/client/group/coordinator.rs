@@ -1,4 +1,4 @@
-//! SHELL. The broker that coordinates a group, as a client sees it.
+//! SHELL. The broker that coordinates a group, or a transactional id, as a client sees it.
 //!
 //! Owns: finding it, and a connection to it apart from those that records go over: a request to join may wait for
 //! minutes, and nothing behind it on its connection is answered meanwhile.
@@ -12,19 +12,33 @@ use dejaq_wire::kafka::find_coordinator::FindCoordinatorRequest;
 
 use crate::client::cluster::{Cluster, ClusterError};
 use crate::client::connection::{Connection, RequestError};
+use crate::client::versions::Versions;
 use crate::runtime::{Mono, Runtime};
 
-/// The way to one group's coordinator. Cheap to clone; clones share the connection.
+/// What is coordinated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Group,
+    Transactions,
+}
+
+/// The way to one group's, or one transactional id's, coordinator. Cheap to clone; clones share the connection.
 #[derive(Debug)]
 pub struct Coordinator<R: Runtime> {
     cluster: Cluster<R>,
-    group: Arc<str>,
+    kind: Kind,
+    name: Arc<str>,
     live: Arc<Mutex<Option<Connection<R>>>>,
 }
 
 impl<R: Runtime> Clone for Coordinator<R> {
     fn clone(&self) -> Coordinator<R> {
-        Coordinator { cluster: self.cluster.clone(), group: self.group.clone(), live: self.live.clone() }
+        Coordinator {
+            cluster: self.cluster.clone(),
+            kind: self.kind,
+            name: self.name.clone(),
+            live: self.live.clone(),
+        }
     }
 }
 
@@ -32,16 +46,30 @@ impl<R: Runtime> Coordinator<R> {
     /// The coordinator of `group`. Nothing is sent until something is asked.
     #[must_use]
     pub fn new(cluster: Cluster<R>, group: &str) -> Coordinator<R> {
-        Coordinator { cluster, group: group.into(), live: Arc::default() }
+        Coordinator { cluster, kind: Kind::Group, name: group.into(), live: Arc::default() }
     }
 
-    /// The group.
+    /// The coordinator of the transactional id `id`. Nothing is sent until something is asked.
+    #[must_use]
+    pub fn of_transactions(cluster: Cluster<R>, id: &str) -> Coordinator<R> {
+        Coordinator { cluster, kind: Kind::Transactions, name: id.into(), live: Arc::default() }
+    }
+
+    /// The group, or the transactional id.
     #[must_use]
     pub fn group(&self) -> &str {
-        &self.group
+        &self.name
     }
 
-    /// Whether the answer says that the group has, or is about to have, another coordinator; it is looked for then.
+    /// What the coordinator announced, once it is connected to.
+    ///
+    /// # Errors
+    /// [`ClusterError`].
+    pub async fn versions(&self, deadline: Mono) -> Result<Versions, ClusterError> {
+        Ok(self.connection(deadline).await?.versions().clone())
+    }
+
+    /// Whether the answer says that there is, or is about to be, another coordinator; it is looked for then.
     pub fn is_elsewhere(&self, code: ErrorCode) -> bool {
         let elsewhere = matches!(
             code,
@@ -58,7 +86,7 @@ impl<R: Runtime> Coordinator<R> {
     /// Looks for the coordinator anew with the next call.
     pub fn forget(&self) {
         if let Some(connection) = self.live().take() {
-            connection.close("the group's coordinator is looked for anew");
+            connection.close("the coordinator is looked for anew");
         }
     }
 
@@ -98,10 +126,13 @@ impl<R: Runtime> Coordinator<R> {
     }
 
     async fn find(&self, deadline: Mono) -> Result<Arc<str>, ClusterError> {
-        let group = self.group.to_string();
+        let name = self.name.to_string();
+        let key_type = match self.kind {
+            Kind::Group => 0,
+            Kind::Transactions => 1,
+        };
         // Old versions have one key, new ones several.
-        let request =
-            FindCoordinatorRequest { key: group.clone(), key_type: 0, coordinator_keys: vec![group] };
+        let request = FindCoordinatorRequest { key: name.clone(), key_type, coordinator_keys: vec![name] };
         let mut rounds = 0;
         loop {
             let answer = self.cluster.ask_any(&request, deadline).await?;
@@ -115,7 +146,10 @@ impl<R: Runtime> Coordinator<R> {
             }
             rounds += 1;
             if !code.is_retriable() || !self.cluster.pause(rounds, deadline).await {
-                let tried = format!("the coordinator of group {}: {code}", self.group);
+                let tried = match self.kind {
+                    Kind::Group => format!("the coordinator of group {}: {code}", self.name),
+                    Kind::Transactions => format!("the coordinator of transactions {}: {code}", self.name),
+                };
                 return Err(ClusterError::Unreachable { tried });
             }
         }

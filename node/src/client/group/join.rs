@@ -16,8 +16,7 @@ use super::assignor::Assignor;
 use super::coordinator::Coordinator;
 use super::member::{GroupConfig, GroupError};
 use super::protocol::{PROTOCOL_TYPE, Subscription, decode_assignment, encode_assignment};
-use crate::client::cluster::{Cluster, ClusterError};
-use crate::client::connection::RequestError;
+use crate::client::cluster::Cluster;
 use crate::client::producer::core::TopicPartition;
 use crate::runtime::{Mono, Runtime};
 
@@ -69,7 +68,7 @@ impl<R: Runtime> Entry<R> {
                 Ok(Next::Out) if !self.owned.is_empty() => return Ok(None),
                 Ok(Next::Again | Next::Out) => rounds = 0,
                 Ok(Next::Later) => rounds += 1,
-                Err(GroupError::Cluster(error)) if is_transient(&error) => rounds += 1,
+                Err(GroupError::Cluster(error)) if error.is_transient() => rounds += 1,
                 Err(error) => return Err(error),
             }
             if rounds > 0 {
@@ -214,15 +213,6 @@ pub(super) async fn partitions_of<R: Runtime>(
         Some(Ok(route)) => Some(route.partitions.len()),
         Some(Err(_)) | None => None,
     }))
-}
-
-pub(super) fn is_transient(error: &ClusterError) -> bool {
-    match error {
-        ClusterError::Unreachable { .. } => true,
-        ClusterError::Request(RequestError::Unsupported(_)) => false,
-        ClusterError::Request(error) => error.is_transient(),
-        _ => false,
-    }
 }
 
 pub(super) fn millis(duration: Duration) -> i32 {

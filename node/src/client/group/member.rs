@@ -25,8 +25,9 @@ use super::assignor::Assignor;
 use super::beats::{Beats, Heard, Person};
 use super::coordinator::Coordinator;
 use super::delivery::Delivery;
-use super::join::{Entry, Joined, is_transient, millis, partitions_of};
-use crate::client::admin_groups::{commit, committed};
+use super::join::{Entry, Joined, millis, partitions_of};
+use super::standing::Standing;
+use crate::client::admin_groups::{self, commit};
 use crate::client::cluster::{Cluster, ClusterError};
 use crate::client::consumer::{ConsumeError, ConsumedRecord, Consumer, ConsumerConfig, StartAt};
 use crate::client::producer::core::TopicPartition;
@@ -265,6 +266,17 @@ impl<R: Runtime> GroupConsumer<R> {
     #[must_use]
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// Who it is, for a transaction that commits its offsets.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing {
+            group: self.config.group.clone(),
+            member: self.id(),
+            generation: self.generation,
+            instance: self.config.instance.clone(),
+        }
     }
 
     /// The consumer that reads: positions, ends.
@@ -522,7 +534,7 @@ impl<R: Runtime> GroupConsumer<R> {
         self.next_heartbeat = now.plus(RETRY_PAUSE);
         let heard = match answer {
             Ok(answer) => self.beats_mut().take(&answer),
-            Err(error) if is_transient(&error) => Heard::Later(ErrorCode::NONE),
+            Err(error) if error.is_transient() => Heard::Later(ErrorCode::NONE),
             Err(error) => return Err(error.into()),
         };
         match heard {
@@ -562,7 +574,7 @@ impl<R: Runtime> GroupConsumer<R> {
             let due = self.cluster.request_deadline(Mono(u64::MAX));
             match self.cluster.refresh(seen, due).await {
                 Ok(()) => {}
-                Err(error) if is_transient(&error) => {}
+                Err(error) if error.is_transient() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -624,7 +636,7 @@ impl<R: Runtime> GroupConsumer<R> {
             match self.commit_offsets(&done, due).await {
                 // It is tried again; what it means for membership was noted.
                 Ok(()) | Err(GroupError::Refused { .. }) => {}
-                Err(GroupError::Cluster(error)) if is_transient(&error) => {}
+                Err(GroupError::Cluster(error)) if error.is_transient() => {}
                 Err(error) => return Err(error),
             }
             // One that failed is not tried again at once.
@@ -657,7 +669,9 @@ impl<R: Runtime> GroupConsumer<R> {
     async fn place(&mut self, deadline: Mono) -> Result<(), GroupError> {
         // However short the poll: an answer is worth nothing if it is dropped each time.
         let due = self.cluster.request_deadline(deadline.plus(Duration::from_secs(5)));
-        let kept = committed(&self.cluster, &self.coordinator, Some(&self.unplaced), due).await?;
+        let isolation = self.config.consumer.isolation;
+        let kept = admin_groups::read(&self.cluster, &self.coordinator, Some(&self.unplaced), isolation, due)
+            .await?;
         let mut starts = BTreeMap::new();
         for at in &self.unplaced {
             let start = match kept.get(at) {
@@ -686,7 +700,7 @@ impl<R: Runtime> GroupConsumer<R> {
         match answer.map(|answer| answer.error_code) {
             Ok(ErrorCode::NONE) => self.heard = now,
             Ok(code) => self.judge(code),
-            Err(error) if is_transient(&error) => {
+            Err(error) if error.is_transient() => {
                 self.next_heartbeat = now.plus(self.config.heartbeat_every / 4);
             }
             Err(error) => return Err(error.into()),

@@ -21,7 +21,9 @@ pub mod delivery;
 mod join;
 pub mod member;
 pub mod protocol;
+pub mod standing;
 
 pub use assignor::Assignor;
 pub use delivery::Delivery;
 pub use member::{GroupConfig, GroupConsumer, GroupError, Protocol, Rebalance};
+pub use standing::Standing;

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dejaq_wire::error_code::ErrorCode;
 use dejaq_wire::ids::{BrokerId, Offset, PartitionId};
 
 use crate::client::batching::{Batch, BatchLimits, Batcher, Placed};
@@ -22,6 +23,13 @@ use crate::client::outcome::{AttemptEnd, BatchId, Stamp, Verdict};
 use crate::client::retry::RetryPolicy;
 use crate::client::sequence::{Heal, Identity, Lane, Next};
 use crate::runtime::Mono;
+
+/// When again, where the transaction before is still being ended: that takes its coordinator some milliseconds.
+const SOON: RetryPolicy = RetryPolicy {
+    backoff: Duration::from_millis(2),
+    max_backoff: Duration::from_millis(50),
+    max_attempts: u32::MAX,
+};
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +47,8 @@ pub struct Rules {
     pub batch: BatchLimits,
     /// Whether batches carry sequence numbers.
     pub idempotent: bool,
+    /// Whether batches belong to transactions: then nothing here gives itself a new epoch, and what would need one fails.
+    pub transactional: bool,
     /// Requests that one broker has not answered, at most; 1 to 5.
     pub max_in_flight: usize,
     /// Bytes of batches in one request, unless one batch alone is larger.
@@ -272,9 +282,21 @@ impl<T> Core<T> {
         entropy: u64,
     ) -> (Option<Settled<T>>, bool) {
         let partition = self.partitions.get_mut(to).expect("an attempt belongs to a partition");
+        if !partition.under_way.contains_key(&batch) {
+            assert!(self.rules.transactional, "{batch:?} ended and is not under way");
+            return (None, false); // of a transaction that is over
+        }
         let attempts = partition.lane.attempts(batch);
-        let delay = self.rules.retry.delay(attempts, entropy);
+        let policy = match end {
+            AttemptEnd::Answered(ErrorCode::CONCURRENT_TRANSACTIONS, _) => SOON,
+            _ => self.rules.retry,
+        };
+        let delay = policy.delay(attempts, entropy);
         let next = partition.lane.ended(batch, end, delay.map(|delay| now.plus(delay)));
+        let next = match next {
+            Next::Parked if self.rules.transactional => Next::Failed(partition.lane.abandon(batch)),
+            next => next,
+        };
         let result = match next {
             Next::Stored(offset) => Ok(offset),
             Next::Failed(verdict) => Err(GivenUp { verdict, expired: false, last: Some(end.clone()) }),
@@ -304,13 +326,26 @@ impl<T> Core<T> {
         settled
     }
 
-    /// Gives up everything that is here, for good: the producer ends.
+    /// Gives up everything that is here, for good: the producer, or its transaction, ends.
     pub fn give_up_all(&mut self) -> Vec<Settled<T>> {
         let mut settled = Vec::new();
         for (to, partition) in &mut self.partitions {
             partition.give_up(to, Mono(u64::MAX), false, &mut settled);
         }
         settled
+    }
+
+    /// Goes on under another identity, which the coordinator gave behind the end of a transaction.
+    ///
+    /// Everything was settled before. What is still on the wire counts no more: its epoch is over.
+    pub fn renew(&mut self, identity: Identity) {
+        assert!(self.rules.transactional, "only a coordinator gives a new identity");
+        assert!(self.is_idle(), "a transaction ended before its records were settled");
+        for partition in self.partitions.values_mut() {
+            partition.under_way.clear();
+            partition.lane.renew();
+        }
+        self.set_identity(identity);
     }
 
     /// Every partition once, beginning behind the one that was served last.
@@ -326,7 +361,7 @@ impl<T> Core<T> {
     /// Gives a lane that is home the identity it needs, or asks for one.
     fn heal(&mut self, to: &TopicPartition, now: Mono, plan: &mut Plan<T>) {
         let lane = &mut self.partitions.get_mut(to).expect("a turn is a partition").lane;
-        let Some(heal) = lane.heal_due() else { return };
+        let Some(heal) = lane.heal_due().filter(|_| !self.rules.transactional) else { return };
         if lane.identity() == self.identity {
             // Nobody has moved on since: bump the epoch ourselves, or ask for a new producer id.
             self.identity = self.identity.filter(|_| heal == Heal::NewEpoch).and_then(|identity| {

@@ -12,6 +12,7 @@ fn rules() -> Rules {
     Rules {
         batch: BatchLimits { batch_bytes: 100, linger: Duration::from_millis(5), batch_records: 100 },
         idempotent: true,
+        transactional: false,
         max_in_flight: 5,
         max_request_bytes: 250,
         retry: RetryPolicy::default(),
@@ -223,4 +224,53 @@ proptest! {
         settled.sort_unstable();
         prop_assert_eq!(settled, (0..next).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn what_is_late_of_a_transaction_that_ended_settles_nothing_and_the_next_one_begins_at_zero() {
+    let mut core = core(Rules { transactional: true, ..rules() });
+    for value in 1..=2 {
+        core.push(&to(0), value, 100, at(0));
+    }
+    let first = plan(&mut core, at(0));
+    assert_eq!(records(&first), [1], "one goes alone until the broker knows the producer");
+    let late = first.requests[&BROKER][0].batch.id;
+    assert_eq!(core.give_up_all().len(), 2, "on the wire and waiting");
+    let next = Identity { epoch: ProducerEpoch(1), ..identity() };
+    core.renew(next);
+    core.push(&to(0), 3, 100, at(1));
+    let second = plan(&mut core, at(1));
+    let stamp = second.requests[&BROKER][0].stamp.expect("numbered");
+    assert_eq!((stamp.epoch, stamp.base.0), (ProducerEpoch(1), 0));
+    core.request_ended(BROKER);
+    let (settled, elsewhere) = core.ended(&to(0), late, &stored(0), at(2), 0);
+    assert!(settled.is_none() && !elsewhere);
+    let (settled, _) = core.ended(&to(0), second.requests[&BROKER][0].batch.id, &stored(1), at(2), 0);
+    assert_eq!(settled.expect("it is stored").result, Ok(Some(Offset(1))));
+}
+
+#[test]
+fn in_a_transaction_nothing_waits_for_an_epoch_that_only_a_coordinator_can_give() {
+    for code in [ErrorCode::INVALID_PRODUCER_EPOCH, ErrorCode::UNKNOWN_PRODUCER_ID] {
+        let mut core = core(Rules { transactional: true, ..rules() });
+        core.push(&to(0), 1, 100, at(0));
+        let sent = plan(&mut core, at(0));
+        let end = AttemptEnd::Answered(code, Offset::NONE);
+        let (settled, _) = core.ended(&to(0), sent.requests[&BROKER][0].batch.id, &end, at(1), 0);
+        let given_up = settled.expect("it fails at once").result.expect_err("it is not stored");
+        assert_eq!(given_up.verdict, Verdict::DefiniteNo);
+        assert!(!plan(&mut core, at(1)).needs_identity, "{code:?}");
+        assert_eq!(core.identity(), Some(identity()), "and nobody bumps an epoch here");
+    }
+}
+
+#[test]
+fn while_the_transaction_before_is_being_ended_the_next_one_asks_again_soon() {
+    let mut core = core(Rules { transactional: true, ..rules() });
+    core.push(&to(0), 1, 100, at(0));
+    let sent = plan(&mut core, at(0));
+    let end = AttemptEnd::Answered(ErrorCode::CONCURRENT_TRANSACTIONS, Offset::NONE);
+    core.request_ended(BROKER);
+    core.ended(&to(0), sent.requests[&BROKER][0].batch.id, &end, at(0), 0);
+    assert_eq!(records(&plan(&mut core, at(5))), [1], "not after the 100 ms of other errors");
 }

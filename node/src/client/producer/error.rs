@@ -66,6 +66,12 @@ pub enum ProduceCause {
     /// The batch cannot be encoded.
     #[error("the batch cannot be encoded: {0}")]
     Unsendable(Arc<str>),
+    /// The transaction that it belongs to is not going to be committed; `first` is why.
+    #[error("its transaction is over: {first}")]
+    TransactionOver {
+        /// The first failure, or who ended it.
+        first: Arc<str>,
+    },
     /// The producer was closed before the record was stored.
     #[error("the producer was closed")]
     Closed,
@@ -106,6 +112,7 @@ impl ProduceError {
                 format!("see its partitions: dejaq topic describe {topic}")
             }
             ProduceCause::Unsendable(_) => "choose another --compression".into(),
+            ProduceCause::TransactionOver { .. } => "abort the transaction, and do it again".into(),
             ProduceCause::Closed => "flush before closing".into(),
         }
     }

@@ -3,7 +3,8 @@
 //! Owns: [`Producer`] and its settings, the future of each record, the memory of records under way.
 //! Promises: what [`Delivery`] tells is what the broker said; a record is settled within the delivery timeout; with
 //! idempotence (the default) a retry neither repeats nor reorders; memory stays within `buffer_bytes`.
-//! Leaves out: deciding what goes when (`core`, pure) and doing it (`sender`). Transactions.
+//! Leaves out: deciding what goes when (`core`, pure) and doing it (`sender`). What is particular to transactions is in
+//! `transactional`, and how they begin and end in `client::txn`.
 //!
 //! ```text
 //!   send ─► partition ─► room in the buffer? ─► core.push ─► Delivery ─► offset, or why not and whether perhaps
@@ -15,6 +16,7 @@ pub mod core;
 pub mod error;
 pub mod record;
 mod sender;
+mod transactional;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,6 +131,9 @@ pub enum ConfigError {
     /// Sequence numbers mean nothing unless every replica confirms.
     #[error("idempotence needs acks=all")]
     IdempotenceNeedsAcks,
+    /// Records of transactions are numbered.
+    #[error("transactions need idempotence")]
+    TransactionsNeedIdempotence,
     /// The broker remembers five batches, and one is the least.
     #[error("max_in_flight is {0}, allowed are 1 to {MAX_IN_FLIGHT}")]
     InFlight(usize),
@@ -218,6 +223,10 @@ struct State {
     /// Refreshes in a row that left a partition without a leader.
     leaderless_rounds: u32,
     asking_identity: bool,
+    /// Whether partitions join a transaction as they are written to.
+    joins: bool,
+    /// Why the open transaction cannot be committed.
+    failed: Option<ProduceError>,
     /// Why no record can ever be sent again.
     dead: Option<ProduceCause>,
 }
@@ -225,6 +234,8 @@ struct State {
 struct Inner<R: Runtime> {
     cluster: Cluster<R>,
     config: ProducerConfig,
+    /// The transactional id, if there is one.
+    transaction: Option<Arc<str>>,
     state: Mutex<State>,
     /// Wakes the sender task, its only waiter.
     wake: Notify,
@@ -249,7 +260,11 @@ impl<R: Runtime> Inner<R> {
             }
         };
         self.room.add_permits(batch.bytes);
+        let failure = told.as_ref().err().cloned();
         ticket.set(told).expect("a batch is settled once");
+        if let Some(failure) = failure {
+            self.fail_transaction(&failure);
+        }
     }
 
     fn cause_of(&self, given_up: &core::GivenUp) -> ProduceCause {
@@ -315,6 +330,14 @@ impl<R: Runtime> Producer<R> {
     /// # Errors
     /// [`ConfigError`]: the settings contradict each other.
     pub fn start(cluster: Cluster<R>, config: ProducerConfig) -> Result<Producer<R>, ConfigError> {
+        Producer::start_as(cluster, config, None)
+    }
+
+    fn start_as(
+        cluster: Cluster<R>,
+        config: ProducerConfig,
+        transaction: Option<Arc<str>>,
+    ) -> Result<Producer<R>, ConfigError> {
         if config.idempotent && config.acks != Acks::All {
             return Err(ConfigError::IdempotenceNeedsAcks);
         }
@@ -333,6 +356,7 @@ impl<R: Runtime> Producer<R> {
         let rules = Rules {
             batch: config.batch,
             idempotent: config.idempotent,
+            transactional: transaction.is_some(),
             max_in_flight: config.max_in_flight,
             max_request_bytes: config.max_request_bytes,
             retry: config.retry,
@@ -346,10 +370,13 @@ impl<R: Runtime> Producer<R> {
             refreshing: false,
             leaderless_rounds: 0,
             asking_identity: false,
+            joins: false,
+            failed: None,
             dead: None,
         };
         let room = Semaphore::new(config.buffer_bytes);
-        let inner = Inner { cluster, config, state: Mutex::new(state), wake: Notify::new(), room };
+        let inner =
+            Inner { cluster, config, transaction, state: Mutex::new(state), wake: Notify::new(), room };
         let inner = Arc::new(inner);
         inner.cluster.runtime().spawn("producer", sender::run(inner.clone()));
         Ok(Producer { handle: Arc::new(Handle(inner)) })
@@ -410,6 +437,9 @@ impl<R: Runtime> Producer<R> {
         let mut state = inner.state();
         if let Some(dead) = &state.dead {
             return Err(ProduceError::unsent(dead.clone()));
+        }
+        if let Some(failed) = &state.failed {
+            return Err(transactional::over(failed));
         }
         let partition = self.partition(&mut state, &record, bytes, route)?;
         let to = TopicPartition { topic: route.name.clone(), partition };

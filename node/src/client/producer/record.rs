@@ -82,17 +82,18 @@ pub struct Payload {
     pub timestamp_ms: i64,
 }
 
-/// One batch of these records, as it stands in a produce request.
+/// One batch of these records, as it stands in a produce request; perhaps one of a transaction.
 ///
 /// # Errors
 /// [`CodecError`]: the codec failed.
 pub fn encode(
     payloads: &[Payload],
-    stamp: Option<Stamp>,
+    (stamp, transactional): (Option<Stamp>, bool),
     compression: Compression,
 ) -> Result<Records, CodecError> {
     assert!(!payloads.is_empty(), "a batch has at least one record");
     let mut builder = BatchBuilder::new(compression);
+    builder.transactional = transactional;
     if let Some(stamp) = stamp {
         builder.producer_id = stamp.producer;
         builder.producer_epoch = stamp.epoch;
@@ -131,7 +132,7 @@ mod tests {
             .collect();
         let stamp = Stamp { producer: ProducerId(7), epoch: ProducerEpoch(1), base: Sequence(3) };
         for codec in Compression::ALL {
-            let run = encode(&payloads, Some(stamp), codec).expect("encoded").into_bytes();
+            let run = encode(&payloads, (Some(stamp), false), codec).expect("encoded").into_bytes();
             let batch = Batch::parse(&run).expect("whole");
             batch.check_crc().expect("its checksum holds");
             assert_eq!((batch.header.producer_id, batch.header.base_sequence), (stamp.producer, stamp.base));
@@ -154,7 +155,7 @@ mod tests {
                 headers: record.headers.clone(),
                 timestamp_ms: 0,
             }],
-            None,
+            (None, false),
             Compression::None,
         );
         assert!(built.expect("encoded").len() <= 61 + record.bytes_at_most());

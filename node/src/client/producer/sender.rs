@@ -31,6 +31,8 @@ use crate::runtime::{Mono, Runtime};
 
 /// First version of Produce that names topics by id.
 const FIRST_ID_VERSION: i16 = 13;
+/// First version of Produce that puts partitions into the transaction (KIP-890).
+const FIRST_ADDING_VERSION: i16 = 12;
 
 /// Runs until the producer has ended.
 pub(super) async fn run<R: Runtime>(inner: Arc<Inner<R>>) {
@@ -124,10 +126,11 @@ fn request<R: Runtime>(
 ) -> Result<(ProduceRequest, i16), RequestError> {
     let ids = topic_ids(inner, sends);
     let newest = if ids.is_some() { i16::MAX } else { FIRST_ID_VERSION - 1 };
-    let version = connection.versions().choose_up_to(ApiKey::Produce, newest)?;
+    let version = version(inner, connection, newest)?;
     let mut topics: BTreeMap<&Arc<str>, Vec<PartitionProduceData>> = BTreeMap::new();
     for send in sends {
-        let records = encode(&send.batch.records, send.stamp, inner.config.compression)
+        let stamp = (send.stamp, inner.transaction.is_some());
+        let records = encode(&send.batch.records, stamp, inner.config.compression)
             .map_err(|error| RequestError::Unsendable(error.to_string().into()))?;
         let data = PartitionProduceData { index: send.to.partition, records: Some(records) };
         topics.entry(&send.to.topic).or_default().push(data);
@@ -142,7 +145,24 @@ fn request<R: Runtime>(
         .collect();
     let timeout_ms = i32::try_from(inner.cluster.config().request_timeout.as_millis()).unwrap_or(i32::MAX);
     let acks = inner.config.acks.code();
-    Ok((ProduceRequest { transactional_id: None, acks, timeout_ms, topic_data }, version))
+    let transactional_id = inner.transaction.as_ref().map(ToString::to_string);
+    Ok((ProduceRequest { transactional_id, acks, timeout_ms, topic_data }, version))
+}
+
+/// From [`FIRST_ADDING_VERSION`] on a partition joins the transaction as it is written to: the version says who adds it.
+fn version<R: Runtime>(
+    inner: &Inner<R>,
+    connection: &Connection<R>,
+    newest: i16,
+) -> Result<i16, RequestError> {
+    let joins = inner.state().joins;
+    let newest = if inner.transaction.is_some() && !joins { FIRST_ADDING_VERSION - 1 } else { newest };
+    let version = connection.versions().choose_up_to(ApiKey::Produce, newest)?;
+    if inner.transaction.is_some() && joins && version < FIRST_ADDING_VERSION {
+        let reason = format!("{} is older than the cluster's transactions", connection.address());
+        return Err(RequestError::NotSent(reason.into()));
+    }
+    Ok(version)
 }
 
 /// The id of every topic of a request; `None` if one of them has none.
