@@ -207,6 +207,11 @@ impl<R: Runtime> Broker<R> {
         self.cluster.published.current()
     }
 
+    /// Tells whose controller is active, as far as this node knows; may outlive it.
+    pub fn active_controller(&self) -> impl Fn() -> Option<BrokerId> + Send + Sync + 'static {
+        self.cluster.controller.watch_leader()
+    }
+
     /// The partitions of this node.
     #[must_use]
     pub fn directory(&self) -> &Arc<Directory<R>> {

@@ -175,6 +175,53 @@ pub const BEYOND: Scenario = Scenario {
     random: true,
 };
 
+/// Leaders that go on alone, and come back with what nobody has.
+pub const TAILS: Scenario = Scenario {
+    name: "cluster_tails",
+    about: "leaders of three brokers are cut off from their peers, but not from their clients, until another leads: what they \
+            took alone is cut, never shown; under kills and slow disks",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            let plan = busy(plan).fault(5, Fault::Depose);
+            plan.fault(dice.below(3), Fault::Kill).fault(dice.below(3), Fault::SlowDisk)
+        })
+    },
+    random: true,
+};
+
+/// Followers that begin anew, or lose their place, behind the back of their leader.
+pub const BEHIND: Scenario = Scenario {
+    name: "cluster_behind",
+    about: "a follower of three brokers begins anew, or loses its place and gets it back, while its leader cannot hear of it: \
+            who it was does not count for who it is",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            busy(plan).fault(3, Fault::Bounce).fault(3, Fault::Readd).fault(dice.below(2), Fault::SlowDisk)
+        })
+    },
+    random: true,
+};
+
+/// A broker that comes with another disk under a number that lives.
+pub const REPLACED: Scenario = Scenario {
+    name: "cluster_replaced",
+    about: "one of three brokers comes back with an empty disk at once: it waits until the session of the old one is over",
+    run: |params| run(params, 3, |plan, _| plan.fault(1, Fault::Wipe)),
+    random: true,
+};
+
+/// Clients that do not run out of records while strikes wait for the cluster, and sessions that end soon.
+fn busy(mut plan: Plan) -> Plan {
+    plan.chaos *= 2;
+    plan.neighbour = true;
+    plan.config.healing.session_timeout = std::time::Duration::from_secs(5);
+    for producer in &mut plan.producers {
+        producer.records *= 4;
+        producer.think = producer.think.min(std::time::Duration::from_millis(40));
+    }
+    plan
+}
+
 fn run(
     params: &RunParams,
     brokers: u32,

@@ -1,11 +1,10 @@
 //! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
-//! Every planted bug that a scenario of one broker kills is here, and M06, which dies in a fleet. Not here: M02 to M05, M08
-//! to M18 and M49, planted in `dejaq::replica`, which its own tests kill, but for M09, which survives; M45 and M46 of groups,
+//! Every planted bug that a scenario kills is here. Not here: M11 and M49, which the tests of `dejaq::replica` kill; M32, which
+//! a story of the quorum's core kills (`node/tests/raft_mutants.rs`, M31, M33 and M39, too); M45 and M46 of groups,
 //! M51, M52 and M55 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named for;
-//! M12, M15 and M31 to M39 of the quorum, which no scenario of a fleet has been shown to kill; M59 to M69 of delays, filters,
-//! the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since there are transactions) is not built, T4
+//! M59 to M69 of delays, filters, the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since there are transactions) is not built, T4
 //! has no partner before delays exist; T3 (the final read stops at the first empty poll) cannot blind the oracle here: it
 //! takes what was not read for lost and would raise an alarm.
 
@@ -82,6 +81,118 @@ pub const MUTANTS: &[Mutant] = &[
         about: "a follower that begins cuts its log at the watermark that it knows",
         scenario: "cluster_power",
         checkers: &["REP-1g", "REP-8", "LostWrite"],
+        budget: 60,
+    },
+    Mutant {
+        number: 2,
+        about: "the watermark counts the in-sync set that is committed, not the one that may be",
+        scenario: "cluster_failover",
+        checkers: &["REP-6", "REP-5", "REP-8"],
+        budget: 100,
+    },
+    Mutant {
+        number: 4,
+        about: "a fetch of an earlier leader epoch counts",
+        scenario: "cluster_failover",
+        checkers: &["REP-6"],
+        budget: 60,
+    },
+    Mutant {
+        number: 5,
+        about: "a follower is never asked to cut what its leader has not",
+        scenario: "cluster_tails",
+        checkers: &["LostWrite", "REP-16", "REP-2", "REP-8", "REP-5"],
+        budget: 60,
+    },
+    Mutant {
+        number: 8,
+        about: "a leader does not write down the epoch that it begins",
+        scenario: "cluster_steady",
+        checkers: &["LOG-7"],
+        budget: 10,
+    },
+    Mutant {
+        number: 9,
+        about: "the watermark of an answer is believed though the logs part",
+        scenario: "cluster_tails",
+        checkers: &["REP-8"],
+        budget: 60,
+    },
+    Mutant {
+        number: 10,
+        about: "a follower of another leader epoch is served",
+        scenario: "cluster_failover",
+        checkers: &["assertion"],
+        budget: 200,
+    },
+    Mutant {
+        number: 12,
+        about: "a replica that restarted since it fetched is let into the in-sync set",
+        scenario: "cluster_behind",
+        checkers: &["REP-13"],
+        budget: 60,
+    },
+    Mutant {
+        number: 14,
+        about: "a replica that was taken away and given back is taken for who it was",
+        scenario: "cluster_behind",
+        checkers: &["REP-5", "REP-6", "REP-8"],
+        budget: 60,
+    },
+    Mutant {
+        number: 15,
+        about: "a broker that comes back after a bad end is counted on as before",
+        scenario: "cluster_failover",
+        checkers: &["REP-14"],
+        budget: 20,
+    },
+    Mutant {
+        number: 16,
+        about: "who was eligible stays so though enough are in sync",
+        scenario: "cluster_power",
+        checkers: &["MQ-15"],
+        budget: 40,
+    },
+    Mutant {
+        number: 17,
+        about: "a follower shows what nobody committed",
+        scenario: "cluster_tails",
+        checkers: &["REP-8"],
+        budget: 20,
+    },
+    Mutant {
+        number: 18,
+        about: "the watermark is not looked at again when the in-sync set shrinks",
+        scenario: "cluster_failover",
+        checkers: &["REP-15"],
+        budget: 40,
+    },
+    Mutant {
+        number: 31,
+        about: "a vote is said before it is durable",
+        scenario: "cluster_power",
+        checkers: &["MQ-2"],
+        budget: 60,
+    },
+    Mutant {
+        number: 33,
+        about: "a voter tells of metadata that is not durable",
+        scenario: "cluster_failover",
+        checkers: &["MQ-6"],
+        budget: 40,
+    },
+    Mutant {
+        number: 37,
+        about: "another disk is let in under the number of a broker that lives",
+        scenario: "cluster_replaced",
+        checkers: &["MQ-14"],
+        budget: 60,
+    },
+    Mutant {
+        number: 39,
+        about: "who does not vote is counted as a voter",
+        scenario: "cluster_chaos",
+        checkers: &["MQ-6"],
         budget: 60,
     },
     Mutant {

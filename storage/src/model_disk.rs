@@ -224,6 +224,19 @@ impl Platter {
         self.shared.state().files(true)
     }
 
+    /// The files of one folder, not of those in it, by name: as a process sees them, or as they would be if a power cut now
+    /// lost all that may be lost.
+    #[must_use]
+    pub fn files_in(&self, folder: &str, durable: bool) -> Vec<(String, Vec<u8>)> {
+        self.shared.state().files_in(folder, durable)
+    }
+
+    /// How many bytes the files of one folder have, as a process sees them.
+    #[must_use]
+    pub fn bytes_in(&self, folder: &str) -> u64 {
+        self.shared.state().bytes_in(folder)
+    }
+
     /// CRC-32 over the names and contents of all files as a process sees them: what a digest needs after a crash.
     #[must_use]
     pub fn checksum(&self) -> u32 {

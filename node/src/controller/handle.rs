@@ -107,6 +107,12 @@ impl Controller {
         self.leader.get()
     }
 
+    /// The same for whoever watches from outside: it keeps nothing of the controller in use.
+    pub fn watch_leader(&self) -> impl Fn() -> Option<BrokerId> + Send + Sync + 'static {
+        let leader = self.leader.clone();
+        move || leader.get()
+    }
+
     /// Waits until it is not `seen` any more. Has no deadline of its own. Cancel safe.
     pub async fn leader_other_than(&self, seen: Option<BrokerId>) -> Option<BrokerId> {
         self.leader.other_than(seen).await

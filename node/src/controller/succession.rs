@@ -106,7 +106,8 @@ pub fn settle(old: &PartitionState, wanted: &Wanted, rules: &Rules<'_>) -> Optio
     complete_reassignment(&mut new, rules);
     let unclean = elect(&mut new, old, wanted, rules);
     new.leader_epoch = old.leader_epoch;
-    let gone = old.replicas.iter().any(|replica| !new.replicas.contains(replica));
+    // The planted bug M14 (its other half is the leader's): who was removed and added again is taken for who it was.
+    let gone = old.replicas.iter().any(|replica| !new.replicas.contains(replica)) && !mutant!(14);
     let excluded = old.isr.iter().chain(&old.elr).any(lost);
     if new.leader != old.leader || gone || excluded || wanted.restarted == Some(new.leader) {
         new.leader_epoch = old.leader_epoch.next();

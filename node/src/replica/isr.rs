@@ -405,6 +405,17 @@ impl Isr {
         &self.replicas
     }
 
+    /// What was proposed and is not answered.
+    #[must_use]
+    pub fn proposed(&self) -> Option<&Proposal> {
+        self.pending.as_ref().map(|pending| &pending.proposal)
+    }
+
+    /// What each follower reported that counts now.
+    pub fn reports(&self) -> impl Iterator<Item = (BrokerId, Report)> {
+        self.followers.iter().map(|(broker, known)| (*broker, known.report))
+    }
+
     /// Counts the changes of the partition.
     #[must_use]
     pub fn partition_epoch(&self) -> i32 {

@@ -7,7 +7,7 @@
 //!   is safe, what a follower keeps
 //! - `fetcher` (SHELL): follows one leader; [`serve`] (SHELL): answers followers, by [`sessions`] (pure);
 //!   `following` (SHELL): a partition's steps in both; [`hub`]: who is to be told what; [`links`]: seams to the others
-//! - `insync` (SHELL): proposes in-sync sets to the controller
+//! - `insync` (SHELL): proposes in-sync sets to the controller; [`inspect`]: what a replica believes, for those who watch
 //! - [`flusher`] (SHELL): group commit over the data directory; [`health`]: whether it failed; `scrub` (SHELL):
 //!   looks for damage;
 //!   [`retention`] (SHELL): what goes with time, and room on the disk; [`cleaner`] (SHELL): compaction of logs;
@@ -29,6 +29,7 @@ mod following;
 mod guarded_clock;
 pub mod health;
 pub mod hub;
+pub mod inspect;
 mod insync;
 pub mod isr;
 pub mod leader;

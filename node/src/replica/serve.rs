@@ -235,6 +235,8 @@ impl<R: Runtime> Round<R> {
                 return Look::Nothing;
             }
         }
+        // REP-12: a follower of another epoch is refused, whatever there is to tell.
+        assert_eq!(at.epoch, epoch, "a follower in {} is told news of {epoch}", at.epoch);
         Look::Found(News {
             place: at.place,
             epoch,

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::Broken;
+use super::inside::Inside;
 
 /// What one process believes of one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Sight {
     pub watermark: i64,
     /// Where its log ends.
     pub end: i64,
+    /// What it believes beyond what readers see; `None` while its log is closed.
+    pub inside: Option<Inside>,
 }
 
 impl Sight {
@@ -59,6 +62,20 @@ impl Ghosts {
         wrong.or_else(|| sights.iter().filter(|sight| sight.leads).find_map(|sight| self.complete(sight)))
     }
 
+    /// The highest watermark that anybody had.
+    #[must_use]
+    pub fn highest(&self, folder: &str) -> i64 {
+        self.true_watermark.get(folder).copied().unwrap_or(0)
+    }
+
+    /// REP-8: a reader was given what is below `shown`, so some leader's watermark has reached that.
+    #[must_use]
+    pub fn early(&self, folder: &str, shown: i64) -> Option<Broken> {
+        let highest = self.highest(folder);
+        let evidence = format!("{folder}: a reader was given what is below {shown}, visible was {highest}");
+        (shown > highest).then_some(Broken { name: "REP-8", evidence })
+    }
+
     fn one(&mut self, sight: &Sight) -> Option<Broken> {
         if !(sight.start <= sight.watermark && sight.watermark <= sight.end) {
             return broken("LOG-2", sight, "start <= watermark <= end does not hold");
@@ -85,7 +102,7 @@ impl Ghosts {
     /// REP-1: the newest leader has everything that was ever committed.
     fn complete(&self, sight: &Sight) -> Option<Broken> {
         let ((_, epoch), leader) = self.leaders.range(range_of(&sight.folder)).next_back()?;
-        let highest = self.true_watermark.get(&sight.folder).copied().unwrap_or(0);
+        let highest = self.highest(&sight.folder);
         if *epoch == sight.epoch && *leader == sight.node && sight.end < highest {
             return broken("REP-1", sight, &format!("{highest} was committed before"));
         }
@@ -106,11 +123,20 @@ mod tests {
     use super::*;
 
     fn sight(node: u32, leads: bool, epoch: i32, watermark: i64, end: i64) -> Sight {
-        Sight { node, incarnation: 1, folder: "a-0".into(), leads, epoch, start: 0, watermark, end }
+        let folder = "a-0".into();
+        Sight { node, incarnation: 1, folder, leads, epoch, start: 0, watermark, end, inside: None }
     }
 
     fn name(broken: Option<Broken>) -> Option<&'static str> {
         broken.map(|broken| broken.name)
+    }
+
+    #[test]
+    fn what_a_reader_was_given_too_early_is_found() {
+        let mut ghosts = Ghosts::default();
+        assert_eq!(ghosts.see(&[sight(1, true, 1, 5, 9), sight(2, false, 1, 3, 9)]), None);
+        assert_eq!(ghosts.early("a-0", 5), None);
+        assert_eq!(name(ghosts.early("a-0", 6)), Some("REP-8"));
     }
 
     #[test]

@@ -17,19 +17,25 @@
 //! | `clean` | LOG-8: where the marker of a clean shutdown stands, nothing is unsynced | CORRECTNESS 1.1 |
 //! | `start` | LOG-14: nothing is deleted before the start that permits it is durable | CORRECTNESS 1.1 |
 //! | `insight` | REP-1, REP-10, LOG-2: what the processes of all brokers believe of a partition | CORRECTNESS 1.1, 1.2 |
+//! | `inside` | REP-6, REP-13, REP-15, LOG-7: what a leader does with what it believes of its followers | CORRECTNESS 1.1, 1.2 |
+//! | `committed` | MQ-15, REP-5, REP-13, REP-14: the committed metadata, beside what the replicas have | CORRECTNESS 1.2, 1.3 |
+//! | `quorum` | MQ-2, MQ-6: what the voters' disks hold of what the quorum says | CORRECTNESS 1.3 |
 //! | `replicas` | REP-1g, REP-2, REP-8, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
 pub mod acknowledged;
 pub mod bounds;
 pub mod clean;
+pub mod committed;
 pub mod epochs;
 pub mod files;
 pub mod image;
 pub mod index;
+pub mod inside;
 pub mod insight;
 pub mod order;
 pub mod producers;
+pub mod quorum;
 pub mod recovery;
 pub mod replicas;
 pub mod resurrection;

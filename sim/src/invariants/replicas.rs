@@ -199,6 +199,7 @@ mod tests {
             start: 0,
             watermark,
             end: 9,
+            inside: None,
         };
         assert_eq!(visible(&disks, &sight(3), 2), None);
         assert_eq!(visible(&disks, &sight(4), 2).map(|broken| broken.name), Some("REP-8"));

@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use dejaq::broker::Broker;
 use dejaq::config::{Config, QuorumNode};
+use dejaq::metadata::Image;
+use dejaq::replica::inspect::Inspection;
 use dejaq_storage::model_disk::{CrashMode, Rates};
 use dejaq_storage::{Log, LogConfig, OpenOptions, SpaceGuard};
+use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 
 use super::ghost::Ghost;
@@ -24,6 +27,7 @@ use crate::clock::WallClock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
 use crate::invariants::image::Logs;
+use crate::invariants::inside::{Inside, Leading, Proposed, Reported};
 use crate::invariants::insight::Sight;
 use crate::invariants::{Broken, start};
 use crate::oracle::Event;
@@ -61,6 +65,12 @@ struct State {
     look: Option<Look>,
     /// How many elections its metadata says to have lost something.
     losses: Option<Box<dyn Fn() -> usize + Send>>,
+    /// The committed metadata that it acts on.
+    image: Option<Box<dyn Fn() -> Option<Arc<Image>> + Send>>,
+    /// Whose controller is active, as far as it knows.
+    active: Option<Box<dyn Fn() -> Option<BrokerId> + Send>>,
+    /// How often its process was ended badly while it served.
+    bad_ends: u64,
     /// What processes believed right before they died, that nobody has taken yet.
     last_sights: Vec<(u64, Vec<Sight>)>,
     stop: Option<Arc<Notify>>,
@@ -154,6 +164,9 @@ impl BrokerNode {
                 let losses =
                     move || directory.upgrade().map_or(0, |directory| directory.image().losses().count());
                 self.lock().losses = Some(Box::new(losses));
+                self.lock().active = Some(Box::new(broker.active_controller()));
+                let directory = Arc::downgrade(broker.directory());
+                self.lock().image = Some(Box::new(move || directory.upgrade().map(|one| one.image())));
                 self.recovered(who);
                 stop.notified().await;
                 self.lock().ready = None;
@@ -284,6 +297,7 @@ impl BrokerNode {
         let serves = state.ready.is_some();
         let broken = state.ghost.down(&device, (power, serves), &self.0.recorder);
         self.note(&mut state, broken);
+        state.bad_ends += u64::from(serves);
         state.ready = None;
         state.stop = None;
         let last = state.look.take().map(|look| (self.0.world.now_ns(), look()));
@@ -335,6 +349,27 @@ impl BrokerNode {
     #[must_use]
     pub fn losses_told(&self) -> usize {
         self.lock().losses.as_ref().map_or(0, |losses| losses())
+    }
+
+    /// The committed metadata that the process which runs acts on.
+    #[must_use]
+    pub fn image(&self) -> Option<Arc<Image>> {
+        let state = self.lock();
+        state.ready.and_then(|_| state.image.as_ref()).and_then(|image| image())
+    }
+
+    /// The broker whose controller is active, as far as this one knows.
+    #[must_use]
+    pub fn active_controller(&self) -> Option<u32> {
+        let state = self.lock();
+        let active = state.ready.and_then(|_| state.active.as_ref()).and_then(|active| active());
+        active.map(|broker| broker.0 as u32)
+    }
+
+    /// How often its process was ended badly while it served.
+    #[must_use]
+    pub fn bad_ends(&self) -> u64 {
+        self.lock().bad_ends
     }
 
     /// Whether this incarnation of its process serves now.
@@ -540,10 +575,34 @@ fn looks_into(broker: &Broker<SimRuntime>, who: Who) -> Look {
                 start: view.reader().start().0,
                 watermark: view.watermark().0,
                 end: view.reader().end().0,
+                inside: partition.inspect().map(inside),
             }
         };
         directory.partitions().iter().map(one).collect()
     })
+}
+
+fn inside(seen: Inspection) -> Inside {
+    let number = |broker: BrokerId| broker.0 as u32;
+    let leading = seen.leading.map(|leading| Leading {
+        epoch_start: leading.epoch_start.0,
+        replicas: leading.replicas.iter().copied().map(number).collect(),
+        members: leading.members.iter().copied().map(number).collect(),
+        proposed: leading.proposed.map(|proposal| Proposed {
+            partition_epoch: proposal.partition_epoch,
+            isr: proposal.isr.iter().map(|(one, life)| (number(*one), life.0)).collect(),
+        }),
+        reports: leading
+            .reports
+            .into_iter()
+            .map(|(one, report)| {
+                let (epoch, life) = (report.epoch.0, report.life.0);
+                (number(one), Reported { epoch, life, fetched: report.fetched.0, durable: report.durable.0 })
+            })
+            .collect(),
+    });
+    let latest_epoch = seen.latest_epoch.map_or(-1, |epoch| epoch.0);
+    Inside { latest_epoch, flushed: seen.flushed_end.0, leading }
 }
 
 /// The settings of one member of the plan's fleet; those of the plan if it is the only one.

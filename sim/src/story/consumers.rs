@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use dejaq::runtime::Runtime;
-use dejaq_wire::ids::TopicId;
+use dejaq_wire::ids::{BrokerId, TopicId};
 
 use super::plan::ConsumerPlan;
 use super::reader::{Fetched, Reader};
-use super::{Stage, native, producers};
+use super::{Fault, Stage, native, producers};
 use crate::oracle::{Event, Part, PollOp};
 use crate::rng::Dice;
 use crate::runtime::SimRuntime;
@@ -42,6 +42,39 @@ pub fn start(stage: &Stage) {
     }
 }
 
+/// The machine of the neighbour.
+const NEIGHBOUR: u32 = 290;
+
+/// Starts a reader that asks any broker, leader or not, if the plan has one: it must see what is committed, and no more.
+pub fn start_neighbour(stage: &Stage) {
+    if !stage.plan.neighbour {
+        return;
+    }
+    let stage = stage.clone();
+    stage.clone().broker.client(NEIGHBOUR, move |runtime| async move {
+        let mut dice = stage.world.streams().dice("neighbour", 0);
+        let process = stage.recorder.fresh_process();
+        let reader = Reader { cluster: producers::cluster(&stage, runtime.clone()) };
+        let mut cursors = cursors(&stage, &runtime, &reader).await;
+        loop {
+            let at = dice.below(cursors.len() as u64) as usize;
+            let (cursor, broker) = (&mut cursors[at], dice.pick(&stage.brokers).node());
+            let (begun, from) = (runtime.world().now_ns(), cursor.position);
+            let broker = BrokerId(broker as i32);
+            let fetched = reader.fetch_at(broker, &cursor.topic, cursor.id, cursor.index, from).await;
+            if let Fetched::Records { records, next } = fetched
+                && !records.is_empty()
+            {
+                let (part, done) = (cursor.part, runtime.world().now_ns());
+                cursor.position = next;
+                let op = PollOp { process, part, from, records, next, out_of_range: false, begun, done };
+                stage.recorder.event(runtime.who(), Event::Poll(op));
+            }
+            runtime.sleep(Duration::from_micros(dice.between(200, 3000))).await;
+        }
+    });
+}
+
 /// Lets the consumers end: they are only evidence, nobody waits for them.
 pub async fn finish(stage: &Stage) {
     stage.world.sleep(Duration::from_millis(10)).await;
@@ -61,7 +94,9 @@ async fn consume(stage: &Stage, runtime: &SimRuntime, plan: &ConsumerPlan, numbe
             stage.recorder.event(runtime.who(), seek);
         }
         poll(stage, runtime, &reader, cursor, process, &mut dice).await;
-        if dice.chance(100) {
+        // A leader that was deposed and does not know it may tell of an end that is over (REP-3): there are no leases.
+        let deposes = stage.plan.faults.iter().any(|(_, fault)| *fault == Fault::Depose);
+        if dice.chance(100) && !deposes {
             ask_end(stage, runtime, &reader, cursor).await;
         }
         runtime.sleep(Duration::from_micros(dice.below(plan.think.as_micros() as u64 + 1) + 100)).await;

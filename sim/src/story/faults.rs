@@ -55,4 +55,10 @@ pub enum Fault {
     Voters,
     /// A broker's disk is replaced by an empty one; once in a story.
     Wipe,
+    /// A leader is cut off from its peers, but not from its clients, until another one leads (S01, S03, S04, S08, S20).
+    Depose,
+    /// A follower begins anew while its leader, which cannot reach the controller, asks to let it in (S14).
+    Bounce,
+    /// A replica is taken away and given back behind the back of its leader (S59).
+    Readd,
 }

@@ -98,6 +98,9 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
         | Fault::Reassign
         | Fault::Drain
         | Fault::Voters
+        | Fault::Depose
+        | Fault::Bounce
+        | Fault::Readd
         | Fault::Wipe => unreachable!("{fault:?} is drawn for fleets only"),
         Fault::SlowDisk => {
             let stall = span(dice, 1, 400);

@@ -109,6 +109,8 @@ pub struct Plan {
     pub capacity: Option<u64>,
     /// Chance in a million that a read finds its pages cold.
     pub cold_ppm: u32,
+    /// Whether a reader asks any broker, leader or not.
+    pub neighbour: bool,
     /// Clients that mean harm.
     pub hostiles: usize,
     /// Clients that create, alter and delete topics of their own.
@@ -175,6 +177,7 @@ impl Plan {
             },
             capacity: None,
             cold_ppm: *dice.pick(&[0, 0, 100_000, 1_000_000]),
+            neighbour: false,
             hostiles: 0,
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),

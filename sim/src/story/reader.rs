@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dejaq::client::cluster::Cluster;
+use dejaq::client::connection::Connection;
 use dejaq::runtime::{Mono, Runtime};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, Offset, PartitionId, ProducerId, TopicId};
@@ -80,13 +81,37 @@ impl Reader {
         self.ask(topic, id, index, from, (wait_ms, false)).await
     }
 
+    /// As [`Reader::fetch`], from one broker, whatever it is to the partition (KIP-392).
+    pub async fn fetch_at(
+        &self,
+        broker: BrokerId,
+        topic: &str,
+        id: TopicId,
+        index: i32,
+        from: i64,
+    ) -> Fetched {
+        let deadline = self.deadline(8);
+        match self.cluster.broker(broker, deadline).await {
+            Ok(connection) => self.ask_at(&connection, topic, id, index, from, (0, false)).await,
+            Err(_) => Fetched::Failed,
+        }
+    }
+
     /// As [`Reader::fetch`], of committed records only.
     pub async fn committed(&self, topic: &str, id: TopicId, index: i32, from: i64, wait_ms: i32) -> Fetched {
         self.ask(topic, id, index, from, (wait_ms, true)).await
     }
 
-    async fn ask(
+    async fn ask(&self, topic: &str, id: TopicId, index: i32, from: i64, how: (i32, bool)) -> Fetched {
+        match self.cluster.leader(topic, PartitionId(index), self.deadline(8)).await {
+            Ok((connection, _)) => self.ask_at(&connection, topic, id, index, from, how).await,
+            Err(_) => Fetched::Failed,
+        }
+    }
+
+    async fn ask_at(
         &self,
+        connection: &Connection<SimRuntime>,
         topic: &str,
         id: TopicId,
         index: i32,
@@ -94,9 +119,6 @@ impl Reader {
         (wait_ms, committed): (i32, bool),
     ) -> Fetched {
         let deadline = self.deadline(8);
-        let Ok((connection, _)) = self.cluster.leader(topic, PartitionId(index), deadline).await else {
-            return Fetched::Failed;
-        };
         let partition = FetchPartition {
             partition: PartitionId(index),
             fetch_offset: Offset(from),

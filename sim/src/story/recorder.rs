@@ -32,6 +32,8 @@ struct State {
     calm: bool,
     folders: BTreeMap<String, (String, i32)>,
     spans: BTreeMap<String, Vec<u64>>,
+    /// The offset behind the last record that a reader was given, by partition.
+    shown: BTreeMap<Part, i64>,
 }
 
 impl Recorder {
@@ -128,7 +130,24 @@ impl Recorder {
     pub fn event(&self, who: Who, event: Event) {
         let (kind, words) = words_of(&event);
         self.0.world.event(who, kind, &words, || format!("{event:?}"));
-        self.lock().history.events.push(event);
+        let mut state = self.lock();
+        if let Event::Poll(poll) = &event
+            && let Some(last) = poll.records.last()
+        {
+            let shown = state.shown.entry(poll.part).or_default();
+            *shown = (*shown).max(last.offset + 1);
+        }
+        state.history.events.push(event);
+    }
+
+    /// The offset behind the last record that any reader was given, by the folder of the partition.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(String, i64)> {
+        let state = self.lock();
+        let of = |(folder, of): (&String, &(String, i32))| {
+            Some((folder.clone(), *state.shown.get(&self.0.parts[of])?))
+        };
+        state.folders.iter().filter_map(of).collect()
     }
 
     /// Counts something that the report tells.

@@ -526,6 +526,22 @@ impl State {
         named.iter().map(|(path, id)| (PathBuf::from(path), content(id))).collect()
     }
 
+    pub(super) fn files_in(&self, folder: &str, durable: bool) -> Vec<(String, Vec<u8>)> {
+        let durable = durable && !self.crash_keeps_page_cache;
+        let content = |id: &Id| {
+            let content = self.files.get(id).map(|file| &file.content);
+            content
+                .map_or(&[][..], |content| if durable { content.durable() } else { content.cached() })
+                .to_vec()
+        };
+        self.tree.files_in(folder, durable).into_iter().map(|(name, id)| (name, content(&id))).collect()
+    }
+
+    pub(super) fn bytes_in(&self, folder: &str) -> u64 {
+        let len = |(_, id): &(String, Id)| self.files.get(id).map_or(0, |file| file.content.len());
+        self.tree.files_in(folder, false).iter().map(len).sum()
+    }
+
     /// A checksum over every name and content that a process sees.
     pub(super) fn checksum(&self) -> u32 {
         let mut sum = crc32fast::Hasher::new();

@@ -168,6 +168,20 @@ impl Tree {
         found
     }
 
+    /// The files of one folder, by name; none if there is no such folder.
+    pub(super) fn files_in(&self, folder: &str, durable: bool) -> Vec<(String, Id)> {
+        let mut id = ROOT;
+        for name in folder.split('/') {
+            let Some(dir) = self.dirs.get(&id) else { return Vec::new() };
+            let entries = if durable { &dir.durable } else { &dir.now };
+            let Some(next) = entries.get(name) else { return Vec::new() };
+            id = *next;
+        }
+        let Some(dir) = self.dirs.get(&id) else { return Vec::new() };
+        let entries = if durable { &dir.durable } else { &dir.now };
+        entries.iter().filter(|(_, id)| !self.is_dir(**id)).map(|(name, id)| (name.clone(), *id)).collect()
+    }
+
     fn collect(&self, dir: Id, prefix: &str, durable: bool, found: &mut Vec<(String, Id)>) {
         let Some(directory) = self.dirs.get(&dir) else { return };
         let entries = if durable { &directory.durable } else { &directory.now };

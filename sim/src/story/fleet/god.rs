@@ -7,14 +7,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::operator::Operator;
+use super::watched::Watched;
 use crate::invariants::Broken;
 use crate::invariants::image::Logs;
+use crate::invariants::inside::{self, Promise};
 use crate::invariants::insight::{Ghosts, Sight};
 use crate::invariants::replicas::{self, Copy};
 use crate::story::{Fault, Stage};
 
-/// How often the disks are compared while faults strike.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often what all processes believe is laid side by side.
+const GLANCE: Duration = Duration::from_millis(5);
+/// Every how manieth time the disks are compared, too.
+const LOOK: u32 = 100;
 
 /// The product's mark for it.
 const CUT_BELOW: &str = "a follower cuts below the watermark that it knew";
@@ -30,6 +34,7 @@ pub(super) struct God {
 struct State {
     broken: Option<Broken>,
     ghosts: Ghosts,
+    watched: Watched,
 }
 
 impl God {
@@ -38,9 +43,13 @@ impl God {
         let god = God { operator: operator.clone(), ..God::default() };
         let (watching, stage) = (god.clone(), stage.clone());
         stage.broker.clone().aside(async move {
-            loop {
-                stage.world.sleep(LOOK).await;
-                watching.look(&stage);
+            for number in 1_u32.. {
+                stage.world.sleep(GLANCE).await;
+                if number % LOOK == 0 {
+                    watching.look(&stage);
+                } else {
+                    watching.look_inside(&stage);
+                }
             }
         });
         god
@@ -102,7 +111,36 @@ impl God {
             self.note(stage, found.filter(|found| !(stage.plan.reports && found.name == "REP-1")));
             all.extend(sights);
         }
+        for sight in &all {
+            let found = self.promise(stage, &sight.folder).and_then(|promise| inside::check(sight, promise));
+            self.note(stage, found);
+        }
+        let is_of_now = |sight: &&Sight| {
+            let broker = stage.brokers.iter().find(|broker| broker.node() == sight.node);
+            broker.is_some_and(|broker| broker.lives(sight.incarnation))
+        };
+        let living: Vec<Sight> = all.iter().filter(is_of_now).cloned().collect();
+        let mut state = self.state.lock().expect("nothing panics in here");
+        let State { ghosts, watched, .. } = &mut *state;
+        let highest = |folder: &str| {
+            let promise = self.promise(stage, folder)?;
+            (promise.durable && !promise.disks_forget).then(|| ghosts.highest(folder))
+        };
+        let found = watched.see(stage, &living, highest, self.operator.wiped_at());
+        let shown = if stage.plan.reports { Vec::new() } else { stage.recorder.shown() };
+        let found = found.or_else(|| shown.iter().find_map(|(folder, shown)| ghosts.early(folder, *shown)));
+        drop(state);
+        self.note(stage, found);
         all
+    }
+
+    /// What the plan says of a partition; `None` if it has none such.
+    fn promise(&self, stage: &Stage, folder: &str) -> Option<Promise> {
+        let part = stage.recorder.part_of_folder(folder)?;
+        let topic = stage.recorder.topic_of(part, &stage.plan);
+        let forgets = |fault: Fault| matches!(fault, Fault::Rot | Fault::Wipe);
+        let disks_forget = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && forgets(*fault));
+        Some(Promise { durable: topic.durable, min_insync: topic.min_insync, disks_forget })
     }
 
     /// What `durability=replicated` lost beyond its tolerance, the cluster tells of: an election that may have lost something

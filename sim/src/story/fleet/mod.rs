@@ -9,6 +9,8 @@ mod god;
 mod nemesis;
 mod operator;
 mod rot;
+mod scripts;
+mod watched;
 
 use std::time::Duration;
 
@@ -32,6 +34,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
+    consumers::start_neighbour(stage);
     groups::start(stage);
     super::transactor::start(stage);
     let (operator, rot) = (Operator::default(), Rot::default());

@@ -12,6 +12,7 @@ use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan}
 use super::god::God;
 use super::operator::Operator;
 use super::rot::Rot;
+use super::scripts;
 use crate::disk::Speed;
 use crate::rng::Dice;
 use crate::story::nemesis::span;
@@ -45,6 +46,9 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
                 operator.act(stage, fault, &stage.brokers[at], &mut dice)
             }
             Fault::Rot => rot.strike(stage, &stage.brokers[at], &mut dice),
+            Fault::Depose | Fault::Bounce | Fault::Readd => {
+                scripts::strike(stage, fault, operator, &mut dice)
+            }
             Fault::Wipe if !operator.wipe(stage, &stage.brokers[at]) => {}
             _ => one(stage, fault, &stage.brokers[at], &mut dice),
         }
@@ -161,6 +165,9 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         | Fault::Reassign
         | Fault::Drain
         | Fault::Voters
+        | Fault::Depose
+        | Fault::Bounce
+        | Fault::Readd
         | Fault::LyingDisk
         | Fault::Trim
         | Fault::Misplaced

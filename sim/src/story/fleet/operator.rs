@@ -37,6 +37,7 @@ struct Desk {
     runtime: Option<SimRuntime>,
     has_drained: bool,
     wiped: Option<u32>,
+    wiped_at: Option<u64>,
 }
 
 impl Operator {
@@ -61,7 +62,7 @@ impl Operator {
         if desk.wiped.is_some() {
             return false;
         }
-        desk.wiped = Some(broker.node());
+        (desk.wiped, desk.wiped_at) = (Some(broker.node()), Some(stage.world.now_ns()));
         drop(desk);
         broker.wipe(&stage.plan);
         true
@@ -120,6 +121,18 @@ impl Operator {
                 });
             }
         }
+    }
+
+    /// Places a partition on these brokers; whether that was taken.
+    pub async fn reassign(&self, stage: &Stage, at: &TopicPartition, replicas: Vec<BrokerId>) -> bool {
+        let (admin, runtime) = self.admin(stage);
+        admin.reassign(at, Some(replicas), runtime.now().plus(PATIENCE / 3)).await.is_ok()
+    }
+
+    /// Which disk was replaced, and when in simulated nanoseconds.
+    pub fn wiped_at(&self) -> Option<(u32, u64)> {
+        let desk = self.0.lock().expect("nothing panics in here");
+        desk.wiped.zip(desk.wiped_at)
     }
 
     /// Nothing is to be emptied any more, and who lost its disk votes again.

@@ -1,0 +1,168 @@
+//! What god saw of the metadata before, and what must hold between that and what it sees now.
+//!
+//! Owns: the newest committed image, how often brokers had ended badly, how far the quorum was. Promises: only looks; costs next to
+//! nothing while nothing changed. Leaves out: the properties themselves (`crate::invariants`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use dejaq::metadata::Image;
+use dejaq_wire::ids::BrokerId;
+
+use crate::invariants::committed::{self, Committed, Member, Placed};
+use crate::invariants::image::Logs;
+use crate::invariants::insight::Sight;
+use crate::invariants::{Broken, quorum};
+use crate::story::{BrokerNode, Fault, Stage};
+
+/// The folder of the metadata log.
+const METADATA: &str = "partitions/00000000000000000000000000000001-0";
+/// How often a live broker is heard, at least: a quarter of a session, and what it takes on its way.
+const BEATS: u64 = 3;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Watched {
+    now: Committed,
+    /// How often each broker had ended badly when its life was registered.
+    bad_ends: BTreeMap<u32, u64>,
+    /// How long each metadata log was.
+    bytes: BTreeMap<u32, u64>,
+    /// The newest epoch of the quorum in which somebody led.
+    epoch: i32,
+}
+
+impl Watched {
+    /// Looks again, with what the living processes believe.
+    pub fn see(
+        &mut self,
+        stage: &Stage,
+        living: &[Sight],
+        highest: impl Fn(&str) -> Option<i64>,
+        wiped: Option<(u32, u64)>,
+    ) -> Option<Broken> {
+        // Only what is asked for at this moment: a question that was given up may have been followed by one unseen.
+        let asked = living.iter().filter_map(|sight| {
+            let leading = sight.inside.as_ref().and_then(|inside| inside.leading.as_ref())?;
+            Some(((sight.folder.clone(), sight.epoch), leading.proposed.clone()?))
+        });
+        let asked = asked.collect();
+        let newest = stage.brokers.iter().filter_map(BrokerNode::image).max_by_key(|image| image.end())?;
+        let is_new = newest.end().0 > self.now.end;
+        let found = if is_new { self.newer(stage, &newest, wiped) } else { None };
+        let found = found.or_else(|| committed::taken(&self.now, &asked));
+        let found = found.or_else(|| committed::candidates(&self.now, living, highest));
+        found.or_else(|| self.quorum(stage, is_new))
+    }
+
+    fn newer(&mut self, stage: &Stage, image: &Image, wiped: Option<(u32, u64)>) -> Option<Broken> {
+        let now = committed_in(stage, image);
+        let before = std::mem::replace(&mut self.now, now);
+        let mut ended_badly = Vec::new();
+        for broker in stage.brokers.iter() {
+            let life = |of: &Committed| of.brokers.get(&broker.node()).map(|member| member.life);
+            if life(&before) < life(&self.now) {
+                let ends = broker.bad_ends();
+                if self.bad_ends.insert(broker.node(), ends).unwrap_or(0) < ends {
+                    ended_badly.push(broker.node());
+                }
+            }
+        }
+        let min_insync = |folder: &str| {
+            let part = stage.recorder.part_of_folder(folder)?;
+            Some(stage.recorder.topic_of(part, &stage.plan).min_insync)
+        };
+        committed::sound(&self.now, min_insync)
+            .or_else(|| committed::excluded(&before, &self.now, |node| ended_badly.contains(&node)))
+            .or_else(|| self.let_in_early(stage, &before, wiped))
+    }
+
+    /// MQ-14: who comes with another disk under the number of a broker that lives waits until that one's session is over.
+    /// Asked where nothing else strikes, so that it is known when the old one was last heard.
+    fn let_in_early(&self, stage: &Stage, before: &Committed, wiped: Option<(u32, u64)>) -> Option<Broken> {
+        let (node, at) = wiped.filter(|_| strikes(stage, |fault| fault != Fault::Wipe).is_none())?;
+        let (old, new) = (before.brokers.get(&node)?, self.now.brokers.get(&node)?);
+        let session = stage.plan.config.healing.session_timeout.as_nanos() as u64;
+        let silent = stage.world.now_ns() - at;
+        (old.live && old.life < new.life && silent < session - session / BEATS).then(|| Broken {
+            name: "MQ-14",
+            evidence: format!(
+                "broker {node} with another disk is in life {} {} ms after the end of life {}, whose session takes {} ms",
+                new.life,
+                silent / 1_000_000,
+                old.life,
+                session / 1_000_000
+            ),
+        })
+    }
+
+    /// MQ-2 when somebody leads in a new epoch of the quorum, MQ-6 when more is committed.
+    fn quorum(&mut self, stage: &Stage, more: bool) -> Option<Broken> {
+        let moves = |fault| matches!(fault, Fault::Voters | Fault::Wipe | Fault::Rot);
+        if strikes(stage, moves).is_some() {
+            return None;
+        }
+        let voters = &stage.brokers[..stage.plan.voters as usize];
+        for broker in voters {
+            let platter = broker.device().platter;
+            let bytes = platter.bytes_in(METADATA);
+            if self.bytes.insert(broker.node(), bytes) == Some(bytes) {
+                continue;
+            }
+            let epoch = log_of(broker, false).last().map_or(0, |batch| batch.epoch);
+            if epoch > self.epoch {
+                self.epoch = epoch;
+                let votes: Vec<Option<i32>> = voters.iter().map(durable_vote).collect();
+                if let Some(broken) = quorum::elected(epoch, &votes) {
+                    return Some(broken);
+                }
+            }
+        }
+        let ends = || voters.iter().map(|voter| quorum::end_of(&log_of(voter, true))).collect::<Vec<i64>>();
+        if more { quorum::committed(self.now.end, &ends()) } else { None }
+    }
+}
+
+/// The first fault of the plan that may strike and `is_one`.
+fn strikes(stage: &Stage, is_one: impl Fn(Fault) -> bool) -> Option<Fault> {
+    let drawn = stage.plan.faults.iter().filter(|(weight, _)| *weight > 0);
+    drawn.map(|(_, fault)| *fault).find(|fault| is_one(*fault))
+}
+
+fn log_of(broker: &BrokerNode, durable: bool) -> Vec<crate::invariants::image::Batch> {
+    let files = broker.device().platter.files_in(METADATA, durable).into_iter();
+    let files: Vec<(PathBuf, Vec<u8>)> =
+        files.map(|(name, bytes)| (PathBuf::from(format!("{METADATA}/{name}")), bytes)).collect();
+    Logs::of(&files).0.into_values().next().unwrap_or_default()
+}
+
+fn durable_vote(broker: &BrokerNode) -> Option<i32> {
+    let files = broker.device().platter.files_in("quorum", true);
+    let vote = files.iter().find(|(name, _)| name == "vote")?;
+    quorum::epoch_of_vote(&vote.1)
+}
+
+fn committed_in(stage: &Stage, image: &Image) -> Committed {
+    let numbers = |ids: &[BrokerId]| ids.iter().map(|id| id.0 as u32).collect::<Vec<u32>>();
+    let brokers = image
+        .brokers()
+        .map(|broker| (broker.id.0 as u32, Member { life: broker.epoch.0, live: broker.is_live() }));
+    let mut partitions = BTreeMap::new();
+    for topic in &stage.plan.topics {
+        let Some(topic) = image.topic_named(&topic.name) else { continue };
+        let id: String = topic.id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        for (index, part) in topic.partitions() {
+            let placed = Placed {
+                leader: Some(part.leader.0).filter(|leader| *leader >= 0).map(|leader| leader as u32),
+                leader_epoch: part.leader_epoch.0,
+                partition_epoch: part.partition_epoch,
+                replicas: numbers(&part.replicas),
+                removing: part.removing.len(),
+                isr: numbers(&part.isr).into_iter().collect(),
+                elr: numbers(&part.elr).into_iter().collect(),
+            };
+            partitions.insert(format!("{id}-{}", index.0), placed);
+        }
+    }
+    Committed { end: image.end().0, brokers: brokers.collect(), partitions }
+}
