@@ -35,6 +35,7 @@ mod server;
 mod symbols;
 mod test;
 mod tidy;
+mod txn_failover;
 mod work;
 
 use anyhow::Result;
@@ -68,6 +69,8 @@ enum Verb {
     Failover(failover::Args),
     /// Kill the coordinators of groups of stock clients, on three brokers: they go on, no offset goes back, nothing is skipped.
     GroupFailover(group_failover::Args),
+    /// Kill brokers under clients that consume, transform and produce in transactions: each input is reflected once.
+    TxnFailover(txn_failover::Args),
     /// A fourth broker comes, the first is drained and stops, under an acks=all load: no client notices.
     Drain(drain::Args),
     /// Damaged inputs to everything that reads bytes from outside.
@@ -104,6 +107,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Kill9(args) => kill9::run(&args),
         Verb::Failover(args) => failover::run(&args),
         Verb::GroupFailover(args) => group_failover::run(&args),
+        Verb::TxnFailover(args) => txn_failover::run(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),

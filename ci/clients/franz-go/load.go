@@ -1,6 +1,6 @@
 package main
 
-// The load of `cargo ci kill9`, `failover`, `drain` and `group-failover`: producers that write down every acknowledged record, and a reader.
+// The load of `cargo ci kill9`, `failover`, `drain`, `group-failover` and `txn-failover`: producers that write down every acknowledged record, and a reader.
 
 import (
 	"bufio"
@@ -15,10 +15,14 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// load: `produce TOPIC PARTITIONS SECONDS FILE [PAUSE_MS]`, `consume TOPIC PARTITIONS FILE` or `member …` (member.go).
+// load: `produce TOPIC PARTITIONS SECONDS FILE [PAUSE_MS]`, `consume TOPIC PARTITIONS FILE`, `member …` (member.go), `transact …` or `committed …` (transact.go).
 func load(args []string) {
 	if args[0] == "member" {
 		members(args[1], args[2], args[3], args[4])
+		return
+	}
+	if args[0] == "transact" {
+		transact(args[1], args[2], args[3], args[4], args[5])
 		return
 	}
 	partitions := int32(must(strconv.Atoi(args[2])))
@@ -29,6 +33,8 @@ func load(args []string) {
 			pause *= time.Duration(must(strconv.Atoi(args[5])))
 		}
 		produceLoad(args[1], partitions, time.Duration(must(strconv.Atoi(args[3])))*time.Second, args[4], pause)
+	case "committed":
+		committedAll(args[1], partitions, args[3])
 	case "consume":
 		consumeAll(args[1], partitions, args[3])
 	default:

@@ -18,7 +18,7 @@ use super::client::{Client, ClientArgs, explain};
 use super::consume_group::{self, GroupArgs, Wanted};
 use super::output::{bytes_json, parse_time, time};
 use crate::client::consumer::{
-    ConsumeError, ConsumedRecord, Consumer, ConsumerConfig, OutOfRange, StartAt, whole_topics,
+    ConsumeError, ConsumedRecord, Consumer, ConsumerConfig, Isolation, OutOfRange, StartAt, whole_topics,
 };
 use crate::client::offsets::{self, OffsetSpec};
 use crate::client::producer::core::TopicPartition;
@@ -65,6 +65,15 @@ enum OutOfRangeArg {
     Error,
 }
 
+/// Which records of transactions are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum IsolationArg {
+    /// All, whatever becomes of their transaction.
+    ReadUncommitted,
+    /// Those of committed ones; reading ends where the first one begins that is not decided.
+    ReadCommitted,
+}
+
 /// Arguments of `dejaq consume`.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -77,6 +86,7 @@ Examples:
   dejaq consume orders --from end --key --offsets        what comes from now on
   dejaq consume orders --from timestamp:-10m --json      since ten minutes ago
   dejaq consume orders --from offset:42 --partition 0 --count 1
+  dejaq consume orders --isolation read-committed        nothing of what was aborted, or is open
   dejaq consume orders --group billing                   share it with other members, and remember how far")]
 pub(super) struct Args {
     /// The topic.
@@ -96,6 +106,9 @@ pub(super) struct Args {
     /// What to do where the offset to read is not held (any more).
     #[arg(long, value_enum, value_name = "POLICY", default_value = "error")]
     out_of_range: OutOfRangeArg,
+    /// Which records of transactions are printed.
+    #[arg(long, value_enum, value_name = "LEVEL", default_value = "read-uncommitted")]
+    isolation: IsolationArg,
     /// Print the key.
     #[arg(long)]
     key: bool,
@@ -136,7 +149,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn consume(client: &Client, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let starts = starts(client, args).await?;
+    let isolation = match args.isolation {
+        IsolationArg::ReadUncommitted => Isolation::ReadUncommitted,
+        IsolationArg::ReadCommitted => Isolation::ReadCommitted,
+    };
     let config = ConsumerConfig {
+        isolation,
         out_of_range: match args.out_of_range {
             OutOfRangeArg::Beginning => OutOfRange::Earliest,
             OutOfRangeArg::End => OutOfRange::Latest,
@@ -147,7 +165,7 @@ async fn consume(client: &Client, args: &Args, out: &mut impl Write) -> anyhow::
         ..ConsumerConfig::default()
     };
     let ends = match args.exit_at_end {
-        true => Some(ends(client, starts.keys()).await?),
+        true => Some(ends(client, isolation, starts.keys()).await?),
         false => None,
     };
     if let Some(group) = &args.group.group {
@@ -219,10 +237,11 @@ async fn starts(client: &Client, args: &Args) -> anyhow::Result<BTreeMap<TopicPa
 
 async fn ends<'a>(
     client: &Client,
+    isolation: Isolation,
     partitions: impl Iterator<Item = &'a TopicPartition>,
 ) -> anyhow::Result<BTreeMap<TopicPartition, Offset>> {
     let wanted = partitions.map(|at| (at.clone(), OffsetSpec::Latest)).collect();
-    let found = offsets::find(&client.cluster, &wanted, client.deadline())
+    let found = offsets::find_as(&client.cluster, isolation, &wanted, client.deadline())
         .await
         .map_err(|error| explain(&error, error.cure()))?;
     found

@@ -139,7 +139,7 @@ pub(super) async fn run(
 }
 
 /// Whether everything that this member owns is read; one that owns nothing yet has not begun.
-fn is_at_end(
+pub(super) fn is_at_end(
     consumer: &GroupConsumer<TokioRuntime>,
     ends: Option<&BTreeMap<TopicPartition, Offset>>,
 ) -> bool {

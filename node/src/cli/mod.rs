@@ -21,9 +21,12 @@ mod log;
 mod output;
 mod partition;
 mod produce;
+mod produce_txn;
 mod quorum;
 mod start;
 mod topic;
+mod txn;
+mod txn_copy;
 
 use std::process::ExitCode;
 
@@ -60,6 +63,8 @@ enum Command {
     Consume(consume::Args),
     /// List, show and delete consumer groups; set their offsets.
     Group(group::Args),
+    /// List, show, find and end transactions; copy a topic exactly once.
+    Txn(txn::Args),
     /// Look into a broker's data directory.
     Log(log::Args),
     /// Measure a broker: this one or any other that speaks Kafka's protocol.
@@ -91,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Produce(args) => produce::run(args),
         Command::Consume(args) => consume::run(args),
         Command::Group(args) => group::run(args),
+        Command::Txn(args) => txn::run(args),
         Command::Log(args) => log::run(args),
         Command::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
     };

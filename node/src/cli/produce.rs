@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::client::{Client, ClientArgs, explain, pair};
 use super::output::size;
+use super::produce_txn::{self, TxnArgs};
 use crate::client::batching::BatchLimits;
 use crate::client::outcome::Verdict;
 use crate::client::producer::{Acks, Delivery, ProduceError, Producer, ProducerConfig, Record, Stored};
@@ -65,10 +66,12 @@ Examples:
   echo hello | dejaq produce orders
   dejaq produce orders orders.txt --compression zstd
   dejaq produce orders --key-separator : --header source=shop    lines like  customer-7:two apples
-  dejaq produce orders big.txt --linger-ms 50 --batch-bytes 1048576    fewer, larger batches")]
+  dejaq produce orders big.txt --linger-ms 50 --batch-bytes 1048576    fewer, larger batches
+  dejaq produce orders day.txt --transactional                         all of it, or nothing
+  dejaq produce orders --transactional-id shop-1 --records-per-txn 100")]
 pub(super) struct Args {
     /// The topic. It is created if the broker allows that.
-    topic: String,
+    pub(super) topic: String,
     /// The file to read; standard input without it, or if it is '-'.
     file: Option<PathBuf>,
     /// Cut each line at the first of these: what stands before is the key. A line without one has no key.
@@ -97,19 +100,21 @@ pub(super) struct Args {
     idempotent: Option<bool>,
     /// Give a record up after this long, in ms.
     #[arg(long, value_name = "MS", default_value_t = 120_000)]
-    delivery_timeout_ms: u64,
+    pub(super) delivery_timeout_ms: u64,
     /// Print partition and offset of every record, one a line.
     #[arg(long)]
-    print_offsets: bool,
+    pub(super) print_offsets: bool,
     /// Print the summary as JSON on standard output.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    #[command(flatten)]
+    txn: TxnArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
 
 impl Args {
-    fn config(&self, max_block: Duration) -> ProducerConfig {
+    pub(super) fn config(&self, max_block: Duration) -> ProducerConfig {
         ProducerConfig {
             acks: match self.acks {
                 AcksArg::None => Acks::None,
@@ -137,7 +142,7 @@ impl Args {
     }
 
     /// A record from a line, without its line feed.
-    fn record(&self, line: Bytes) -> Record {
+    pub(super) fn record(&self, line: Bytes) -> Record {
         let mut record = Record { topic: self.topic.as_str().into(), ..Record::default() };
         record.partition = self.partition.map(PartitionId);
         record.headers =
@@ -170,6 +175,9 @@ struct Tally {
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut input = open(args.file.as_ref())?;
     let client = args.client.client(true)?;
+    if let Some(id) = args.txn.id(client.cluster.runtime().random_u64())? {
+        return client.executor.block_on(produce_txn::run(&client, &args, &args.txn, &id, &mut *input));
+    }
     client.executor.block_on(produce(&client, &args, &mut *input))
 }
 
