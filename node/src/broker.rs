@@ -134,10 +134,9 @@ impl<R: Runtime> Broker<R> {
         let cluster_id: Arc<str> = Arc::from(image.cluster_id().expect("the first record of all names it"));
         data_dir.adopt_cluster(&cluster_id).await?;
         let data_dir = Arc::new(data_dir);
-        let (seen, was_clean) = (image.clone(), data_dir.was_clean());
         let settings_here = directory_settings(&config, node, topic_defaults);
         let directory =
-            Directory::start(runtime.clone(), settings_here, data_dir.clone(), seen, was_clean).await?;
+            Directory::start(runtime.clone(), settings_here, data_dir.clone(), image.clone()).await?;
         note_boot(&data_dir);
         cluster.replica_room.open(Arc::new(Serve::new(directory.clone())));
         directory.connect(links::links(&runtime, &cluster.peers, &cluster.reach, broker_epoch, &config));

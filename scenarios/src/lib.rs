@@ -10,6 +10,7 @@ mod bit_rot;
 mod compaction;
 mod disk_full;
 mod failed_sync;
+mod false_start;
 mod fleet;
 mod fleet_groups;
 mod groups;
@@ -42,6 +43,7 @@ pub const SCENARIOS: &[Scenario] = &[
     power_cut::NONE,
     torn_tail::TORN_TAIL,
     bit_rot::BIT_ROT,
+    false_start::FALSE_START,
     failed_sync::FAILED_SYNC,
     disk_full::DISK_FULL,
     slow_disk::SLOW_DISK,

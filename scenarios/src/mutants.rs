@@ -62,6 +62,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 50,
     },
     Mutant {
+        number: 230,
+        about: "a clean stop is forgotten by the first start after it, whether that gets through or not",
+        scenario: "false_start",
+        checkers: &["LOG-3", "LOG-5", "LostWrite", "InconsistentOffsets", "REP-7"],
+        budget: 100,
+    },
+    Mutant {
         number: 28,
         about: "a segment is deleted before the new start is persisted",
         scenario: "retention_roll",

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use dejaq_wire::ids::{PartitionId, TopicId};
 
+use crate::layout::LastStop;
+
 /// Positions in a segment are 31 bits, so that one bit is left to tell side-file records apart.
 pub const MAX_SEGMENT_BYTES: u32 = i32::MAX as u32;
 
@@ -82,11 +84,10 @@ impl LogConfig {
 /// How a log is opened.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
-    /// The data directory was closed cleanly: every file is as it was then, nothing needs a scan.
-    pub clean: bool,
-    /// The machine ran on since the last process wrote ([`crate::DataDir::is_same_boot`]): a batch whose record in the
-    /// side file is missing was still written by us. Otherwise it may be a stale sector of another file, and is cut.
-    pub same_boot: bool,
+    /// How the last process left it. After a clean stop nothing needs a scan; if the machine ran on since, a batch whose
+    /// record in the side file is missing was still written by us. Otherwise it may be a stale sector of another file,
+    /// and is cut.
+    pub last_stop: LastStop,
     /// The caller's wall clock, unix milliseconds.
     pub now_ms: i64,
     /// Shared by all logs of one data directory.

@@ -23,6 +23,23 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+/// A sync that failed, in the errors of [`Disk::sync_many`] and [`Disk::sync_dir`].
+#[derive(Debug, thiserror::Error)]
+#[error("a sync failed: {0}")]
+struct FailedSync(io::Error);
+
+/// Marks an error as that of a sync, for whoever meets it far above.
+#[must_use]
+pub fn failed_sync(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), FailedSync(error))
+}
+
+/// Whether a sync failed, so that nobody knows what the disk holds: nothing may be acknowledged on its strength any more.
+#[must_use]
+pub fn is_failed_sync(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<FailedSync>())
+}
+
 /// How [`Disk::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
@@ -93,7 +110,8 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// future says nothing about what is durable.
     ///
     /// # Errors
-    /// After any error nothing may be assumed durable, now or after a later `Ok` (fsyncgate, ATC'20).
+    /// After any error nothing may be assumed durable, now or after a later `Ok` (fsyncgate, ATC'20). Those of the device
+    /// are marked: [`is_failed_sync`].
     fn sync_many(&self, files: Vec<Self::File>) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Makes the names in a directory durable.

@@ -73,12 +73,16 @@ impl FileDisk {
         if !new.is_empty() {
             fs::create_dir_all(root)?;
         }
-        for dir in new {
-            if let Some(parent) = fs::canonicalize(dir)?.parent() {
-                File::open(parent)?.sync_all()?;
+        let root = fs::canonicalize(root)?;
+        if !new.is_empty() || fs::read_dir(&root)?.next().is_none() {
+            // It is new, or nobody got further than its making: then nobody knows which of the names above it are durable.
+            for (up, parent) in root.ancestors().skip(1).enumerate() {
+                let synced = File::open(parent).and_then(|parent| parent.sync_all());
+                if up < new.len() {
+                    synced?;
+                } // above what this start made, a directory may be none of ours to open
             }
         }
-        let root = fs::canonicalize(root)?;
         // Opened now, because `syncfs` reports the errors that happened after its descriptor was opened.
         let directory = File::open(&root)?;
         let device = directory.metadata()?.dev();

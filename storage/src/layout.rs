@@ -1,12 +1,15 @@
 //! The data directory: its names, its lock, whose it is, and whether it was closed cleanly.
 //!
 //! Owns: every file name. Promises: one process at a time; a directory of another cluster, node or format version is
-//! refused with a message that says what to do; the clean marker exists only from a clean close to the next start, and
-//! is gone durably before anything else is touched (LOG-8). Leaves out: what is in a partition (`log::open`).
+//! refused with a message that says what to do; the clean marker exists only from a clean close to the next start. What
+//! it says of a partition stays on the disk until that partition is open, however many starts end before, and is gone
+//! durably before anything is appended to it (LOG-8). Leaves out: what is in a partition (`log::open`).
 //! Called by the broker at start and stop.
 //!
 //! ```text
-//! lock   meta.properties   clean   boot     the marker; the run of the machine that wrote last
+//! lock   meta.properties
+//! closed                                    the clean marker: the logs that were closed and that nobody has opened since
+//! boot                                      the run of the machine that wrote last, and what is not open since it began
 //! reserve                                   room that is given up when the disk is full
 //! partitions/<topic id, 32 hex>-<index>/    partition  start  epochs  truncate
 //!     00000000000000000000.log .sum .index       one segment, named by its first offset
@@ -17,25 +20,35 @@
 //! partitions/<...>.deleted/                      a partition being removed
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
 
 use crate::binding::Binding;
 use crate::disk::{Disk, DiskFile, Open};
-use crate::mutant;
-use crate::small_file::{self, SmallFileError};
+use crate::small_file;
+use crate::unopened::{self, Name};
+use crate::{mark, mutant};
 
 /// The version of the whole layout; another one is refused.
 pub const FORMAT_VERSION: u32 = 1;
 /// The run of the machine in which the last process served.
 const BOOT: &str = "boot";
-const BOOT_KIND: small_file::Kind = small_file::Kind { magic: *b"DJbo", version: 1 };
+const BOOT_MAGIC: [u8; 4] = *b"DJbt";
 
-/// The marker of a clean close.
-pub const CLEAN_MARKER: &str = "clean";
+/// The marker of a clean close: what is listed in it is as that close left it.
+pub const CLEAN_MARKER: &str = "closed";
+const CLEAN_MAGIC: [u8; 4] = *b"DJcl";
+/// The marker before there was a list; whoever finds it takes it away and scans.
+const OLD_MARKER: &str = "clean";
+/// Listed as long as no start was tried since.
+const UNTRIED: Name = (TopicId([0xff; 16]), PartitionId(-1));
+/// Listed as long as no partition but the metadata log was opened since, one that is new among them.
+const UNOPENED: Name = (TopicId([0xff; 16]), PartitionId(-2));
 /// The file that the lock is taken on.
 pub const LOCK: &str = "lock";
 /// The file that is given up when the disk is full.
@@ -175,20 +188,52 @@ fn hex16(text: &str) -> Option<[u8; 16]> {
     Some(bytes)
 }
 
+/// How the last process left a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastStop {
+    /// It closed it, and nobody has opened it since: everything in it was durable then.
+    pub clean: bool,
+    /// No start was tried since that close, so that nobody can have failed to make a name durable.
+    pub untried: bool,
+    /// The machine ran on since it was last open, so that what was written is all there, synced or not. True where the
+    /// system cannot say ([`Disk::boot_id`]).
+    pub same_boot: bool,
+}
+
+impl LastStop {
+    /// Closed, and not touched since.
+    pub const CLEAN: LastStop = LastStop { clean: true, untried: true, same_boot: true };
+    /// The process was killed, the machine was not.
+    pub const KILLED: LastStop = LastStop { clean: false, untried: false, same_boot: true };
+    /// The machine went down under it.
+    pub const POWER_CUT: LastStop = LastStop { clean: false, untried: false, same_boot: false };
+}
+
 /// A data directory that this process owns until the last clone of its disk is gone.
 pub struct DataDir<D: Disk> {
     disk: D,
     meta: DirMeta,
     was_clean: bool,
-    is_same_boot: bool,
+    is_untried: bool,
+    unopened: Mutex<Unopened<D>>,
+}
+
+/// What is not open yet, with the place of each name in its file. The files are kept open, so that striking a name out
+/// needs no handle.
+struct Unopened<D: Disk> {
+    since_stop: BTreeMap<Name, u64>,
+    closed: Option<D::File>,
+    since_boot: BTreeMap<Name, u64>,
+    /// `None`: no file speaks of this run of the machine yet.
+    boot: Option<D::File>,
 }
 
 impl<D: Disk> DataDir<D> {
-    /// Takes the directory: the lock, then `meta.properties` (made if the directory is new), then the clean marker,
-    /// which is removed durably.
+    /// Takes the directory: the lock, then `meta.properties` (made if the directory is new), then what the clean marker
+    /// and the note of the boot say.
     ///
     /// # Errors
-    /// [`LayoutError`]; nothing was changed then, except that the lock may be held.
+    /// [`LayoutError`]; no log was touched then.
     pub async fn open(disk: D, expect: Expect) -> Result<DataDir<D>, LayoutError> {
         disk.create_dir_all(Path::new(PARTITIONS))?;
         disk.lock(Path::new(LOCK)).map_err(|error| match error.kind() {
@@ -200,14 +245,17 @@ impl<D: Disk> DataDir<D> {
             None => make_meta(&disk, &expect).await?,
         };
         refuse_foreign(&disk, &meta, &expect)?;
-        let marker = Path::new(CLEAN_MARKER);
-        let was_clean = disk.exists(marker);
-        if was_clean && !mutant!(26) {
-            disk.remove(marker).await?;
-            disk.sync_dir(Path::new("")).await?;
-        }
-        let is_same_boot = is_same_boot(&disk).await?;
-        Ok(DataDir { disk, meta, was_clean, is_same_boot })
+        let (closed, since_stop) = take_marker(&disk, &meta.directory_id).await?.unzip();
+        let mut since_stop = since_stop.unwrap_or_default();
+        let is_untried = since_stop.remove(&UNTRIED).is_some();
+        let was_clean = since_stop.contains_key(&UNOPENED);
+        let (boot, since_boot) = read_boot(&disk)?.read().await;
+        let since_boot = match since_boot {
+            Some(names) => names,
+            None => list_partitions(&disk)?.iter().map(|dir| (dir.name(), 0)).collect(),
+        };
+        let unopened = Mutex::new(Unopened { since_stop, closed, since_boot, boot });
+        Ok(DataDir { disk, meta, was_clean, is_untried, unopened })
     }
 
     /// Whose it is.
@@ -236,32 +284,95 @@ impl<D: Disk> DataDir<D> {
         refuse_foreign(&self.disk, &self.meta, &expect)
     }
 
-    /// Whether the last process closed every log and said so.
+    /// Whether every partition is as a clean close left it, whatever starts were tried since.
     pub fn was_clean(&self) -> bool {
         self.was_clean
     }
 
-    /// Whether the machine ran on since [`DataDir::note_boot`], so that what the last process wrote is all there, synced
-    /// or not. True where the system cannot say ([`Disk::boot_id`]).
-    pub fn is_same_boot(&self) -> bool {
-        self.is_same_boot
+    /// How the last process left this log.
+    pub fn last_stop(&self, topic_id: TopicId, partition: PartitionId) -> LastStop {
+        let (unopened, name) = (self.unopened(), (topic_id, partition));
+        LastStop {
+            clean: unopened.since_stop.contains_key(&name),
+            untried: self.is_untried,
+            same_boot: !unopened.since_boot.contains_key(&name),
+        }
     }
 
-    /// Remembers this run of the machine: every log was opened, and what it accepted is durable. Before that, a process
-    /// that is killed inside of recovery must find what this one found. Not synced: it speaks of the page cache, and
-    /// goes with it.
+    /// Says that these logs are open: what recovery accepted is durable, and they are about to be written. The clean stop
+    /// speaks of them no more, durably on return; and if this run of the machine is noted, it is noted of them as well.
+    ///
+    /// # Errors
+    /// The disk's: none of them may be written then, take the directory offline.
+    pub async fn opened(&self, partitions: &[(TopicId, PartitionId)]) -> io::Result<()> {
+        let is_more = partitions.iter().any(|name| *name != METADATA_LOG);
+        let names: Vec<Name> = partitions.iter().copied().chain(is_more.then_some(UNOPENED)).collect();
+        let at = |map: &BTreeMap<Name, u64>| -> Vec<u64> {
+            names.iter().filter_map(|name| map.get(name).copied()).collect()
+        };
+        let (closed, booted) = {
+            let unopened = self.unopened();
+            let closed = unopened.closed.clone().map(|file| (file, at(&unopened.since_stop)));
+            (closed, unopened.boot.clone().map(|file| (file, at(&unopened.since_boot))))
+        };
+        if let Some((file, entries)) = closed.filter(|(_, entries)| !entries.is_empty() && !mutant!(26)) {
+            self.strike_out(file, &entries).await?;
+        }
+        if let (Some((file, entries)), Some(boot)) = (booted, self.disk.boot_id()) {
+            match unopened::strike(&file, &boot.to_be_bytes(), &entries) {
+                Err(error) if lacks_room(&error) => {
+                    mark!("the run of the machine is not noted of a partition")
+                }
+                other => other?,
+            }
+        }
+        let mut unopened = self.unopened();
+        for name in &names {
+            unopened.since_stop.remove(name);
+            unopened.since_boot.remove(name);
+        }
+        Ok(())
+    }
+
+    async fn strike_out(&self, file: D::File, entries: &[u64]) -> io::Result<()> {
+        match unopened::strike(&file, &self.meta.directory_id, entries) {
+            // A file system that writes nothing in place, and is full: all of them are read with more care.
+            Err(error) if lacks_room(&error) => {
+                self.unopened().since_stop.clear();
+                file.truncate(0)?;
+            }
+            other => other?,
+        }
+        self.disk.sync_many(vec![file]).await
+    }
+
+    fn unopened(&self) -> std::sync::MutexGuard<'_, Unopened<D>> {
+        self.unopened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers this run of the machine: every log that is open was read back, and what it accepted is durable. Before
+    /// that, a process that is killed inside of recovery must find what this one found; those that are not open yet are
+    /// listed as such. Not synced: it speaks of the page cache, and goes with it.
     ///
     /// # Errors
     /// The disk's; the next start is then as careful as after a power cut.
     pub fn note_boot(&self) -> io::Result<()> {
         let Some(boot) = self.disk.boot_id() else { return Ok(()) };
-        if self.is_same_boot && self.disk.exists(Path::new(BOOT)) {
+        let mut unopened = self.unopened();
+        if unopened.boot.is_some() {
             return Ok(());
         }
-        let bytes = small_file::encode(BOOT_KIND, &Binding::none(), &boot.to_be_bytes());
+        let names: Vec<Name> = unopened.since_boot.keys().copied().collect();
+        let bytes = unopened::encode(BOOT_MAGIC, boot.to_be_bytes(), &names);
+        let listed = unopened::decode(BOOT_MAGIC, &bytes).expect("it was just made");
         let path = Path::new(BOOT);
-        small_file::write_aside(&self.disk, path, bytes)?;
-        self.disk.rename(&small_file::aside(path), path)
+        if listed.bad > 0 {
+            return Err(io::Error::other("too many partitions are not open"));
+        }
+        let file = small_file::write_aside(&self.disk, path, bytes)?;
+        self.disk.rename(&small_file::aside(path), path)?;
+        (unopened.since_boot, unopened.boot) = (listed.names, Some(file));
+        Ok(())
     }
 
     /// Where a partition lives.
@@ -276,14 +387,7 @@ impl<D: Disk> DataDir<D> {
     /// # Errors
     /// The disk's.
     pub fn partitions(&self) -> io::Result<Vec<PartitionDir>> {
-        let entries = self.disk.list(Path::new(PARTITIONS))?;
-        let parse = |name: &str| {
-            let (hex, index) = name.split_once('-')?;
-            let partition = PartitionId(index.parse().ok().filter(|index| *index >= 0)?);
-            let topic_id = TopicId(hex16(hex)?);
-            Some(PartitionDir { topic_id, partition, path: Path::new(PARTITIONS).join(name) })
-        };
-        Ok(entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse(&entry.name)).collect())
+        list_partitions(&self.disk)
     }
 
     /// Finishes removals that a crash interrupted.
@@ -305,6 +409,8 @@ impl<D: Disk> DataDir<D> {
     /// The disk's; the next [`DataDir::sweep`] or call finishes it.
     pub async fn remove_partition(&self, topic_id: TopicId, partition: PartitionId) -> io::Result<()> {
         let path = DataDir::<D>::partition_path(topic_id, partition);
+        // Before its name can come again.
+        self.opened(&[(topic_id, partition)]).await?;
         if !self.disk.exists(&path) {
             return Ok(());
         }
@@ -322,17 +428,128 @@ impl<D: Disk> DataDir<D> {
     /// # Errors
     /// The disk's; the next start then scans, which is slower and just as safe.
     pub async fn mark_clean(self) -> io::Result<()> {
-        small_file::replace(&self.disk, Path::new(CLEAN_MARKER), self.meta.encode()).await
+        // Nothing may be left in the list that the new one replaces: if its name is not durable, that one comes back.
+        let left: Vec<Name> = self.unopened().since_stop.keys().copied().collect();
+        self.opened(&left).await?;
+        let logs: Vec<Name> = self.partitions()?.iter().map(PartitionDir::name).collect();
+        let bytes = clean_marker(self.meta.directory_id, &logs);
+        small_file::replace(&self.disk, Path::new(CLEAN_MARKER), bytes).await
     }
 }
 
-async fn is_same_boot<D: Disk>(disk: &D) -> io::Result<bool> {
-    let Some(boot) = disk.boot_id() else { return Ok(true) };
-    match small_file::read(disk, Path::new(BOOT), BOOT_KIND, &Binding::none()).await {
-        Ok(payload) => Ok(payload[..] == boot.to_be_bytes()),
-        Err(SmallFileError::Io(error)) => Err(error),
-        Err(_) => Ok(false), // never noted, or torn by the power cut that it should tell of
+/// The bytes of [`CLEAN_MARKER`] right after a clean stop that closed `logs`.
+#[must_use]
+pub fn clean_marker(directory: [u8; 16], logs: &[(TopicId, PartitionId)]) -> Bytes {
+    let names: Vec<Name> = [UNTRIED, UNOPENED].iter().chain(logs).copied().collect();
+    unopened::encode(CLEAN_MAGIC, directory, &names)
+}
+
+/// The log that every start opens first of all.
+const METADATA_LOG: Name = (TopicId::METADATA, PartitionId(0));
+
+impl PartitionDir {
+    fn name(&self) -> Name {
+        (self.topic_id, self.partition)
     }
+}
+
+fn list_partitions<D: Disk>(disk: &D) -> io::Result<Vec<PartitionDir>> {
+    let entries = disk.list(Path::new(PARTITIONS))?;
+    let parse = |name: &str| {
+        let (hex, index) = name.split_once('-')?;
+        let partition = PartitionId(index.parse().ok().filter(|index| *index >= 0)?);
+        let topic_id = TopicId(hex16(hex)?);
+        Some(PartitionDir { topic_id, partition, path: Path::new(PARTITIONS).join(name) })
+    };
+    Ok(entries.iter().filter(|entry| entry.is_dir).filter_map(|entry| parse(&entry.name)).collect())
+}
+
+fn lacks_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn existing<D: Disk>(disk: &D, path: &str, how: Open) -> io::Result<Option<D::File>> {
+    match disk.open(Path::new(path), how) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Reads the clean marker, and strikes out that no start was tried. A list that cannot be believed is emptied, or it
+/// might be believed by a later start, when it is no longer true.
+async fn take_marker<D: Disk>(
+    disk: &D,
+    directory: &[u8; 16],
+) -> io::Result<Option<(D::File, BTreeMap<Name, u64>)>> {
+    if disk.exists(Path::new(OLD_MARKER)) {
+        disk.remove(Path::new(OLD_MARKER)).await?;
+        disk.sync_dir(Path::new("")).await?;
+    }
+    let Some(file) = existing(disk, CLEAN_MARKER, Open::Write)? else { return Ok(None) };
+    let listed = unopened::read(&file, CLEAN_MAGIC).await.ok().flatten();
+    let listed = listed.filter(|listed| listed.since == *directory && !mutant!(230));
+    let written = match &listed {
+        None => Ok(file.truncate(0)?),
+        Some(listed) => match listed.names.get(&UNTRIED) {
+            Some(at) => unopened::strike(&file, directory, &[*at]),
+            None => {
+                mark!("a start after one that ended early reads what a clean stop said");
+                unopened::write_again(&file).await
+            }
+        },
+    };
+    match written {
+        Err(error) if lacks_room(&error) => file.truncate(0)?,
+        other => other?,
+    }
+    disk.sync_many(vec![file.clone()]).await?;
+    Ok(listed.map(|listed| (file, listed.names)))
+}
+
+/// The note of the boot as it is on the disk.
+struct Note<F> {
+    file: Option<F>,
+    boot: Option<u128>,
+}
+
+fn read_boot<D: Disk>(disk: &D) -> io::Result<Note<D::File>> {
+    Ok(Note { file: existing(disk, BOOT, Open::Write)?, boot: disk.boot_id() })
+}
+
+impl<F: DiskFile> Note<F> {
+    /// The file if it speaks of this run of the machine, and the partitions that were not opened in it; `None`: none was,
+    /// as far as anybody knows.
+    async fn read(self) -> (Option<F>, Option<BTreeMap<Name, u64>>) {
+        let Some(boot) = self.boot else { return (None, Some(BTreeMap::new())) };
+        let Some(file) = self.file else { return (None, None) };
+        match unopened::read(&file, BOOT_MAGIC).await {
+            // A name that cannot be read would count as one that was opened.
+            Ok(Some(noted)) if noted.since == boot.to_be_bytes() && noted.bad == 0 => {
+                (Some(file), Some(noted.names))
+            }
+            Ok(_) | Err(_) => (None, None),
+        }
+    }
+}
+
+/// The partitions that are as a clean stop left them, for who only looks. Changes nothing.
+///
+/// # Errors
+/// The disk's.
+pub async fn closed_cleanly<D: Disk>(disk: &D) -> io::Result<Vec<(TopicId, PartitionId)>> {
+    let Some(file) = existing(disk, CLEAN_MARKER, Open::Read)? else { return Ok(Vec::new()) };
+    let listed = unopened::read(&file, CLEAN_MAGIC).await?;
+    Ok(listed.map_or_else(Vec::new, |listed| listed.names.into_keys().collect()))
+}
+
+/// Whether a file [`CLEAN_MARKER`] with these bytes says that no start was tried since, and the logs that it names. For
+/// checks.
+#[must_use]
+pub fn named_clean(bytes: &[u8]) -> (bool, Vec<(TopicId, PartitionId)>) {
+    let Some(mut listed) = unopened::decode(CLEAN_MAGIC, bytes) else { return (false, Vec::new()) };
+    let is_untried = listed.names.remove(&UNTRIED).is_some();
+    listed.names.remove(&UNOPENED);
+    (is_untried, listed.names.into_keys().collect())
 }
 
 async fn read_meta<D: Disk>(disk: &D) -> Result<Option<DirMeta>, LayoutError> {

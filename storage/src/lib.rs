@@ -30,6 +30,7 @@ mod sum;
 #[cfg(test)]
 mod tests;
 pub mod time_index;
+mod unopened;
 mod walk;
 pub mod whole_file;
 
@@ -39,7 +40,7 @@ pub use compaction::{CleanAsk, Cleanable, Cleaned, CompactError, Compaction, Ful
 pub use config::{LogConfig, LogIdentity, OpenOptions, SpaceGuard};
 pub use disk::{DirEntry, Disk, DiskFile, Open};
 pub use epochs::{EpochEnd, EpochStart};
-pub use layout::{DataDir, DirMeta, Expect, LayoutError, PartitionDir};
+pub use layout::{DataDir, DirMeta, Expect, LastStop, LayoutError, PartitionDir};
 pub use log::append::{AppendError, Appended};
 pub use log::flush::{Flush, FlushError, sync_flushes};
 pub use log::open::{CloseError, Cut, OpenError, RecoveryReport, close_many};

@@ -29,13 +29,16 @@ const HELD: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
 impl SpaceGuard {
-    /// Makes sure that the reserve is there; returns whether it is. Without it appends are refused from now on.
-    pub async fn hold_reserve<D: Disk>(&self, disk: &D) -> bool {
-        let held = make(disk).await.is_ok();
-        if !held {
+    /// Makes sure that the reserve is there. Without it appends are refused from now on.
+    ///
+    /// # Errors
+    /// The disk's; room may come by and by, but a failed sync counts for all that is on the disk.
+    pub async fn hold_reserve<D: Disk>(&self, disk: &D) -> io::Result<()> {
+        let held = make(disk).await;
+        if held.is_err() {
             mark!("there is no room for the reserve");
         }
-        self.reserve.store(if held { HELD } else { GIVEN_UP }, Ordering::SeqCst);
+        self.reserve.store(if held.is_ok() { HELD } else { GIVEN_UP }, Ordering::SeqCst);
         held
     }
 

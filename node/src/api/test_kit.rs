@@ -184,15 +184,13 @@ impl World {
             new_directory_id: [1; 16],
         };
         let data_dir = DataDir::open(node.disk.clone(), expect).await.expect("the directory is ours");
-        let was_clean = data_dir.was_clean();
         let boot = alone(ControllerSettings::default());
         let started = start_alone(&node, &data_dir, boot).await.expect("the metadata reads back");
         let data_dir = Arc::new(data_dir);
         let published = started.published.clone();
         let image = published.current();
         let settings = self.settings.clone();
-        let directory =
-            Directory::start(node.clone(), settings, data_dir.clone(), image.clone(), was_clean).await?;
+        let directory = Directory::start(node.clone(), settings, data_dir.clone(), image.clone()).await?;
         published.applied(&image);
         let peers = Peers::new(
             node.clone(),
@@ -371,6 +369,13 @@ impl Life {
     /// Produces one batch with acks=all and returns its answer.
     pub async fn produce(&self, topic: &str, values: &[&str]) -> PartitionProduceResponse {
         self.produce_with(-1, topic, batch(self.node.unix_ms(), values)).await
+    }
+
+    /// The same to a certain partition.
+    pub async fn produce_to(&self, topic: &str, index: i32, values: &[&str]) -> PartitionProduceResponse {
+        let request = produce_request(-1, topic, index, batch(self.node.unix_ms(), values));
+        let response = self.ask(12, &request).await;
+        response.responses[0].partition_responses[0].clone()
     }
 
     pub async fn produce_with(&self, acks: i16, topic: &str, batch: Bytes) -> PartitionProduceResponse {

@@ -112,7 +112,7 @@ mod on_a_disk {
     use dejaq_storage::file_disk::FileDisk;
     use dejaq_storage::model_disk::random::{below, stream};
     use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Op, Plan, Platter, Setup};
-    use dejaq_storage::{Disk, Expect, Log, LogConfig, LogIdentity, OpenOptions};
+    use dejaq_storage::{Disk, Expect, LastStop, Log, LogConfig, LogIdentity, OpenOptions};
     use dejaq_wire::ErrorCode;
     use dejaq_wire::ids::{LeaderEpoch, PartitionId, ProducerId, TopicId};
     use tokio::task::JoinSet;
@@ -323,8 +323,7 @@ mod on_a_disk {
         let path = DataDir::<ModelDisk>::partition_path(other, PartitionId(0));
         let identity = LogIdentity { topic: "a".into(), topic_id: other, partition: PartitionId(0) };
         let options = OpenOptions {
-            clean: false,
-            same_boot: true,
+            last_stop: LastStop::KILLED,
             now_ms: 0,
             space: Default::default(),
             verify_all: false,

@@ -20,10 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dejaq_storage::disk::is_failed_sync;
 use dejaq_storage::whole_file::{self, WholeFileError, WholeFileKind};
 use dejaq_storage::{
-    AppendError, DataDir, Disk, FlushError, Log, LogConfig, LogIdentity, OpenError, OpenOptions, ReadAsk,
-    ReadError, RecoveryReport, mark, mutant, sync_flushes,
+    AppendError, DataDir, Disk, FlushError, LastStop, Log, LogConfig, LogIdentity, OpenError, OpenOptions,
+    ReadAsk, ReadError, RecoveryReport, mark, mutant, sync_flushes,
 };
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::peer::raft::{Batch, Content, MAX_SNAPSHOT_BYTES, Position, ReplicaKey, SnapshotId};
@@ -220,7 +221,8 @@ impl<D: Disk> Journal<D> {
         finish_install(&disk, snapshot.as_ref().map(|(snapshot, _)| &**snapshot), now_ms).await?;
         let dirs = data.partitions()?;
         let others = dirs.iter().filter(|dir| dir.topic_id != TopicId::METADATA).count();
-        let options = options(data.was_clean(), data.is_same_boot(), now_ms);
+        let last_stop = data.last_stop(TopicId::METADATA, PartitionId(0));
+        let options = options(last_stop, now_ms);
         let (log, report) = if others < dirs.len() {
             Log::open(disk.clone(), log_path::<D>(), identity(), config(), options).await?
         } else if (others > 0 || vote.is_some() || snapshot.is_some()) && !mutant!(40) {
@@ -229,6 +231,7 @@ impl<D: Disk> Journal<D> {
             Log::create(disk.clone(), log_path::<D>(), identity(), config(), options).await?
         };
         check_report(&report, others, snapshot.is_some())?;
+        data.opened(&[(TopicId::METADATA, PartitionId(0))]).await?;
         let mut journal = Journal { log, disk, directory };
         let found = journal.read_all(vote, snapshot, now_ms).await?;
         Ok((journal, found))
@@ -399,7 +402,7 @@ impl<D: Disk> Journal<D> {
 }
 
 fn failed(why: &io::Error, what: &'static str) -> WriteError {
-    if why.kind() == io::ErrorKind::StorageFull {
+    if why.kind() == io::ErrorKind::StorageFull && !is_failed_sync(why) {
         return WriteError::Full;
     }
     tracing::error!(%why, what, "the disk fails under the metadata");
@@ -413,7 +416,7 @@ async fn begin_anew<D: Disk>(disk: &D, position: Position, now_ms: i64) -> Resul
         disk.remove_dir_all(&path).await?;
         disk.sync_dir(path.parent().unwrap_or(Path::new(""))).await?;
     }
-    let options = options(false, true, now_ms);
+    let options = options(LastStop::KILLED, now_ms);
     let made = Log::create_at(disk.clone(), path, identity(), config(), options, position.end).await?;
     let (log, _) = made;
     assert_eq!((log.start(), log.end()), (position.end, position.end), "a log that begins behind a snapshot");
@@ -488,8 +491,8 @@ fn identity() -> LogIdentity {
     LogIdentity { topic: TOPIC.into(), topic_id: TopicId::METADATA, partition: PartitionId(0) }
 }
 
-fn options(clean: bool, same_boot: bool, now_ms: i64) -> OpenOptions {
-    OpenOptions { clean, same_boot, now_ms, space: Default::default(), verify_all: true }
+fn options(last_stop: LastStop, now_ms: i64) -> OpenOptions {
+    OpenOptions { last_stop, now_ms, space: Default::default(), verify_all: true }
 }
 
 /// What snapshots cover is cut off the front of the log; nothing else ends it.

@@ -89,6 +89,9 @@ async fn pass<R: Runtime>(runtime: R, now_ms: i64, directory: Arc<Directory<R>>)
             Ok(false) => drop(tried.insert(job.name())),
             Err(error) => {
                 tried.insert(job.name());
+                if let CompactError::Io(error) = &error {
+                    directory.health.mind(&job.partition.name(), error);
+                }
                 tell(&job, &error);
                 if matches!(error, CompactError::Damaged { .. }) {
                     damaged.insert(job.name());
@@ -206,7 +209,7 @@ async fn clean<R: Runtime>(
         swap(directory, partition, &round, &cleaned).await?;
         round.note_swapped();
     }
-    remember(partition, &round).await;
+    remember(directory, partition, &round).await;
     let after = partition.view().reader().size_bytes();
     directory.cleaned.rounds.fetch_add(1, Ordering::Relaxed);
     directory.cleaned.freed_bytes.fetch_add(before.saturating_sub(after), Ordering::Relaxed);
@@ -255,6 +258,7 @@ async fn swap<R: Runtime>(
         return Err(failed(directory, partition, sealed));
     }
     if let Err(error) = files.remove().await {
+        directory.health.mind(&partition.name(), &error);
         tracing::warn!(partition = partition.name(), %error, "old segments stay until the next start");
     }
     Ok(())
@@ -272,11 +276,16 @@ fn failed<R: Runtime>(
 }
 
 /// Remembers how far the log is clean; forgetting it costs another look.
-async fn remember<R: Runtime>(partition: &Arc<Partition<R>>, round: &Compaction<R::Disk>) {
+async fn remember<R: Runtime>(
+    directory: &Directory<R>,
+    partition: &Arc<Partition<R>>,
+    round: &Compaction<R::Disk>,
+) {
     let noted = partition.with_log(|log, _| log.note_cleaned(round.done()));
     if let Some(write) = noted
         && let Err(error) = write.await
     {
+        directory.health.mind(&partition.name(), &error);
         tracing::warn!(partition = partition.name(), %error, "how far the log is clean is forgotten at a restart");
     }
 }

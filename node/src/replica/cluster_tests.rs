@@ -275,14 +275,12 @@ impl Cluster {
             new_directory_id: [id as u8; 16],
         };
         let data_dir = Arc::new(DataDir::open(node.disk.clone(), expect).await.expect("it is ours"));
-        let was_clean = data_dir.was_clean();
         let image = self.between.image.lock().unwrap().clone();
         let life = image.broker(me).expect("registered").epoch;
         let mut settings = Settings::of(me);
         settings.scrub.every = self.scrub_every;
-        let directory = Directory::start(node.clone(), settings, data_dir, image.clone(), was_clean)
-            .await
-            .expect("it starts");
+        let directory =
+            Directory::start(node.clone(), settings, data_dir, image.clone()).await.expect("it starts");
         let published = Published::new(image.clone());
         self.between.told.lock().unwrap().insert(me, published.clone());
         node.spawn(

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use dejaq_storage::{CloseError, DataDir, SpaceGuard, mark};
+use dejaq_storage::{CloseError, DataDir, LastStop, SpaceGuard, mark};
 use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
 use dejaq_wire::peer::replica::Place;
 use tokio::sync::Notify;
@@ -250,8 +250,6 @@ impl<R: Runtime> Drop for Directory<R> {
 impl<R: Runtime> Directory<R> {
     /// Opens every partition that `image` places on this node and starts to flush and to tidy.
     ///
-    /// `was_clean`: the last process closed the data directory cleanly, so that nothing needs a scan.
-    ///
     /// # Errors
     /// [`NotStarted`]: the metadata cannot be that of this data directory. A partition that does not open is no
     /// error here: it answers KAFKA_STORAGE_ERROR and the rest serves.
@@ -260,7 +258,6 @@ impl<R: Runtime> Directory<R> {
         settings: Settings,
         data_dir: Arc<DataDir<R::Disk>>,
         image: Arc<Image>,
-        was_clean: bool,
     ) -> Result<Arc<Directory<R>>, NotStarted> {
         open::remove_strays(&data_dir, &image, settings.me).await?;
         let health = Arc::new(Health::default());
@@ -288,9 +285,11 @@ impl<R: Runtime> Directory<R> {
             settings,
         });
         runtime.spawn("flusher", directory.flusher.clone().run());
-        directory.apply_as(&image, was_clean).await;
+        directory.apply(&image).await;
         let (space, every) = (directory.space.clone(), directory.settings.retention_every);
-        space.hold_reserve(runtime.disk()).await;
+        if let Err(error) = space.hold_reserve(runtime.disk()).await {
+            directory.health.mind("the reserve", &error);
+        }
         runtime.spawn("room-watch", retention::watch_room(runtime.clone(), space, directory.clone()));
         runtime.spawn("retention", retention::run(runtime.clone(), every, directory.clone()));
         runtime.spawn("scrub", scrub::run(directory.clone()));
@@ -299,10 +298,6 @@ impl<R: Runtime> Directory<R> {
 
     /// Brings the partitions in line with `image`; returns when what it asks for is served (or has failed).
     pub async fn apply(self: &Arc<Self>, image: &Arc<Image>) {
-        self.apply_as(image, false).await;
-    }
-
-    async fn apply_as(self: &Arc<Self>, image: &Arc<Image>, is_clean: bool) {
         let mut applied = self.applied.lock().await;
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = image.clone();
         self.see_lives(image);
@@ -324,7 +319,7 @@ impl<R: Runtime> Directory<R> {
             self.assign(&changed.new).await;
             grown.push(changed.new.clone());
         }
-        self.open(&grown, &defaults, is_clean).await;
+        self.open(&grown, &defaults).await;
         *applied = image.clone();
         drop(applied);
         self.fetch_from_all();
@@ -510,6 +505,7 @@ impl<R: Runtime> Directory<R> {
         // Also of those that did not open: half of their files may be there.
         for (index, _) in topic.partitions() {
             if let Err(error) = data_dir.remove_partition(topic.id, index).await {
+                self.health.mind(&topic.name, &error);
                 tracing::warn!(topic = &*topic.name, %index, %error, "its files stay until the next start");
             }
         }
@@ -557,9 +553,9 @@ impl<R: Runtime> Directory<R> {
                 }
                 (Slot::Elsewhere, Some(assignment)) => {
                     let config = entry.config.clone();
-                    let job = self.job(topic.clone(), index, Some(assignment), config, false);
+                    let job = self.job(topic.clone(), index, Some(assignment), config);
                     let slot = open::open(self, &job).await;
-                    self.put(&job, slot);
+                    self.put(vec![(job, slot)]).await;
                 }
                 (Slot::Failed | Slot::NoRoom, None) => {
                     self.replace(|table| table.vacate(topic.id, index));
@@ -583,23 +579,35 @@ impl<R: Runtime> Directory<R> {
     async fn remove_files(&self, topic: TopicId, index: PartitionId) {
         let Some(data_dir) = self.data_dir() else { return };
         if let Err(error) = data_dir.remove_partition(topic, index).await {
+            self.health.mind(&format!("{topic}-{index}"), &error);
             tracing::warn!(%topic, %index, %error, "the files of a partition stay until the next start");
         }
     }
 
-    /// Puts what was opened into the table, or tries again later if there was no room.
-    fn put(self: &Arc<Self>, job: &Job, slot: Slot<R>) {
-        if matches!(slot, Slot::NoRoom) && !self.is_trying_again.swap(true, Ordering::AcqRel) {
+    /// Puts what was opened into the table, and tries again later what found no room.
+    async fn put(self: &Arc<Self>, opened: Vec<(Job, Slot<R>)>) {
+        let lacks_room = opened.iter().any(|(_, slot)| matches!(slot, Slot::NoRoom));
+        if lacks_room && !self.is_trying_again.swap(true, Ordering::AcqRel) {
             self.runtime.spawn("open-again", open::open_again(self.clone()));
         }
-        self.show(job, slot);
+        self.show(opened).await;
     }
 
-    /// Puts a partition into the table. One that follows tells its position now: a fetcher that was woken while it was
-    /// opened did not find it yet, and what is told of nothing is never counted.
-    fn show(&self, job: &Job, slot: Slot<R>) {
-        self.replace(|table| table.put(job, slot));
-        self.hub.tell_again(Place { topic: job.topic.id, partition: job.index });
+    /// Puts partitions into the table. From here on they are written, so that the last clean stop must not speak of them
+    /// any more. One that follows tells its position now: a fetcher that was woken while it was opened did not find it
+    /// yet, and what is told of nothing is never counted.
+    async fn show(&self, opened: Vec<(Job, Slot<R>)>) {
+        let ready = opened.iter().filter(|(_, slot)| matches!(slot, Slot::Ready(_)));
+        let names: Vec<_> = ready.map(|(job, _)| (job.topic.id, job.index)).collect();
+        if let Some(data_dir) = self.data_dir()
+            && let Err(error) = data_dir.opened(&names).await
+        {
+            self.health.fail(&format!("that its partitions are open could not be written down: {error}"));
+        }
+        for (job, slot) in opened {
+            self.replace(|table| table.put(&job, slot));
+            self.hub.tell_again(Place { topic: job.topic.id, partition: job.index });
+        }
     }
 
     /// Gives up the log of a follower, because nothing of it can be kept, and begins another at `base`.
@@ -618,11 +626,18 @@ impl<R: Runtime> Directory<R> {
             return;
         };
         self.remove(place.topic, place.partition, partition).await;
-        let job =
-            Job { begin_at: Some(base), ..self.job(topic, place.partition, Some(assignment), config, false) };
+        let job = Job { begin_at: Some(base), ..self.job(topic, place.partition, Some(assignment), config) };
         let slot = open::open(self, &job).await;
-        self.put(&job, slot);
+        self.put(vec![(job, slot)]).await;
         self.hub.renew(place);
+    }
+
+    /// Remembers the run of the machine, if there was no room to do so before.
+    pub(super) fn note_boot(&self) {
+        let noted = self.data_dir().map_or(Ok(()), |data_dir| data_dir.note_boot());
+        if let Err(error) = noted {
+            tracing::debug!(%error, "this run of the machine is still not remembered");
+        }
     }
 
     fn data_dir(&self) -> Option<Arc<DataDir<R::Disk>>> {
@@ -635,26 +650,25 @@ impl<R: Runtime> Directory<R> {
         index: PartitionId,
         assignment: Option<Assignment>,
         config: Arc<TopicConfig>,
-        is_clean: bool,
     ) -> Job {
-        let is_same_boot = self.data_dir().is_none_or(|data_dir| data_dir.is_same_boot());
-        Job { topic, index, assignment, begin_at: None, config, is_clean, is_same_boot }
+        // Without a data directory this node stops, and nothing is opened.
+        let last_stop = self.data_dir().map_or(LastStop::POWER_CUT, |dir| dir.last_stop(topic.id, index));
+        Job { topic, index, assignment, begin_at: None, config, last_stop }
     }
 
     /// Opens what `topics` place here and is not open, then puts it into the table.
-    async fn open(self: &Arc<Self>, topics: &[Arc<Topic>], defaults: &BrokerDefaults, is_clean: bool) {
+    async fn open(self: &Arc<Self>, topics: &[Arc<Topic>], defaults: &BrokerDefaults) {
         let mut jobs = Vec::new();
         for topic in topics {
             let known = self.table().with_id(topic.id).map_or(0, |entry| entry.slots.len());
             let config = Arc::new(TopicConfig::resolve(&topic.configs, defaults));
             for (index, _) in topic.partitions().skip(known) {
                 let assignment = assignment(topic, index, self.settings.me);
-                jobs.push(self.job(topic.clone(), index, assignment, config.clone(), is_clean));
+                jobs.push(self.job(topic.clone(), index, assignment, config.clone()));
             }
         }
-        for (job, slot) in open::open_all(self, jobs).await {
-            self.put(&job, slot);
-        }
+        let opened = open::open_all(self, jobs).await;
+        self.put(opened).await;
     }
 
     /// Tries again to open what found no room; returns whether nothing is left to try.
@@ -669,13 +683,11 @@ impl<R: Runtime> Directory<R> {
             let Some(topic) = image.topic(topic).cloned() else { continue };
             let config = Arc::new(TopicConfig::resolve(&topic.configs, &defaults));
             let assignment = assignment(&topic, index, self.settings.me);
-            jobs.push(self.job(topic, index, assignment, config, false));
+            jobs.push(self.job(topic, index, assignment, config));
         }
-        let mut is_done = true;
-        for (job, slot) in open::open_all(self, jobs).await {
-            is_done &= !matches!(slot, Slot::NoRoom);
-            self.show(&job, slot);
-        }
+        let opened = open::open_all(self, jobs).await;
+        let is_done = !opened.iter().any(|(_, slot)| matches!(slot, Slot::NoRoom));
+        self.show(opened).await;
         if is_done {
             self.is_trying_again.store(false, Ordering::Release);
         }

@@ -6,10 +6,12 @@
 //! Leaves out: telling the world; readiness and metrics ask, and the caller of `fail` logs.
 //! Used by `flusher`, `partition`, `open` and `retention` (who see it) and by everyone who answers.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use dejaq_storage::RecoveryReport;
+use dejaq_storage::disk::is_failed_sync;
 
 use crate::metrics::Counter;
 
@@ -57,6 +59,14 @@ impl Health {
             *failure = Some(reason.to_owned());
         }
         self.is_offline.store(true, Ordering::SeqCst);
+    }
+
+    /// Looks at an error of the disk that its caller can live with, unless a sync failed.
+    pub fn mind(&self, what: &str, error: &io::Error) {
+        if is_failed_sync(error) {
+            self.counts.failed_syncs.add(1);
+            self.fail(&format!("{what}: {error}"));
+        }
     }
 
     /// Whether the directory failed.

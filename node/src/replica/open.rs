@@ -9,8 +9,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use dejaq_storage::disk::is_failed_sync;
 use dejaq_storage::{
-    CloseError, DataDir, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, close_many, mark, mutant,
+    CloseError, DataDir, LastStop, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, close_many,
+    mark, mutant,
 };
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId, TopicId};
 use tokio::sync::mpsc;
@@ -49,10 +51,8 @@ pub(super) struct Job {
     /// Make a new log that begins here, instead of opening the one that is there.
     pub begin_at: Option<Offset>,
     pub config: Arc<TopicConfig>,
-    /// The last process closed the data directory cleanly.
-    pub is_clean: bool,
-    /// The machine ran on since the last process wrote.
-    pub is_same_boot: bool,
+    /// How the last process left it.
+    pub last_stop: LastStop,
 }
 
 /// Opens everything; the results come in the order of `jobs`.
@@ -113,8 +113,7 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
     let identity =
         LogIdentity { topic: job.topic.name.to_string(), topic_id: job.topic.id, partition: job.index };
     let options = OpenOptions {
-        clean: job.is_clean,
-        same_boot: job.is_same_boot,
+        last_stop: job.last_stop,
         now_ms: directory.runtime.unix_ms(),
         space: directory.space.clone(),
         verify_all: false,
@@ -138,6 +137,9 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
             return Slot::NoRoom;
         }
         Err(error) => {
+            if let OpenError::Io(error) = &error {
+                directory.health.mind(&name, error);
+            }
             tracing::error!(partition = name, %error, "the partition does not open: it is not served");
             return Slot::Failed;
         }
@@ -156,6 +158,9 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
 fn is_want(error: &OpenError) -> bool {
     const HANDLES: [i32; 2] = [23, 24]; // ENFILE, EMFILE
     let OpenError::Io(error) = error else { return false };
+    if is_failed_sync(error) {
+        return false; // also one for want of room: what it did not write is not tried again
+    }
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         || error.raw_os_error().is_some_and(|number| HANDLES.contains(&number))
 }
@@ -207,6 +212,8 @@ pub(super) async fn remove_strays<D: dejaq_storage::Disk>(
     if !found.is_empty() && image.last_broker_epoch() <= BrokerEpoch(1) && !mutant!(40) {
         return Err(NotStarted::MetadataLost(found.len()));
     }
+    let names: Vec<_> = found.iter().map(|dir| (dir.topic_id, dir.partition)).collect();
+    data_dir.opened(&names).await?; // together, before one by one
     for dir in found {
         mark!("a stray partition is removed at the start");
         tracing::warn!(topic_id = %dir.topic_id, partition = %dir.partition, "removed: its topic is deleted");

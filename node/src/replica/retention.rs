@@ -66,8 +66,11 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
             Ok(free_bytes) => {
                 space.update(free_bytes);
                 if space.lacks_reserve() && free_bytes / ROOM_AGAIN >= RESERVE_BYTES {
-                    space.hold_reserve(runtime.disk()).await;
+                    if let Err(error) = space.hold_reserve(runtime.disk()).await {
+                        directory.health().mind("the reserve", &error);
+                    }
                 }
+                directory.note_boot();
                 let is_refusing = space.is_refusing();
                 directory.health().see_room(free_bytes, is_refusing || free_bytes < ALMOST_NONE);
                 if free_bytes / PLENTY >= wanted_bytes {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use dejaq_storage::VerifiedBatch;
-use dejaq_storage::model_disk::{CrashMode, Fault, Op, Plan};
+use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Op, Plan};
+use dejaq_storage::{DataDir, VerifiedBatch};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, TopicId};
+use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 use tokio::sync::oneshot;
 
 use super::leader::{Required, Resigned};
@@ -379,4 +379,45 @@ async fn a_fetch_that_waits_is_answered_when_a_stop_begins() {
     let request = life.request(11, &crate::api::test_kit::fetch_request("t", 0, 15_000));
     life.reply(request).await;
     assert!(life.node.now().since(begun) < Duration::from_secs(5), "the next one does not wait either");
+}
+
+/// What the clean stop said of a partition holds until that partition is open, though others serve meanwhile.
+#[tokio::test]
+async fn a_partition_that_did_not_open_is_still_one_that_was_closed_cleanly() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 2, &[]).await;
+    life.produce("t", &["a"]).await;
+    let part = DataDir::<ModelDisk>::partition_path(life.topic_id("t"), PartitionId(0));
+    let (log, sum) = (part.join("00000000000000000000.log"), part.join("00000000000000000000.sum"));
+    life.stop().await.expect("clean");
+    world.platter.plan(Plan { fault: Fault::ReadError, path_contains: sum.display().to_string(), after: 0 });
+    let life = world.start().await;
+    assert!(life.directory.table().named("t").expect("here").partition(PartitionId(0)).is_err());
+    assert!(life.produce_to("t", 1, &["b"]).await.error_code.is_none(), "the other one serves");
+    let bytes = |path: &std::path::Path| {
+        let files = world.platter.durable_files();
+        files.into_iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes).expect("it is there")
+    };
+    let before = bytes(&log);
+    life.cut_power(CrashMode::Lose).await;
+    for record in 0..bytes(&sum).len() as u64 / 32 {
+        assert!(world.platter.rot(&sum, record * 32 + 3, 1));
+    }
+    let life = world.start().await;
+    let partition = life.partition("t", 0);
+    assert!(!partition.damaged().is_empty(), "what cannot be believed is reported");
+    assert_eq!(partition.view().reader().end(), Offset(1));
+    assert_eq!(bytes(&log), before, "and not a byte of it is cut");
+    assert_eq!(life.partition("t", 1).view().reader().end(), Offset(1));
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_while_a_partition_is_made_takes_the_directory_offline() {
+    let world = World::new();
+    let life = world.start().await;
+    let path_contains = "partitions".to_owned();
+    world.platter.plan(Plan { fault: Fault::DirSyncError, path_contains, after: 0 });
+    life.try_create("t", 1).await;
+    assert!(life.directory.health().is_offline());
 }

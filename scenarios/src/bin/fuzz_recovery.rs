@@ -18,8 +18,8 @@ use bytes::Bytes;
 use dejaq_storage::model_disk::random::{below, chance, pick, stream};
 use dejaq_storage::model_disk::{CrashMode, ModelDisk, Platter, Setup};
 use dejaq_storage::{
-    DataDir, Disk, DiskFile, Log, LogConfig, LogIdentity, Open, OpenOptions, ReadAsk, ReadError, SpaceGuard,
-    VerifiedBatch,
+    DataDir, Disk, DiskFile, LastStop, Log, LogConfig, LogIdentity, Open, OpenOptions, ReadAsk, ReadError,
+    SpaceGuard, VerifiedBatch,
 };
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId};
 use dejaq_wire::record::{BatchBuilder, Batches, Compression, NewRecord};
@@ -76,8 +76,7 @@ fn config() -> LogConfig {
 
 fn open(platter: &Platter) -> Result<Log<ModelDisk>, String> {
     let options = OpenOptions {
-        clean: false,
-        same_boot: true,
+        last_stop: LastStop::KILLED,
         now_ms: NOW_MS,
         space: SpaceGuard::default(),
         verify_all: false,

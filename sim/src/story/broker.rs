@@ -15,7 +15,7 @@ use dejaq::config::{Config, QuorumNode};
 use dejaq::metadata::Image;
 use dejaq::replica::inspect::Inspection;
 use dejaq_storage::model_disk::{CrashMode, Rates};
-use dejaq_storage::{Log, LogConfig, OpenOptions, SpaceGuard};
+use dejaq_storage::{LastStop, Log, LogConfig, OpenOptions, SpaceGuard};
 use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 
@@ -492,6 +492,13 @@ impl BrokerNode {
         self.lock().ghost.learn(&device, &self.0.recorder);
     }
 
+    /// Whether bytes of this partition were damaged on purpose.
+    #[must_use]
+    pub fn has_damage(&self, topic: &str, index: i32) -> bool {
+        let folder = self.0.recorder.folder_of(topic, index);
+        folder.is_some_and(|folder| self.lock().ghost.is_damaged(&folder))
+    }
+
     /// The offset behind a damaged batch that holds `offset`, if there is one.
     #[must_use]
     pub fn behind_damage(&self, topic: &str, index: i32, offset: i64) -> Option<i64> {
@@ -520,8 +527,7 @@ impl BrokerNode {
             let identity =
                 Log::identity_of(&disk, folder).await.map_err(|error| format!("{name}: {error}"))?;
             let options = OpenOptions {
-                clean: true,
-                same_boot: true,
+                last_stop: LastStop::CLEAN,
                 now_ms: 0,
                 space: SpaceGuard::new(0, 0),
                 verify_all: false,

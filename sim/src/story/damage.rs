@@ -8,11 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dejaq_storage::Disk;
 use dejaq_storage::disk::{DiskFile, Open};
+use dejaq_storage::layout::{CLEAN_MARKER, named_clean};
 use dejaq_storage::model_disk::{Fault as DiskFault, ModelDisk, Plan as DiskPlan};
+use dejaq_storage::{DataDir, Disk};
 
-use super::nemesis::{back_after, span};
+use super::nemesis::{back_after, power_cut, span};
 use super::{BrokerNode, Stage};
 use crate::invariants::Broken;
 use crate::invariants::resurrection::is_metadata;
@@ -109,6 +110,46 @@ pub async fn misplace(stage: &Stage, dice: &mut Dice) {
         if moved {
             stage.recorder.count("segments misplaced");
         }
+        stage.broker.learn_damage();
+    }
+    back_after(stage, span(dice, 1, 300)).await;
+}
+
+/// The first sector of a side file: all that a young segment tells of what was durable.
+const SECTOR: u64 = 512;
+
+/// Starts that end early after a graceful stop, and rot in the side file of a log that none of them has opened: what the
+/// stop said of it still holds, so that nothing of it may be taken for a torn tail.
+pub async fn false_start(stage: &Stage, dice: &mut Dice) {
+    stage.broker.stop().await;
+    for _ in 0..dice.between(1, 4) {
+        stage.broker.begin_start();
+        stage.world.sleep(Duration::from_micros(dice.log_between(10, 50_000))).await;
+        if dice.chance(500) {
+            stage.broker.kill();
+        } else {
+            power_cut(stage, dice);
+        }
+        stage.recorder.count("false starts");
+    }
+    let platter = stage.broker.device().platter;
+    let files = platter.durable_files();
+    let told = files.iter().filter(|(path, _)| path == Path::new(CLEAN_MARKER));
+    let closed: Vec<PathBuf> = told
+        .flat_map(|(_, bytes)| named_clean(bytes).1)
+        .map(|(topic, index)| DataDir::<ModelDisk>::partition_path(topic, index))
+        .collect();
+    let mut logs = logs(stage, &stage.broker);
+    logs.retain(|(path, _)| path.parent().is_some_and(|folder| closed.iter().any(|known| known == folder)));
+    if !logs.is_empty() && dice.chance(700) {
+        // The bytes are in no cache: whatever was read of them was read before.
+        power_cut(stage, dice);
+        let side = dice.pick(&logs).0.with_extension("sum");
+        let length = files.iter().find(|(path, _)| *path == side).map_or(0, |(_, bytes)| bytes.len() as u64);
+        for record in (0..length.min(SECTOR)).step_by(32) {
+            platter.rot(&side, record + dice.below(32), 1 << dice.below(8));
+        }
+        stage.recorder.count("side files rotten after a clean stop");
         stage.broker.learn_damage();
     }
     back_after(stage, span(dice, 1, 300)).await;

@@ -39,6 +39,8 @@ pub enum Fault {
     Trim,
     /// The oldest segment of a partition holds what belongs to another partition.
     Misplaced,
+    /// A start after a graceful stop ends early; meanwhile the side file of a log that nobody opened since may rot.
+    FalseStart,
     /// The power of all brokers fails at once.
     PowerCutAll,
     /// A broker cannot reach its peers, or they it, or both; clients reach all of them.

@@ -123,6 +123,7 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
         Fault::Rot => damage::rot(stage, dice).await,
         Fault::LyingDisk => damage::lie(stage, dice).await,
         Fault::Misplaced => damage::misplace(stage, dice).await,
+        Fault::FalseStart => damage::false_start(stage, dice).await,
         Fault::MetadataLost => damage::lose_metadata(stage, dice).await,
         Fault::Trim => tokio::select! {
             biased; // it looks first, and never ends
@@ -132,7 +133,7 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
     }
 }
 
-fn power_cut(stage: &Stage, dice: &mut Dice) {
+pub(super) fn power_cut(stage: &Stage, dice: &mut Dice) {
     let mode = CrashMode::draw(dice.rng());
     stage.recorder.count(format!("power cut {mode:?}"));
     stage.broker.power_cut(mode);

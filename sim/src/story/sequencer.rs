@@ -1,8 +1,9 @@
 //! A raw idempotent producer whose sequence numbers begin just below 2^31 and wrap, and which repeats itself on purpose.
 //!
 //! Owns: one producer id on one partition, its batches in order, deliberate retries of any of its last five. Promises: on a
-//! durable topic whose start nobody moves, a batch that follows is never refused (IDM-3) and a retry of one of the last
-//! five is told its first offset (IDM-1, IDM-2), across restarts and power cuts; else the checker of that name fires.
+//! durable topic whose start nobody moves and whose batches nobody destroys, a batch that follows is never refused (IDM-3) and
+//! a retry of one of the last five is told its first offset (IDM-1, IDM-2), across restarts and power cuts; else the checker
+//! of that name fires.
 //! Leaves out: judging what is in the log (the oracle does). Source: CORRECTNESS.md 1.5. Called by the story.
 
 use std::collections::VecDeque;
@@ -106,12 +107,17 @@ impl Sequencer {
             let wait = self.dice.log_between(1, 60);
             self.pause(wait).await;
             // A broker that may forget would take a repetition for a new batch, as it may.
-            if self.dice.chance(300) && self.remembers {
+            if self.dice.chance(300) && self.must_remember() {
                 self.repeat().await;
             } else {
                 self.send().await;
             }
         }
+    }
+
+    /// Where batches were destroyed, the last word of a producer may be among them, and a replay does not see it.
+    fn must_remember(&self) -> bool {
+        self.remembers && !self.stage.broker.has_damage(&self.topic, self.index)
     }
 
     async fn pause(&self, ms: u64) {
@@ -199,7 +205,7 @@ impl Sequencer {
     fn refused(&self, code: ErrorCode, attempts: u32) {
         let sequence =
             code == ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER || code == ErrorCode::UNKNOWN_PRODUCER_ID;
-        if self.remembers && sequence {
+        if self.must_remember() && sequence {
             let evidence = format!(
                 "{}-{}: the batch with sequence {:?} follows, and was refused with {code} at attempt {attempts}",
                 self.topic, self.index, self.next
@@ -223,7 +229,7 @@ impl Sequencer {
             Told::Ok(offset) => format!("told offset {offset}"),
             Told::No(code) => format!("refused with {code}"),
         };
-        if self.remembers {
+        if self.must_remember() {
             let evidence = format!(
                 "{}-{}: batch {back} of the last {} stands at {base}, its retry was {answer}",
                 self.topic,

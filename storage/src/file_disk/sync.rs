@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{RealFile, off_thread, platform};
+use crate::disk::failed_sync;
 
 /// At most this many files are synced one by one.
 const FEW: usize = 3;
@@ -109,9 +110,9 @@ impl Syncer {
         if outcome.is_err() {
             self.failed.store(true, Ordering::SeqCst);
         }
-        outcome?;
+        outcome.map_err(failed_sync)?;
         if self.failed.load(Ordering::SeqCst) {
-            return Err(io::Error::other("an earlier sync of this disk failed"));
+            return Err(failed_sync(io::Error::other("an earlier sync of this disk failed")));
         }
         Ok(())
     }
@@ -120,6 +121,7 @@ impl Syncer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::is_failed_sync;
 
     #[test]
     fn a_failed_sync_fails_every_later_one() {
@@ -127,7 +129,8 @@ mod tests {
         let syncer = Syncer::new(File::open(dir.path()).expect("a directory opens"));
         syncer.judged(|| Ok(())).expect("nothing failed yet");
         let first = syncer.judged(|| Err(io::Error::from_raw_os_error(5))).expect_err("handed up");
-        assert_eq!(first.raw_os_error(), Some(5));
-        syncer.judged(|| Ok(())).expect_err("the kernel says Ok now, and is not believed");
+        assert!(is_failed_sync(&first) && first.to_string().contains("os error 5"), "{first}");
+        let later = syncer.judged(|| Ok(())).expect_err("the kernel says Ok now, and is not believed");
+        assert!(is_failed_sync(&later));
     }
 }

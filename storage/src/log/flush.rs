@@ -288,10 +288,20 @@ impl<D: Disk> Log<D> {
 
     /// Writes what the active side file lacks, after the marker if one is due. All or nothing.
     pub(crate) fn write_side_file(&mut self) -> io::Result<()> {
+        self.write_records(true)
+    }
+
+    /// The same without the marker, which goes to the segment that follows: where everything in this one is durable, its
+    /// side file is durable as well, so that a start after a kill need not look at it again.
+    pub(crate) fn write_last_records(&mut self) -> io::Result<()> {
+        self.write_records(false)
+    }
+
+    fn write_records(&mut self, with_marker: bool) -> io::Result<()> {
         let mut view = self.shared.lock();
         let (at, start) = (view.segments.len() - 1, view.start);
         let base = view.segments[at].base;
-        let mut marker = self.commit.marker(base, start);
+        let mut marker = self.commit.marker(base, start).filter(|_| with_marker);
         if let Some(marker) = marker.as_mut().filter(|_| mutant!(202)) {
             // The planted bug: the marker speaks of what this flush is about to make durable.
             (marker.end, marker.position) = (view.end, view.segments[at].bytes);

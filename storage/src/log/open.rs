@@ -175,7 +175,7 @@ impl<D: Disk> Log<D> {
         config: LogConfig,
         options: OpenOptions,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
-        let renew_names = !options.clean;
+        let renew_names = !(options.last_stop.clean && options.last_stop.untried);
         Log::load(disk, dir, identity, config, options, renew_names).await
     }
 
@@ -196,8 +196,8 @@ impl<D: Disk> Log<D> {
             binding,
             config: config.clone(),
             now_ms: options.now_ms,
-            clean: options.clean,
-            same_boot: options.same_boot,
+            clean: options.last_stop.clean,
+            same_boot: options.last_stop.same_boot,
             renew_names,
         };
         let loaded = recovery::load(&loader).await?;

@@ -41,7 +41,7 @@ pub(crate) fn create_segment<D: Disk>(
 impl<D: Disk> Log<D> {
     /// Seals the active segment and begins a new one at the end of the log.
     pub(crate) fn roll(&mut self, now_ms: i64) -> Result<(), AppendError> {
-        self.write_side_file().map_err(|error| self.write_failed(&error))?;
+        self.write_last_records().map_err(|error| self.write_failed(&error))?;
         let (end, start) = {
             let view = self.shared.lock();
             (view.end, view.start)

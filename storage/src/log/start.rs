@@ -19,7 +19,7 @@ use dejaq_wire::ids::Offset;
 use super::{Busy, Log, SealReason, Sealed};
 use crate::binding::Binding;
 use crate::config::SpaceGuard;
-use crate::disk::Disk;
+use crate::disk::{Disk, failed_sync, is_failed_sync};
 use crate::layout::{DELETED, FileKind, with_suffix};
 use crate::segment::{Segment, View};
 use crate::small_file::{self, Kind};
@@ -45,15 +45,6 @@ pub enum StartError {
     /// The disk refused; the start is where it was.
     #[error("the start could not be persisted: {0}")]
     Io(#[from] io::Error),
-}
-
-/// A sync failed on the way: what the disk holds is unknown, of names and files that others count on, too (LOG-9).
-#[derive(Debug, thiserror::Error)]
-#[error("a sync failed: {0}")]
-struct Unsynced(io::Error);
-
-fn unsynced(error: io::Error) -> io::Error {
-    io::Error::other(Unsynced(error))
 }
 
 /// Persists a new start. Run it, then give the result to [`Log::end_advance_start`] or call [`Log::abandon_start`].
@@ -105,9 +96,9 @@ impl<D: Disk> StartWrite<D> {
             }
             other => other?,
         };
-        self.disk.sync_many(vec![file]).await.map_err(unsynced)?;
+        self.disk.sync_many(vec![file]).await.map_err(failed_sync)?;
         self.disk.rename(&small_file::aside(&self.path), &self.path)?;
-        self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(""))).await.map_err(unsynced)?;
+        self.disk.sync_dir(self.path.parent().unwrap_or(Path::new(""))).await.map_err(failed_sync)?;
         Ok(StartWritten { to: self.to })
     }
 }
@@ -127,7 +118,7 @@ impl<D: Disk> Removal<D> {
         if self.files.is_empty() {
             return Ok(());
         }
-        self.disk.sync_dir(&self.dir).await.map_err(unsynced)?;
+        self.disk.sync_dir(&self.dir).await.map_err(failed_sync)?;
         for file in self.files {
             self.disk.remove(&file).await?;
         }
@@ -236,7 +227,7 @@ impl<D: Disk> Log<D> {
     }
 
     fn seal_if_unsynced(&mut self, error: &io::Error) -> Result<(), Sealed> {
-        if !error.get_ref().is_some_and(|inner| inner.is::<Unsynced>()) {
+        if !is_failed_sync(error) {
             return Ok(());
         }
         Err(self.seal(SealReason::SyncFailed))

@@ -14,6 +14,7 @@ use std::io;
 use dejaq_wire::ids::Offset;
 
 use super::flush::Commit;
+use super::open::OpenError;
 use super::{Busy, Log, SealReason, Sealed};
 use crate::disk::Disk;
 use crate::mark;
@@ -64,7 +65,10 @@ impl<D: Disk> Truncation<D> {
         let Loader { disk, dir, binding, .. } = &self.loader;
         let intent = small_file::encode(TRUNCATE_KIND, binding, &self.to.0.to_be_bytes());
         small_file::replace(disk, &dir.join(TRUNCATE), intent).await?;
-        let loaded = recovery::load(&self.loader).await.map_err(io::Error::other)?;
+        let loaded = recovery::load(&self.loader).await.map_err(|error| match error {
+            OpenError::Io(error) => error, // as it is: it may be a failed sync
+            other => io::Error::other(other),
+        })?;
         Ok(Truncated { loaded })
     }
 }

@@ -15,7 +15,7 @@ use super::faults::{Damage, Fault, Faults, Rates};
 use super::observe::Counters;
 use super::random::{below, chance};
 use super::tree::{Id, Tree};
-use crate::disk::{DirEntry, Open};
+use crate::disk::{DirEntry, Open, failed_sync};
 
 /// Sectors of other files that a garbage crash may leave in a new place.
 const STALE_SECTORS: usize = 16;
@@ -284,7 +284,7 @@ impl State {
         if aborts || self.faults.strikes_sync(Fault::DirSyncError, &path.to_string_lossy()) {
             self.tree.lose(id, mark, self.faults.sync_rng());
             self.read_only = aborts;
-            return Err(eio());
+            return Err(failed_sync(eio()));
         }
         self.tree.settle(id, mark);
         if self.removed >= SWEEP_AFTER {
@@ -398,7 +398,7 @@ impl State {
             let evict = chance(rng, 500_000);
             let file = self.files.get_mut(&id).expect("a file that is synced is open");
             file.content.lose(mark, rng, evict);
-            return Err(eio());
+            return Err(failed_sync(eio()));
         }
         let lost = self.faults.planned(Fault::LostWrite, path);
         let misdirected = self.faults.planned(Fault::MisdirectedWrite, path);

@@ -19,7 +19,7 @@ use crate::log::open::{OpenError, PARTITION};
 use crate::log::roll::write_derived;
 use crate::mark;
 use crate::segment::{Files, Segment, add_range};
-use crate::small_file;
+use crate::small_file::{self, SmallFileError};
 use crate::sum::{BadRecord, Marker, RECORD_BYTES, Record};
 use crate::walk::{Patience, RecordWalk, fetch};
 
@@ -102,7 +102,10 @@ pub(super) async fn renew_names<D: Disk>(
     // Not so the identity, without which the directory would count as half-made: it is replaced as a whole, and the sync
     // of the directory that belongs to that covers the others.
     let identity = loader.dir.join(PARTITION);
-    let bytes = small_file::read_bytes(&loader.disk, &identity).await.map_err(io::Error::other)?;
+    let bytes = small_file::read_bytes(&loader.disk, &identity).await.map_err(|error| match error {
+        SmallFileError::Io(error) => error, // as it is: it may be for want of handles
+        other => io::Error::other(other),
+    })?;
     small_file::replace(&loader.disk, &identity, bytes).await?;
     Ok(())
 }

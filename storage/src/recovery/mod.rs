@@ -227,6 +227,10 @@ async fn load_segments<D: Disk>(
             return directory::remove_segments(loader, probes, progress).await;
         }
     }
+    if probes.is_empty() && start < progress.durable {
+        mark!("every segment of a log that was closed cleanly is gone");
+        add_range(&mut progress.damaged, OffsetRange { from: start, to: progress.durable });
+    }
     for (at, probe) in probes.iter().enumerate() {
         if let Some(previous) = progress.segments.last_mut()
             && probe.base != previous.end

@@ -6,7 +6,9 @@ use super::kit::*;
 use crate::layout::FileKind;
 use crate::model_disk::random::stream;
 use crate::model_disk::{CrashMode, ModelDisk, Platter};
-use crate::{Disk, DiskFile, Log, LogConfig, LogIdentity, Open, OpenError, OpenOptions, ReadAsk, ReadError};
+use crate::{
+    Disk, DiskFile, LastStop, Log, LogConfig, LogIdentity, Open, OpenError, OpenOptions, ReadAsk, ReadError,
+};
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
 
 fn path(kind: FileKind, base: i64) -> PathBuf {
@@ -226,7 +228,8 @@ fn a_foreign_batch_in_the_tail_is_not_believed_once_the_machine_was_started_agai
         drop(log);
         platter.kill();
         write(&platter, &path(FileKind::Log, 0), &foreign);
-        let options = OpenOptions { same_boot, ..options() };
+        let last_stop = LastStop { same_boot, ..LastStop::KILLED };
+        let options = OpenOptions { last_stop, ..options() };
         let opened = now(Log::create(platter.mount(), dir(), identity(), small(), options));
         let (log, report) = opened.expect("recovery");
         assert_eq!(log.end(), if same_boot { Offset(2) } else { Offset::ZERO }, "{report:?}");
@@ -355,7 +358,8 @@ fn a_side_file_that_rots_after_a_clean_stop_makes_damage_and_no_torn_tail() {
             "the last" => write(&platter, &sum_path, &[&records[..records.len() - 32], &[0; 32]].concat()),
             _ => {}
         }
-        let options = OpenOptions { clean: true, same_boot: false, ..options() };
+        let last_stop = LastStop { same_boot: false, ..LastStop::CLEAN };
+        let options = OpenOptions { last_stop, ..options() };
         let opened = now(Log::open(platter.mount(), dir(), identity(), small(), options));
         let (mut log, report) = opened.expect("it opens");
         assert_eq!(report.cut, None, "{lost}");
@@ -373,6 +377,23 @@ fn a_side_file_that_rots_after_a_clean_stop_makes_damage_and_no_torn_tail() {
         let (log, report) = try_open(&platter, small()).expect("it opens again");
         assert_eq!((log.end(), report.cut), (Offset(11), None), "{lost}");
     }
+}
+
+#[test]
+fn a_log_whose_segments_are_gone_after_a_clean_stop_is_damaged_and_not_empty() {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    pair.fill(5);
+    let Pair { platter, log, .. } = pair;
+    now(log.close()).expect("a clean close");
+    let disk = platter.mount();
+    for kind in [FileKind::Log, FileKind::Sum] {
+        now(disk.remove(&path(kind, 0))).expect("it was there");
+    }
+    let options = OpenOptions { last_stop: LastStop::CLEAN, ..options() };
+    let opened = now(Log::open(disk, dir(), identity(), small(), options));
+    let (log, report) = opened.expect("it opens");
+    assert_eq!((log.end(), report.cut), (Offset(10), None));
+    assert_eq!(report.damaged, [crate::OffsetRange { from: Offset(0), to: Offset(10) }]);
 }
 
 #[test]

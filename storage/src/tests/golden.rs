@@ -4,7 +4,7 @@
 
 use super::kit::*;
 use crate::LogConfig;
-use dejaq_wire::ids::{LeaderEpoch, Offset};
+use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, TopicId};
 use std::fmt::Write;
 
 /// 32 bytes a line, so that a record of a side file is a line.
@@ -66,6 +66,12 @@ fn what_a_compaction_keeps_is_as_it_was() {
     let swap = crate::small_file::encode(SWAP_KIND, &binding, &record.encode());
     let cleaned = crate::small_file::encode(CLEANED_KIND, &binding, &42_i64.to_be_bytes());
     golden("compaction.txt", &format!("swap\n{}cleaned\n{}", hex(&swap), hex(&cleaned)));
+}
+
+#[test]
+fn a_list_of_what_is_not_open_is_as_it_was() {
+    let names = [(TopicId::METADATA, PartitionId(0)), (identity().topic_id, PartitionId(3))];
+    golden("unopened.txt", &hex(&crate::unopened::encode(*b"DJcl", [7; 16], &names)));
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test reads its golden file from the source tree")]

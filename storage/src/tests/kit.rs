@@ -12,8 +12,8 @@ use dejaq_wire::record::{Batch, BatchBuilder, Compression, NewRecord};
 use crate::layout::PARTITIONS;
 use crate::model_disk::{ModelDisk, Platter, Setup};
 use crate::{
-    AppendError, Appended, DataDir, Disk, Log, LogConfig, LogIdentity, Open, OpenError, OpenOptions, ReadAsk,
-    ReadError, RecoveryReport, SpaceGuard, VerifiedBatch,
+    AppendError, Appended, DataDir, Disk, LastStop, Log, LogConfig, LogIdentity, Open, OpenError,
+    OpenOptions, ReadAsk, ReadError, RecoveryReport, SpaceGuard, VerifiedBatch,
 };
 
 pub(super) const NOW_MS: i64 = 1_700_000_000_000;
@@ -89,8 +89,7 @@ pub(super) fn small() -> LogConfig {
 
 pub(super) fn options() -> OpenOptions {
     OpenOptions {
-        clean: false,
-        same_boot: true,
+        last_stop: LastStop::KILLED,
         now_ms: NOW_MS,
         space: SpaceGuard::default(),
         verify_all: false,
@@ -116,7 +115,8 @@ pub(super) fn try_open(
     // As `DataDir::note_boot`: a start that got through remembers the run of the machine.
     let disk = platter.mount();
     let noted = PathBuf::from(format!("boot-{}", disk.boot_id().expect("a model knows")));
-    let options = OpenOptions { same_boot: disk.exists(&noted), ..options() };
+    let last_stop = if disk.exists(&noted) { LastStop::KILLED } else { LastStop::POWER_CUT };
+    let options = OpenOptions { last_stop, ..options() };
     let opened = now(Log::create(disk.clone(), dir(), identity(), config, options))?;
     if !disk.exists(&noted) {
         drop(disk.open(&noted, Open::CreateNew)); // without it the next start is more careful, no more

@@ -11,6 +11,7 @@ mod damage;
 mod full;
 mod golden;
 mod history;
+mod layout;
 mod reserve;
 mod torn;
 mod txn;

@@ -15,16 +15,16 @@ fn used(platter: &Platter) -> u64 {
 fn what_is_given_up_is_room_and_refuses_appends_until_it_is_back() {
     let platter = Platter::new(Setup::default());
     let (disk, guard) = (platter.mount(), SpaceGuard::default());
-    assert!(now(guard.hold_reserve(&disk)) && !guard.is_refusing());
+    assert!(now(guard.hold_reserve(&disk)).is_ok() && !guard.is_refusing());
     platter.set_capacity(Some(used(&platter)));
     assert!(now(guard.give_up_reserve(&disk)));
     assert_eq!(disk.free_bytes().expect("it says"), RESERVE_BYTES);
     assert!(guard.is_refusing());
     assert!(!now(guard.give_up_reserve(&disk)), "only once");
     platter.set_capacity(Some(RESERVE_BYTES - 1));
-    assert!(!now(guard.hold_reserve(&disk)) && guard.is_refusing());
+    assert!(now(guard.hold_reserve(&disk)).is_err() && guard.is_refusing());
     platter.set_capacity(None);
-    assert!(now(guard.hold_reserve(&disk)) && !guard.is_refusing());
+    assert!(now(guard.hold_reserve(&disk)).is_ok() && !guard.is_refusing());
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn on_a_disk_without_one_free_byte_the_start_moves_and_room_comes_back() {
         pair.platter.kill();
         let disk = pair.platter.mount();
         if holds {
-            assert!(now(guard.hold_reserve(&disk)));
+            assert!(now(guard.hold_reserve(&disk)).is_ok());
         }
         let options = crate::OpenOptions { space: guard.clone(), ..options() };
         pair.log = now(Log::open(disk, dir(), identity(), config.clone(), options)).expect("a log").0;
@@ -63,7 +63,7 @@ fn on_a_disk_without_one_free_byte_the_start_moves_and_room_comes_back() {
         fork.set_capacity(None);
         assert_eq!(try_open(&fork, config.clone()).expect("recovery").0.start(), Offset(40));
         pair.platter.set_capacity(Some(used(&pair.platter) + RESERVE_BYTES + 1000));
-        assert!(now(guard.hold_reserve(&pair.log.shared.disk)));
+        assert!(now(guard.hold_reserve(&pair.log.shared.disk)).is_ok());
         pair.fill(2);
         pair.check();
     }

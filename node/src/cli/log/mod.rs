@@ -15,11 +15,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args as ClapArgs, Subcommand};
 use dejaq_storage::file_disk::FileDisk;
-use dejaq_storage::layout::{CLEAN_MARKER, DELETED, LOCK, META, PARTITIONS};
+use dejaq_storage::layout::{DELETED, LOCK, META, PARTITIONS};
 use dejaq_storage::{
-    Disk, Log, LogConfig, LogIdentity, OpenOptions, RecoveryReport, ScrubReport, SpaceGuard, Visit,
+    Disk, LastStop, Log, LogConfig, LogIdentity, OpenOptions, RecoveryReport, ScrubReport, SpaceGuard, Visit,
+    layout,
 };
-use dejaq_wire::ids::Offset;
+use dejaq_wire::ids::{Offset, PartitionId, TopicId};
 
 use self::overlay::Overlay;
 use super::client::explain;
@@ -123,12 +124,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// A data directory that is only looked at.
 struct Directory {
     disk: Overlay<FileDisk>,
-    clean: bool,
+    /// What a clean stop still says of them.
+    closed: Vec<(TopicId, PartitionId)>,
     now_ms: i64,
 }
 
 impl Directory {
-    fn open(look: &Look) -> anyhow::Result<Directory> {
+    async fn open(look: &Look) -> anyhow::Result<Directory> {
         let shown = look.data_dir.display();
         if !look.data_dir.is_dir() {
             return Err(explain(format!("{shown} is no directory"), "name the --data-dir of the broker"));
@@ -151,9 +153,9 @@ impl Directory {
                 Ok(()) | Err(_) => {}
             }
         }
-        let clean = below.exists(Path::new(CLEAN_MARKER));
+        let closed = layout::closed_cleanly(&below).await.with_context(|| format!("cannot read {shown}"))?;
         let now_ms = TokioRuntime::new(below.clone(), SocketOptions::default()).unix_ms();
-        Ok(Directory { disk: Overlay::new(below), clean, now_ms })
+        Ok(Directory { disk: Overlay::new(below), closed, now_ms })
     }
 
     /// The folders of the partitions that are wanted, by topic and index, and those that do not say whose they are.
@@ -189,9 +191,10 @@ impl Directory {
     }
 
     async fn log(&self, identity: LogIdentity, path: PathBuf) -> Result<Opened, String> {
+        let clean = self.closed.contains(&(identity.topic_id, identity.partition));
         let options = OpenOptions {
-            clean: self.clean,
-            same_boot: true, // a person looks: everything that reads as ours is shown
+            // A person looks: everything that reads as ours is shown.
+            last_stop: if clean { LastStop::CLEAN } else { LastStop::KILLED },
             now_ms: self.now_ms,
             space: SpaceGuard::new(0, 0),
             verify_all: false,
@@ -205,7 +208,7 @@ impl Directory {
 }
 
 async fn verify(look: &Look) -> anyhow::Result<bool> {
-    let directory = Directory::open(look)?;
+    let directory = Directory::open(look).await?;
     let (found, nameless) = directory.find(look).await?;
     let mut whole = nameless.is_empty();
     let mut table = Table::new(&[
@@ -278,7 +281,7 @@ fn findings(name: &str, report: &RecoveryReport, scrubbed: &ScrubReport) -> Vec<
 }
 
 async fn dump(args: &Dump) -> anyhow::Result<bool> {
-    let directory = Directory::open(&args.look)?;
+    let directory = Directory::open(&args.look).await?;
     let (found, nameless) = directory.find(&args.look).await?;
     let mut whole = nameless.is_empty();
     for (path, why) in nameless {

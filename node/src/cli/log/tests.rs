@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Parser;
-use dejaq_storage::{DataDir, Expect, VerifiedBatch};
+use dejaq_storage::{DataDir, Expect, LastStop, VerifiedBatch};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, PartitionId, TopicId};
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
@@ -37,8 +37,7 @@ async fn filled(dir: &Path, batches: usize) -> PathBuf {
         LogIdentity { topic: "orders".into(), topic_id: TopicId([9; 16]), partition: PartitionId(0) };
     let path = DataDir::<FileDisk>::partition_path(identity.topic_id, identity.partition);
     let options = OpenOptions {
-        clean: false,
-        same_boot: true,
+        last_stop: LastStop::KILLED,
         now_ms: 0,
         space: SpaceGuard::new(0, 0),
         verify_all: false,

@@ -171,6 +171,7 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         | Fault::LyingDisk
         | Fault::Trim
         | Fault::Misplaced
+        | Fault::FalseStart
         | Fault::MetadataLost => unreachable!("{fault:?} is not drawn for fleets"),
     }
 }
