@@ -2,7 +2,7 @@
 //! broker): what the two delivery semantics promise, and offsets that never go back.
 
 use dejaq_sim::runner::{RunParams, RunReport, Scenario};
-use dejaq_sim::story::{self, DURABLE, Fault, GroupPlan, Plan};
+use dejaq_sim::story::{self, DURABLE, Fault, GroupPlan, Plan, Speaks};
 
 /// Commit after: nothing is skipped.
 pub const AT_LEAST_ONCE: Scenario = Scenario {
@@ -38,7 +38,8 @@ fn run(params: &RunParams, at_most_once: bool, compacts: bool) -> RunReport {
         plan.consumers.clear(); // the group reads
         plan.config.groups.initial_delay = std::time::Duration::from_millis(dice.log_between(1, 3000));
         plan.config.groups.partitions = dice.between(1, 4) as u32;
-        plan.group = Some(GroupPlan { members: dice.between(2, 5) as usize, at_most_once, compacts });
+        let members = dice.between(2, 5) as usize;
+        plan.group = Some(GroupPlan { members, at_most_once, compacts, speaks: Speaks::Classic });
         if compacts {
             plan.config.retention_interval = std::time::Duration::from_millis(dice.log_between(20, 500));
         }

@@ -13,6 +13,7 @@ mod failed_sync;
 mod false_start;
 mod fleet;
 mod fleet_groups;
+mod group_stories;
 mod groups;
 mod hostile_client;
 mod idempotent_retries;
@@ -78,6 +79,11 @@ pub const SCENARIOS: &[Scenario] = &[
     swarm::FLEET,
     fleet_groups::AT_LEAST_ONCE,
     fleet_groups::AT_MOST_ONCE,
+    fleet_groups::NEW_AT_LEAST_ONCE,
+    fleet_groups::NEW_AT_MOST_ONCE,
+    fleet_groups::BOTH,
+    fleet_groups::TEN_AT_LEAST_ONCE,
+    fleet_groups::TEN_AT_MOST_ONCE,
     stories::KILL,
     stories::POWER_CUT,
     stories::FAILED_SYNC,
@@ -85,6 +91,11 @@ pub const SCENARIOS: &[Scenario] = &[
     stories::DISK_FULL,
     stories::RETENTION,
     rebalance::REBALANCE,
+    group_stories::ZOMBIE,
+    group_stories::MOVING,
+    group_stories::COMPACTED,
+    group_stories::STAGED,
+    group_stories::BEHIND,
 ];
 
 /// What `dejaq-sim` offers.

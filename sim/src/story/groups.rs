@@ -18,7 +18,7 @@ use dejaq::client::admin_groups::committed;
 use dejaq::client::cluster::Cluster;
 use dejaq::client::consumer::{ConsumedRecord, ConsumerConfig, StartAt};
 use dejaq::client::group::coordinator::Coordinator;
-use dejaq::client::group::{Assignor, Delivery, GroupConfig, GroupConsumer};
+use dejaq::client::group::{Assignor, Delivery, GroupConfig, GroupConsumer, Protocol};
 use dejaq::client::offsets::{self, OffsetSpec};
 use dejaq::client::producer::core::TopicPartition;
 use dejaq::runtime::Runtime;
@@ -36,6 +36,17 @@ const GROUP: &str = "the-group";
 /// The shortest that a broker allows.
 const SESSION: Duration = Duration::from_secs(6);
 
+/// By which protocol members are members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// The classic one.
+    Classic,
+    /// The new one (KIP-848).
+    New,
+    /// Each member draws one with each of its lives: the group goes from one to the other and back while it lives.
+    Both,
+}
+
 /// A group.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupPlan {
@@ -45,6 +56,8 @@ pub struct GroupPlan {
     pub at_most_once: bool,
     /// Whether the log of their offsets is compacted all the time.
     pub compacts: bool,
+    /// By which protocol they are members.
+    pub speaks: Speaks,
 }
 
 type Place = (String, i32);
@@ -96,7 +109,7 @@ pub fn start(stage: &Stage) {
 }
 
 /// Makes the log of the offsets, once there is one, roll and be compacted all the time.
-async fn squeeze(stage: &Stage, runtime: &SimRuntime) {
+pub(super) async fn squeeze(stage: &Stage, runtime: &SimRuntime) {
     let admin = Admin::new(producers::cluster(stage, runtime.clone()));
     let owner = ConfigOwner::Topic(OFFSETS_TOPIC.to_owned());
     let set = |(name, value): (&str, &str)| (name.to_owned(), ConfigChange::Set(value.to_owned()));
@@ -147,7 +160,13 @@ impl Member {
 
     fn born(&mut self) -> GroupConsumer<SimRuntime> {
         let every = Duration::from_millis(*self.dice.pick(&[0, 0, 500]));
+        let protocol = match self.plan.speaks {
+            Speaks::Classic => Protocol::Classic,
+            Speaks::New => Protocol::Consumer,
+            Speaks::Both => *self.dice.pick(&[Protocol::Classic, Protocol::Consumer]),
+        };
         let config = GroupConfig {
+            protocol,
             session_timeout: SESSION,
             heartbeat_every: Duration::from_secs(1),
             rebalance_timeout: Duration::from_secs(10),

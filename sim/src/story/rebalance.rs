@@ -52,7 +52,7 @@ type Owned = Arc<Mutex<BTreeMap<usize, BTreeSet<i32>>>>;
 #[must_use]
 pub fn rebalance(params: &RunParams) -> RunReport {
     let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
-        let plan = Arc::new(plan(&world));
+        let plan = Arc::new(quiet(&world, (TOPIC, PARTITIONS), DURABLE));
         let recorder = Recorder::new(&world, &plan);
         let stage = Stage::new(&world, plan, recorder, false);
         let outcome = play(&stage).await;
@@ -61,8 +61,9 @@ pub fn rebalance(params: &RunParams) -> RunReport {
     ended.unwrap_or_else(RunReport::crash)
 }
 
-fn plan(world: &World) -> Plan {
-    let mut plan = Plan::drawn(&mut world.streams().dice("plan", 0)).with_durability(DURABLE);
+/// A plan without clients and faults, with one topic and fixed latencies: for stories that are told rather than drawn.
+pub(super) fn quiet(world: &World, (topic, partitions): (&str, i32), (word, durable): (&str, bool)) -> Plan {
+    let mut plan = Plan::drawn(&mut world.streams().dice("plan", 0));
     let ms = Duration::from_millis;
     plan.config = dejaq::config::Config {
         admin_listen: String::new(),
@@ -72,10 +73,10 @@ fn plan(world: &World) -> Plan {
     };
     plan.config.groups.initial_delay = ms(500);
     plan.topics = vec![TopicPlan {
-        name: TOPIC.into(),
-        partitions: PARTITIONS,
-        configs: BTreeMap::new(),
-        durable: true,
+        name: topic.into(),
+        partitions,
+        configs: BTreeMap::from([("durability".to_owned(), word.to_owned())]),
+        durable,
         trims: false,
         survives_one: false,
         keys: None,

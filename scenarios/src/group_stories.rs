@@ -1,0 +1,76 @@
+//! Told stories of groups: zombies, moving coordinators, compacted offsets, transactions beside plain commits, lost suffixes.
+
+use dejaq_sim::runner::{RunParams, RunReport, Scenario};
+use dejaq_sim::story;
+
+const fn told(name: &'static str, about: &'static str, run: fn(&RunParams) -> RunReport) -> Scenario {
+    Scenario { name, about, run, random: false }
+}
+
+/// S41.
+pub const ZOMBIE: Scenario = told(
+    "story_group_zombie",
+    "a member outlives its session, and a static one meets its twin: the commit of who is out is refused, in both protocols",
+    story::zombie,
+);
+/// S42.
+pub const MOVING: Scenario = told(
+    "story_group_moving_coordinator",
+    "a commit at a coordinator that is cut off from its peers is not answered as done, and is not seen when all are back",
+    story::moving_coordinator,
+);
+/// S43.
+pub const COMPACTED: Scenario = told(
+    "story_group_compacted",
+    "a coordinator reads a compacted log with tombstones: the last offset is there, and no group that was deleted",
+    story::compacted_offsets,
+);
+/// S44.
+pub const STAGED: Scenario = told(
+    "story_group_staged",
+    "of a transaction's offset and a plain one the later record counts, after a failover, too; nothing that lives expires",
+    story::staged_offsets,
+);
+/// S45.
+pub const BEHIND: Scenario = told(
+    "story_group_behind_the_end",
+    "the power took what a group had read: it is told that it is out of range, and begins where it said",
+    story::behind_the_end,
+);
+
+#[cfg(test)]
+mod tests {
+    use dejaq_sim::runner::Status;
+
+    use super::*;
+
+    fn check(scenario: Scenario) {
+        let report = (scenario.run)(&RunParams { seed: 1, ..RunParams::default() });
+        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
+    }
+
+    #[test]
+    fn the_commit_of_a_zombie_is_refused() {
+        check(ZOMBIE);
+    }
+
+    #[test]
+    fn a_commit_that_was_not_replicated_is_not_told() {
+        check(MOVING);
+    }
+
+    #[test]
+    fn a_compacted_log_tells_the_last_offsets() {
+        check(COMPACTED);
+    }
+
+    #[test]
+    fn the_later_record_counts_and_nothing_that_lives_expires() {
+        check(STAGED);
+    }
+
+    #[test]
+    fn a_group_behind_the_end_of_its_log_is_told() {
+        check(BEHIND);
+    }
+}
