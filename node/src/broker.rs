@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster::{Cluster, new_cluster_id, random_u128};
-use dejaq_storage::{DataDir, Disk, Expect, LayoutError};
+use dejaq_storage::{DataDir, Expect, LayoutError};
 use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 use tracing::{info, warn};
@@ -137,7 +137,9 @@ impl<R: Runtime> Broker<R> {
         let settings_here = directory_settings(&config, node, topic_defaults);
         let directory =
             Directory::start(runtime.clone(), settings_here, data_dir.clone(), image.clone()).await?;
-        note_boot(&data_dir);
+        directory.note_boot();
+        let controller = cluster.controller.clone();
+        directory.depend_on(move || controller.stopped().map(|why| format!("the controller stopped: {why}")));
         cluster.replica_room.open(Arc::new(Serve::new(directory.clone())));
         directory.connect(links::links(&runtime, &cluster.peers, &cluster.reach, broker_epoch, &config));
         let coordinators = coordinate(&runtime, &directory, &cluster, &config);
@@ -252,6 +254,7 @@ impl<R: Runtime> Broker<R> {
         server.stop().await;
         following.stop.notify_one();
         following.stopped.notified().await;
+        let closed = directory.open_partitions();
         let metadata = cluster.leave().await.map_err(StopError::Metadata);
         let partitions = directory.shutdown().await;
         drop((directory, coordinators));
@@ -259,7 +262,7 @@ impl<R: Runtime> Broker<R> {
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
             .map_err(|_| StopError::Mark(io::Error::other("something still uses the data directory")))?;
-        data_dir.mark_clean().await.map_err(StopError::Mark)
+        data_dir.mark_clean(&closed).await.map_err(StopError::Mark)
     }
 }
 
@@ -434,12 +437,6 @@ fn coordinator_settings(config: &Config) -> coordinators::Settings {
             expiry_ms: i64::try_from(transactions.id_expiry.as_millis()).expect("the table bounds it"),
             ..txn::Settings::default()
         },
-    }
-}
-
-fn note_boot<D: Disk>(data_dir: &DataDir<D>) {
-    if let Err(error) = data_dir.note_boot() {
-        warn!(%error, "this run of the machine is not remembered: the next start believes less of an unsynced tail");
     }
 }
 

@@ -20,7 +20,7 @@
 //! partitions/<...>.deleted/                      a partition being removed
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -305,32 +305,46 @@ impl<D: Disk> DataDir<D> {
     /// # Errors
     /// The disk's: none of them may be written then, take the directory offline.
     pub async fn opened(&self, partitions: &[(TopicId, PartitionId)]) -> io::Result<()> {
-        let is_more = partitions.iter().any(|name| *name != METADATA_LOG);
-        let names: Vec<Name> = partitions.iter().copied().chain(is_more.then_some(UNOPENED)).collect();
+        self.strike(partitions, false).await
+    }
+
+    /// Says that these logs are about to be removed: the clean stop speaks of them no more, durably on return.
+    ///
+    /// # Errors
+    /// As [`DataDir::opened`].
+    pub async fn removing(&self, partitions: &[(TopicId, PartitionId)]) -> io::Result<()> {
+        self.strike(partitions, true).await
+    }
+
+    /// What is only removed was never looked at: of the run of the machine nothing is said then.
+    async fn strike(&self, partitions: &[(TopicId, PartitionId)], removed: bool) -> io::Result<()> {
+        let is_more = !removed && partitions.iter().any(|name| *name != METADATA_LOG);
+        let names: BTreeSet<Name> = partitions.iter().copied().chain(is_more.then_some(UNOPENED)).collect();
         let at = |map: &BTreeMap<Name, u64>| -> Vec<u64> {
             names.iter().filter_map(|name| map.get(name).copied()).collect()
         };
-        let (closed, booted) = {
+        let closed = {
             let unopened = self.unopened();
-            let closed = unopened.closed.clone().map(|file| (file, at(&unopened.since_stop)));
-            (closed, unopened.boot.clone().map(|file| (file, at(&unopened.since_boot))))
+            unopened.closed.clone().map(|file| (file, at(&unopened.since_stop)))
         };
         if let Some((file, entries)) = closed.filter(|(_, entries)| !entries.is_empty() && !mutant!(26)) {
             self.strike_out(file, &entries).await?;
         }
-        if let (Some((file, entries)), Some(boot)) = (booted, self.disk.boot_id()) {
-            match unopened::strike(&file, &boot.to_be_bytes(), &entries) {
+        // Without an await from here on, or the note of the boot could be made in between.
+        let mut unopened = self.unopened();
+        unopened.since_stop.retain(|name, _| !names.contains(name));
+        if removed {
+            return Ok(());
+        }
+        if let (Some(file), Some(boot)) = (&unopened.boot, self.disk.boot_id()) {
+            match unopened::strike(file, &boot.to_be_bytes(), &at(&unopened.since_boot)) {
                 Err(error) if lacks_room(&error) => {
-                    mark!("the run of the machine is not noted of a partition")
+                    mark!("the run of the machine is not noted of a partition");
                 }
                 other => other?,
             }
         }
-        let mut unopened = self.unopened();
-        for name in &names {
-            unopened.since_stop.remove(name);
-            unopened.since_boot.remove(name);
-        }
+        unopened.since_boot.retain(|name, _| !names.contains(name));
         Ok(())
     }
 
@@ -338,8 +352,9 @@ impl<D: Disk> DataDir<D> {
         match unopened::strike(&file, &self.meta.directory_id, entries) {
             // A file system that writes nothing in place, and is full: all of them are read with more care.
             Err(error) if lacks_room(&error) => {
+                let blanked = unopened::blank(&file, CLEAN_MAGIC, self.meta.directory_id);
                 self.unopened().since_stop.clear();
-                file.truncate(0)?;
+                blanked?;
             }
             other => other?,
         }
@@ -410,7 +425,7 @@ impl<D: Disk> DataDir<D> {
     pub async fn remove_partition(&self, topic_id: TopicId, partition: PartitionId) -> io::Result<()> {
         let path = DataDir::<D>::partition_path(topic_id, partition);
         // Before its name can come again.
-        self.opened(&[(topic_id, partition)]).await?;
+        self.removing(&[(topic_id, partition)]).await?;
         if !self.disk.exists(&path) {
             return Ok(());
         }
@@ -420,18 +435,20 @@ impl<D: Disk> DataDir<D> {
         }
         self.disk.rename(&path, &aside)?;
         self.disk.sync_dir(Path::new(PARTITIONS)).await?;
+        self.opened(&[(topic_id, partition)]).await?; // what comes under its name is of this run of the machine
         self.disk.remove_dir_all(&aside).await
     }
 
-    /// Says that everything in the directory is durable and complete. Only after every log was closed without an error.
+    /// Says that everything in the directory is durable and complete. Only after every log was closed without an error:
+    /// `closed`, and that of the metadata.
     ///
     /// # Errors
     /// The disk's; the next start then scans, which is slower and just as safe.
-    pub async fn mark_clean(self) -> io::Result<()> {
+    pub async fn mark_clean(self, closed: &[(TopicId, PartitionId)]) -> io::Result<()> {
         // Nothing may be left in the list that the new one replaces: if its name is not durable, that one comes back.
         let left: Vec<Name> = self.unopened().since_stop.keys().copied().collect();
         self.opened(&left).await?;
-        let logs: Vec<Name> = self.partitions()?.iter().map(PartitionDir::name).collect();
+        let logs: Vec<Name> = closed.iter().copied().chain([METADATA_LOG]).collect();
         let bytes = clean_marker(self.meta.directory_id, &logs);
         small_file::replace(&self.disk, Path::new(CLEAN_MARKER), bytes).await
     }
@@ -486,24 +503,29 @@ async fn take_marker<D: Disk>(
         disk.sync_dir(Path::new("")).await?;
     }
     let Some(file) = existing(disk, CLEAN_MARKER, Open::Write)? else { return Ok(None) };
-    let listed = unopened::read(&file, CLEAN_MAGIC).await.ok().flatten();
-    let listed = listed.filter(|listed| listed.since == *directory && !mutant!(230));
+    // Who cannot read it does not start: it may be readable, and untrue, another time.
+    let read = unopened::read(&file, CLEAN_MAGIC).await?;
+    let mut listed = read.filter(|(listed, _)| listed.since == *directory && !mutant!(230));
     let written = match &listed {
-        None => Ok(file.truncate(0)?),
-        Some(listed) => match listed.names.get(&UNTRIED) {
+        None => unopened::blank(&file, CLEAN_MAGIC, *directory),
+        Some((listed, bytes)) => match listed.names.get(&UNTRIED) {
             Some(at) => unopened::strike(&file, directory, &[*at]),
+            // As it was read: the process that changed it last may have died of a sync that failed, after which the pages
+            // count as written though they are not (fsyncgate).
             None => {
                 mark!("a start after one that ended early reads what a clean stop said");
-                unopened::write_again(&file).await
+                file.append_at(0, std::slice::from_ref(bytes))
             }
         },
     };
     match written {
-        Err(error) if lacks_room(&error) => file.truncate(0)?,
+        Err(error) if lacks_room(&error) => {
+            (listed, _) = (None, file.truncate(0)?);
+        }
         other => other?,
     }
     disk.sync_many(vec![file.clone()]).await?;
-    Ok(listed.map(|listed| (file, listed.names)))
+    Ok(listed.map(|(listed, _)| (file, listed.names)))
 }
 
 /// The note of the boot as it is on the disk.
@@ -524,7 +546,7 @@ impl<F: DiskFile> Note<F> {
         let Some(file) = self.file else { return (None, None) };
         match unopened::read(&file, BOOT_MAGIC).await {
             // A name that cannot be read would count as one that was opened.
-            Ok(Some(noted)) if noted.since == boot.to_be_bytes() && noted.bad == 0 => {
+            Ok(Some((noted, _))) if noted.since == boot.to_be_bytes() && noted.bad == 0 => {
                 (Some(file), Some(noted.names))
             }
             Ok(_) | Err(_) => (None, None),
@@ -539,7 +561,7 @@ impl<F: DiskFile> Note<F> {
 pub async fn closed_cleanly<D: Disk>(disk: &D) -> io::Result<Vec<(TopicId, PartitionId)>> {
     let Some(file) = existing(disk, CLEAN_MARKER, Open::Read)? else { return Ok(Vec::new()) };
     let listed = unopened::read(&file, CLEAN_MAGIC).await?;
-    Ok(listed.map_or_else(Vec::new, |listed| listed.names.into_keys().collect()))
+    Ok(listed.map_or_else(Vec::new, |(listed, _)| listed.names.into_keys().collect()))
 }
 
 /// Whether a file [`CLEAN_MARKER`] with these bytes says that no start was tried since, and the logs that it names. For

@@ -89,13 +89,14 @@ pub(crate) fn decode(magic: [u8; 4], bytes: &[u8]) -> Option<Listed> {
     Some(Listed { since, names, bad })
 }
 
-/// Reads a list; `None` if it is none that can be believed.
-pub(crate) async fn read<F: DiskFile>(file: &F, magic: [u8; 4]) -> io::Result<Option<Listed>> {
+/// Reads a list, with its bytes; `None` if it is none that can be believed.
+pub(crate) async fn read<F: DiskFile>(file: &F, magic: [u8; 4]) -> io::Result<Option<(Listed, Bytes)>> {
     let length = file.len()?;
     if length > MAX_SMALL_FILE {
         return Ok(None);
     }
-    Ok(decode(magic, &file.read_at(0, length as usize).await?))
+    let bytes = file.read_at(0, length as usize).await?;
+    Ok(decode(magic, &bytes).map(|listed| (listed, bytes)))
 }
 
 /// Strikes out the entries that begin at `positions`; the caller syncs the file if that must last.
@@ -105,11 +106,11 @@ pub(crate) fn strike<F: DiskFile>(file: &F, since: &[u8; 16], positions: &[u64])
     positions.iter().try_for_each(|position| file.append_at(*position, std::slice::from_ref(&struck)))
 }
 
-/// Writes the list again as it reads now; the caller syncs it. The process that changed it last may have died of a sync
-/// that failed, after which the pages count as written though they are not (fsyncgate).
-pub(crate) async fn write_again<F: DiskFile>(file: &F) -> io::Result<()> {
-    let bytes = file.read_at(0, file.len()?.min(MAX_SMALL_FILE) as usize).await?;
-    file.append_at(0, &[bytes])
+/// Puts an empty list in the place of whatever is there; the caller syncs it. Written, not only cut: an earlier cut may
+/// have been lost by a sync that failed, and cutting nothing off would be nothing to sync.
+pub(crate) fn blank<F: DiskFile>(file: &F, magic: [u8; 4], since: [u8; 16]) -> io::Result<()> {
+    file.append_at(0, &[encode(magic, since, &[])])?;
+    file.truncate(FRONT as u64)
 }
 
 #[cfg(test)]

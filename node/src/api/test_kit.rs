@@ -263,12 +263,13 @@ impl Life {
     pub async fn stop(self) -> Result<(), NotClean> {
         let Life { node, directory, api, data, data_dir, controller, shards, .. } = self;
         shards.stop();
+        let closed = directory.open_partitions();
         directory.shutdown().await?;
         controller.close().await.expect("the metadata log closes");
         node.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         drop((directory, api, data, shards));
         let data_dir = Arc::into_inner(data_dir).expect("nobody else has it after the shutdown");
-        data_dir.mark_clean().await.expect("the marker is written");
+        data_dir.mark_clean(&closed).await.expect("the marker is written");
         node.disk.platter().kill();
         Ok(())
     }

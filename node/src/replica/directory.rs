@@ -213,6 +213,10 @@ pub struct Directory<R: Runtime> {
     /// Who is to be told what.
     pub(super) hub: Arc<Hub>,
     links: OnceLock<Arc<Links>>,
+    /// Says why what is kept beside the partitions failed.
+    depends_on: OnceLock<Failed>,
+    /// The run of the machine could not be noted yet.
+    notes_boot: AtomicBool,
     /// Paces what replicas take in that only come: nothing more before this moment.
     pub(super) moves_paced: Mutex<Mono>,
     /// Leaders that have a fetcher.
@@ -240,6 +244,9 @@ pub enum NotClean {
     #[error("the data directory is offline: {0}")]
     Offline(String),
 }
+
+/// Says why something failed, if it did.
+type Failed = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl<R: Runtime> Drop for Directory<R> {
     fn drop(&mut self) {
@@ -277,6 +284,8 @@ impl<R: Runtime> Directory<R> {
             stop: Notify::new(),
             hub: Arc::default(),
             links: OnceLock::new(),
+            depends_on: OnceLock::new(),
+            notes_boot: AtomicBool::new(false),
             moves_paced: Mutex::default(),
             fetching: Mutex::default(),
             cleaning: tokio::sync::Mutex::default(),
@@ -537,7 +546,7 @@ impl<R: Runtime> Directory<R> {
     async fn assign(self: &Arc<Self>, topic: &Arc<Topic>) {
         let Some(entry) = self.table().with_id(topic.id).cloned() else { return };
         for (index, slot) in (0..).map(PartitionId).zip(&entry.slots) {
-            match (slot, assignment(topic, index, self.settings.me)) {
+            match (slot, open::assignment(topic, index, self.settings.me)) {
                 (Slot::Ready(partition), Some(assignment)) => {
                     if let Err(error) = partition.assign(&assignment).await {
                         tracing::error!(partition = partition.name(), %error, "the log refuses its new leader epoch");
@@ -615,7 +624,7 @@ impl<R: Runtime> Directory<R> {
         let applied = self.applied.lock().await;
         let is_here = self.partition(place).is_some_and(|now| Arc::ptr_eq(&now, partition));
         let Some(topic) = applied.topic(place.topic).cloned() else { return };
-        let assignment = assignment(&topic, place.partition, self.settings.me);
+        let assignment = open::assignment(&topic, place.partition, self.settings.me);
         let Some(assignment) = assignment.filter(|assignment| !assignment.leads()) else { return };
         if self.is_stopping() || !is_here || !partition.is_following() {
             return;
@@ -632,12 +641,38 @@ impl<R: Runtime> Directory<R> {
         self.hub.renew(place);
     }
 
-    /// Remembers the run of the machine, if there was no room to do so before.
-    pub(super) fn note_boot(&self) {
-        let noted = self.data_dir().map_or(Ok(()), |data_dir| data_dir.note_boot());
-        if let Err(error) = noted {
-            tracing::debug!(%error, "this run of the machine is still not remembered");
+    /// Takes the directory offline once `failed` says why: what is kept beside the partitions could not be made durable.
+    pub fn depend_on(&self, failed: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        assert!(self.depends_on.set(Box::new(failed)).is_ok(), "it depends on one thing");
+    }
+
+    pub(super) fn look_beside(&self) {
+        if let Some(why) = self.depends_on.get().and_then(|failed| failed()) {
+            self.health.fail(&why);
         }
+    }
+
+    /// Which partitions are open.
+    pub fn open_partitions(&self) -> Vec<(TopicId, PartitionId)> {
+        let name =
+            |partition: &Arc<Partition<R>>| (partition.identity().topic_id, partition.identity().partition);
+        self.partitions().iter().map(name).collect()
+    }
+
+    /// Remembers the run of the machine now, or as soon as there is room: all that this node places is open, or listed.
+    pub fn note_boot(&self) {
+        let noted = self.data_dir().map_or(Ok(()), |data_dir| data_dir.note_boot());
+        self.notes_boot.store(noted.is_err(), Ordering::Release);
+        if let Err(error) = noted {
+            tracing::warn!(
+                %error,
+                "this run of the machine is not remembered: the next start believes less of an unsynced tail"
+            );
+        }
+    }
+
+    pub(super) fn owes_note(&self) -> bool {
+        self.notes_boot.load(Ordering::Acquire)
     }
 
     fn data_dir(&self) -> Option<Arc<DataDir<R::Disk>>> {
@@ -663,7 +698,7 @@ impl<R: Runtime> Directory<R> {
             let known = self.table().with_id(topic.id).map_or(0, |entry| entry.slots.len());
             let config = Arc::new(TopicConfig::resolve(&topic.configs, defaults));
             for (index, _) in topic.partitions().skip(known) {
-                let assignment = assignment(topic, index, self.settings.me);
+                let assignment = open::assignment(topic, index, self.settings.me);
                 jobs.push(self.job(topic.clone(), index, assignment, config.clone()));
             }
         }
@@ -682,7 +717,7 @@ impl<R: Runtime> Directory<R> {
         for (topic, index) in self.table().without_room() {
             let Some(topic) = image.topic(topic).cloned() else { continue };
             let config = Arc::new(TopicConfig::resolve(&topic.configs, &defaults));
-            let assignment = assignment(&topic, index, self.settings.me);
+            let assignment = open::assignment(&topic, index, self.settings.me);
             jobs.push(self.job(topic, index, assignment, config));
         }
         let opened = open::open_all(self, jobs).await;
@@ -757,19 +792,4 @@ impl<R: Runtime> Clone for Slot<R> {
             Slot::NoRoom => Slot::NoRoom,
         }
     }
-}
-
-/// What `me` is to this partition; `None` if it is no replica.
-fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Assignment> {
-    let partition = topic.partition(index).filter(|partition| partition.replicas.contains(&me))?;
-    Some(Assignment {
-        me,
-        leader: partition.leader,
-        epoch: partition.leader_epoch,
-        partition_epoch: partition.partition_epoch,
-        replicas: partition.replicas.to_vec(),
-        isr: partition.isr.to_vec(),
-        is_eligible: partition.isr.contains(&me) || partition.elr.contains(&me),
-        adding: partition.adding.to_vec(),
-    })
 }

@@ -55,6 +55,21 @@ pub(super) struct Job {
     pub last_stop: LastStop,
 }
 
+/// What `me` is to this partition; `None` if it is no replica.
+pub(super) fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Option<Assignment> {
+    let partition = topic.partition(index).filter(|partition| partition.replicas.contains(&me))?;
+    Some(Assignment {
+        me,
+        leader: partition.leader,
+        epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.to_vec(),
+        isr: partition.isr.to_vec(),
+        is_eligible: partition.isr.contains(&me) || partition.elr.contains(&me),
+        adding: partition.adding.to_vec(),
+    })
+}
+
 /// Opens everything; the results come in the order of `jobs`.
 pub(super) async fn open_all<R: Runtime>(
     directory: &Arc<Directory<R>>,
@@ -213,7 +228,7 @@ pub(super) async fn remove_strays<D: dejaq_storage::Disk>(
         return Err(NotStarted::MetadataLost(found.len()));
     }
     let names: Vec<_> = found.iter().map(|dir| (dir.topic_id, dir.partition)).collect();
-    data_dir.opened(&names).await?; // together, before one by one
+    data_dir.removing(&names).await?; // together, before one by one
     for dir in found {
         mark!("a stray partition is removed at the start");
         tracing::warn!(topic_id = %dir.topic_id, partition = %dir.partition, "removed: its topic is deleted");

@@ -70,7 +70,10 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
                         directory.health().mind("the reserve", &error);
                     }
                 }
-                directory.note_boot();
+                if directory.owes_note() && free_bytes / ROOM_AGAIN >= RESERVE_BYTES {
+                    directory.note_boot();
+                }
+                directory.look_beside();
                 let is_refusing = space.is_refusing();
                 directory.health().see_room(free_bytes, is_refusing || free_bytes < ALMOST_NONE);
                 if free_bytes / PLENTY >= wanted_bytes {

@@ -35,6 +35,11 @@ pub enum OpenError {
     /// There is no such partition here: create it.
     #[error("{0} holds no partition")]
     Missing(PathBuf),
+    /// A clean stop closed this log, and its files are gone. An empty one in its place would be a lie.
+    #[error(
+        "{0} was closed cleanly and its files are gone; restore them, or let the partition be made anew elsewhere first"
+    )]
+    Gone(PathBuf),
     /// The directory belongs to another partition: stop.
     #[error("the directory belongs to {found:?}")]
     Foreign {
@@ -137,6 +142,9 @@ impl<D: Disk> Log<D> {
         options: OpenOptions,
     ) -> Result<(Log<D>, RecoveryReport), OpenError> {
         if !disk.exists(&dir.join(PARTITION)) {
+            if options.last_stop.clean {
+                return Err(OpenError::Gone(disk.display(&dir)));
+            }
             make(&disk, &dir, &identity, None).await?;
             return Log::load(disk, dir, identity, config, options, false).await;
         }

@@ -169,6 +169,9 @@ pub(crate) async fn load<D: Disk>(loader: &Loader<D>) -> Result<Loaded<D>, OpenE
 
     let marked = newest.map_or(start, |marker| marker.end);
     let closed = if loader.clean { state::closed_at(loader).await? } else { None };
+    if loader.clean && closed.is_none() && probes.is_empty() {
+        return Err(OpenError::Gone(loader.disk.display(&loader.dir))); // an open log has a segment, and the last word of it
+    }
     let durable = marked.max(closed.unwrap_or(marked));
     let mut progress = Progress {
         segments: Vec::new(),

@@ -397,6 +397,25 @@ fn a_log_whose_segments_are_gone_after_a_clean_stop_is_damaged_and_not_empty() {
 }
 
 #[test]
+fn a_log_of_which_nothing_is_left_after_a_clean_stop_is_not_made_anew() {
+    let mut pair = Pair::new(small());
+    pair.fill(5);
+    let Pair { platter, log, .. } = pair;
+    now(log.close()).expect("a clean close");
+    let disk = platter.mount();
+    for keep in [&["partition"][..], &[]] {
+        for entry in disk.list(&dir()).expect("it is there") {
+            if !keep.contains(&&*entry.name) {
+                now(disk.remove(&dir().join(&entry.name))).expect("it was there");
+            }
+        }
+        let options = OpenOptions { last_stop: LastStop::CLEAN, ..options() };
+        let opened = now(Log::create(disk.clone(), dir(), identity(), small(), options));
+        assert!(matches!(opened, Err(OpenError::Gone(_))), "{keep:?}");
+    }
+}
+
+#[test]
 fn another_format_version_is_refused_with_its_number() {
     let pair = Pair::new(small());
     pair.platter.kill();

@@ -42,7 +42,7 @@ fn closed_on(setup: Setup, partitions: i32) -> Platter {
     }
     now(disk.sync_dir(Path::new("partitions"))).expect("healthy");
     data.note_boot().expect("healthy");
-    now(data.mark_clean()).expect("healthy");
+    now(data.mark_clean(&names(partitions))).expect("healthy");
     platter
 }
 
@@ -196,7 +196,8 @@ fn a_side_file_that_rots_behind_a_start_that_ended_early_makes_damage_and_no_tor
     let mut pair = Pair::on(platter.clone(), LogConfig { segment_bytes: 1 << 20, ..small() });
     pair.fill(5);
     now(pair.log.close()).expect("a clean close");
-    now(data.mark_clean()).expect("healthy");
+    let (topic, partition) = (identity().topic_id, identity().partition);
+    now(data.mark_clean(&[(topic, partition)])).expect("healthy");
     drop(start(&platter));
     platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
     let path = |kind: FileKind| -> PathBuf { dir().join(kind.name(Offset(0))) };
@@ -204,7 +205,6 @@ fn a_side_file_that_rots_behind_a_start_that_ended_early_makes_damage_and_no_tor
         platter.rot(&path(FileKind::Sum), record * 32 + 3, 1);
     }
     let data = start(&platter);
-    let (topic, partition) = (identity().topic_id, identity().partition);
     let options = OpenOptions { last_stop: data.last_stop(topic, partition), ..options() };
     let opened = now(Log::open(platter.mount(), dir(), identity(), small(), options));
     let (mut log, report) = opened.expect("it opens");

@@ -53,7 +53,7 @@ async fn filled(dir: &Path, batches: usize) -> PathBuf {
         }
     }
     log.close().await.expect("closed");
-    data.mark_clean().await.expect("marked");
+    data.mark_clean(&[(TopicId([9; 16]), PartitionId(0))]).await.expect("marked");
     dir.join(path).join("00000000000000000000.log")
 }
 
