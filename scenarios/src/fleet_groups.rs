@@ -98,14 +98,18 @@ fn run(params: &RunParams, speaks: Speaks, at_most_once: bool) -> RunReport {
     })
 }
 
-/// Ten members, thirty partitions, two to four minutes; every other story by KIP-848.
+/// Ten members, thirty partitions; every other story by KIP-848. One of six lasts two to four minutes, which take half a
+/// minute of ours each, the others some seconds: what comes with size shows in these, what comes with time in those.
 fn ten(params: &RunParams, at_most_once: bool) -> RunReport {
     const PARTITIONS: i32 = 30;
     story::run(params, |world| {
         let mut dice = world.streams().dice("plan", 0);
         let mut plan = drawn(&mut dice);
-        plan.chaos = Duration::from_secs(dice.between(120, 240));
-        plan.gap = (Duration::from_millis(500), Duration::from_secs(dice.between(5, 20)));
+        let is_long = dice.chance(160);
+        let (from, to) = if is_long { (120, 240) } else { (5, 20) };
+        plan.chaos = Duration::from_secs(dice.between(from, to));
+        let pause = if is_long { dice.between(5, 20) } else { 3 };
+        plan.gap = (Duration::from_millis(500), Duration::from_secs(pause));
         let mut left = PARTITIONS;
         let (first, rest) = plan.topics.split_first_mut().expect("a plan has topics");
         for topic in rest {
