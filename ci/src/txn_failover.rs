@@ -125,8 +125,11 @@ fn topics(pipelines: &[Pipelines]) -> Vec<String> {
     std::iter::once(SOURCE.to_owned()).chain(pipelines.iter().map(|one| one.target.clone())).collect()
 }
 
+/// A program and its arguments, or why it does not run here.
+type Client = Result<(PathBuf, Vec<OsString>)>;
+
 /// How each client's program is started; an error where it cannot be had.
-fn clients(work: &Work, load: &Path) -> [(&'static str, Result<(PathBuf, Vec<OsString>)>); 3] {
+fn clients(work: &Work, load: &Path) -> [(&'static str, Client); 3] {
     let source = |path: &str| work.client_sources().join(path);
     let python = || Ok((install::python(work, "confluent.txt")?, vec![source("python/transact.py").into()]));
     let java = || {

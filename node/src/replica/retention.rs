@@ -65,10 +65,11 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
         match runtime.disk().free_bytes() {
             Ok(free_bytes) => {
                 space.update(free_bytes);
-                if space.lacks_reserve() && free_bytes / ROOM_AGAIN >= RESERVE_BYTES {
-                    if let Err(error) = space.hold_reserve(runtime.disk()).await {
-                        directory.health().mind("the reserve", &error);
-                    }
+                if space.lacks_reserve()
+                    && free_bytes / ROOM_AGAIN >= RESERVE_BYTES
+                    && let Err(error) = space.hold_reserve(runtime.disk()).await
+                {
+                    directory.health().mind("the reserve", &error);
                 }
                 if directory.owes_note() && free_bytes / ROOM_AGAIN >= RESERVE_BYTES {
                     directory.note_boot();
