@@ -87,7 +87,7 @@ pub const MUTANTS: &[Mutant] = &[
         number: 6,
         about: "a follower that begins cuts its log at the watermark that it knows",
         scenario: "cluster_power",
-        checkers: &["REP-1g", "REP-8", "LostWrite"],
+        checkers: &["REP-1g", "REP-5", "REP-8", "LostWrite"],
         budget: 60,
     },
     Mutant {
