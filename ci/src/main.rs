@@ -55,7 +55,7 @@ enum Verb {
     Test(test::Args),
     /// A simulated run is a function of its seed: two processes, two builds.
     Determinism(determinism::Args),
-    /// Some seeds of every scenario still mean what was recorded: a change of a dependency is seen.
+    /// Seeds still mean what was recorded to the simulator itself: a change of a dependency's behaviour is seen.
     Corpus(seeds::Args),
     /// Every planted bug dies by its named checker, about as fast as was recorded.
     Mutants(mutants::Args),

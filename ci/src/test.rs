@@ -50,6 +50,7 @@ const fn quick(name: &'static str, command: &'static str, minutes: u64) -> Step 
 const STEPS: &[Step] = &[
     step("twice", "cargo sim twice all --seeds 0..200", 30),
     step("determinism", "cargo ci determinism", 30),
+    step("corpus", "cargo ci corpus", 20),
     quick("fmt", "cargo fmt --all --check", 2),
     quick("clippy", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 20),
     quick("tidy", "cargo ci tidy", 5),

@@ -29,6 +29,7 @@ mod retention_roll;
 mod slow_disk;
 mod steady;
 mod stories;
+mod substrate;
 mod swarm;
 mod torn_tail;
 mod transactions;
@@ -84,6 +85,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet_groups::BOTH,
     fleet_groups::TEN_AT_LEAST_ONCE,
     fleet_groups::TEN_AT_MOST_ONCE,
+    substrate::SUBSTRATE,
     stories::KILL,
     stories::POWER_CUT,
     stories::FAILED_SYNC,

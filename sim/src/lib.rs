@@ -23,6 +23,7 @@ pub mod rng;
 pub mod runner;
 pub mod runtime;
 pub mod story;
+pub mod substrate;
 pub mod timeline;
 pub mod trace;
 pub mod world;
