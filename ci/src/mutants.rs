@@ -1,7 +1,8 @@
 //! `cargo ci mutants`: every planted bug dies by its named checker, and in about as many seeds as was recorded.
 //!
 //! Owns: the build that has the bugs in it. Promises: red when one survives its budget, is found by another checker, or
-//! takes ten times as many seeds as `ci/corpus/mutants.txt` says. Leaves out: the table and the score (`dejaq-sim`).
+//! takes ten times as many seeds as `ci/corpus/mutants.txt` says. `--shrink` makes failing runs small instead.
+//! Leaves out: the table, the score and the shrinking (`dejaq-sim`).
 //!
 //! At the first level of optimisation: this build serves one step, and takes longer than what it saves.
 
@@ -23,6 +24,9 @@ pub struct Args {
     /// Only this one.
     #[arg(long, conflicts_with = "bless")]
     only: Option<u32>,
+    /// Makes the first failing run of each of these small instead: `22,23,24,28,9` are those of TESTING.md.
+    #[arg(long, conflicts_with_all = ["bless", "only"])]
+    shrink: Option<String>,
 }
 
 /// The verb.
@@ -39,7 +43,12 @@ fn command(args: &Args) -> Command {
     let mut sim = Command::new("cargo");
     sim.args(["run", "--quiet", "--release", "--package", "dejaq-scenarios", "--features", "mutants"]);
     sim.args(CRATES.iter().map(|name| format!("--config=profile.release.package.{name}.opt-level=1")));
-    sim.args(["--bin", "dejaq-sim", "--", "mutants", "--against", RECORD]);
+    sim.args(["--bin", "dejaq-sim", "--", "mutants"]);
+    if let Some(numbers) = &args.shrink {
+        sim.args(["--shrink", numbers]);
+        return sim;
+    }
+    sim.args(["--against", RECORD]);
     sim.args(args.bless.then_some("--bless"));
     sim.args(args.only.into_iter().flat_map(|number| ["--only".to_owned(), number.to_string()]));
     sim
@@ -51,9 +60,11 @@ mod tests {
 
     #[test]
     fn it_is_what_a_person_would_type() {
-        let shown = |bless, only| process::shown(&command(&Args { bless, only }));
+        let shown = |bless, only| process::shown(&command(&Args { bless, only, shrink: None }));
         assert!(shown(false, None).ends_with("dejaq-sim -- mutants --against ci/corpus/mutants.txt"));
         assert!(shown(true, None).ends_with(" --bless"));
         assert!(shown(false, Some(21)).ends_with(" --only 21"));
+        let small = Args { bless: false, only: None, shrink: Some("22,9".into()) };
+        assert!(process::shown(&command(&small)).ends_with("dejaq-sim -- mutants --shrink 22,9"));
     }
 }

@@ -1,4 +1,4 @@
-//! What is left out of a run: faults, clients, records. A run with cuts is the same run without those.
+//! What is left out of a run: faults, clients, records, time, topics. A run with cuts is the same run without those.
 //!
 //! Owns: [`Cuts`] and its text, which travels in a replay line as `cuts=s3+p0+r20`. Promises: every stream of randomness hangs
 //! on the number of what draws from it, so that leaving one thing out leaves the draws of the others as they were.
@@ -21,6 +21,12 @@ pub struct Cuts {
     pub others: bool,
     /// No producer sends more records than this.
     pub records: Option<u64>,
+    /// The first act lasts no longer than this many simulated milliseconds.
+    pub chaos_ms: Option<u64>,
+    /// The time of a strike that is left out does not pass: those behind it come earlier.
+    pub quick: bool,
+    /// All but the first topic, and all but one partition of that.
+    pub narrow: bool,
 }
 
 impl Cuts {
@@ -41,6 +47,9 @@ impl fmt::Display for Cuts {
         words.extend(some('c', &self.consumers));
         words.extend(self.others.then(|| "o".to_owned()));
         words.extend(self.records.map(|records| format!("r{records}")));
+        words.extend(self.chaos_ms.map(|ms| format!("t{ms}")));
+        words.extend(self.quick.then(|| "q".to_owned()));
+        words.extend(self.narrow.then(|| "n".to_owned()));
         f.write_str(&words.join("+"))
     }
 }
@@ -59,7 +68,10 @@ impl FromStr for Cuts {
                 "c" => drop(cuts.consumers.insert(number()?)),
                 "o" => cuts.others = true,
                 "r" => cuts.records = Some(number()?),
-                _ => anyhow::bail!("cuts: `{word}` is none of sN, pN, cN, o, rN"),
+                "t" => cuts.chaos_ms = Some(number()?),
+                "q" => cuts.quick = true,
+                "n" => cuts.narrow = true,
+                _ => anyhow::bail!("cuts: `{word}` is none of sN, pN, cN, o, rN, tN, q, n"),
             }
         }
         Ok(cuts)
@@ -78,8 +90,11 @@ mod tests {
             consumers: BTreeSet::new(),
             others: true,
             records: Some(20),
+            chaos_ms: Some(700),
+            quick: true,
+            narrow: true,
         };
-        assert_eq!(cuts.to_string(), "s3+s12+p0+o+r20");
+        assert_eq!(cuts.to_string(), "s3+s12+p0+o+r20+t700+q+n");
         assert_eq!(cuts.to_string().parse::<Cuts>().expect("its own text"), cuts);
         assert!("".parse::<Cuts>().expect("nothing is nothing").is_empty());
         assert!("x1".parse::<Cuts>().is_err());

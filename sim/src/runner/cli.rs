@@ -117,6 +117,12 @@ enum Verb {
         /// Writes that record anew.
         #[arg(long, requires = "against", conflicts_with = "only")]
         bless: bool,
+        /// Instead of scoring them, makes the first failing run of each of these small: `22,24,9`.
+        #[arg(long, value_delimiter = ',', conflicts_with_all = ["only", "bless"])]
+        shrink: Vec<u32>,
+        /// Gives up making one small after this time.
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
         /// How many processes at a time.
         #[arg(long, short)]
         jobs: Option<usize>,
@@ -280,11 +286,14 @@ fn act(tables: Tables, verb: Verb) -> anyhow::Result<bool> {
             digests(&in_turn(&tables, &scenario, &seeds.range()?)?, width(jobs))
         }
         Verb::Hunt(args) => args.hunt(&tables),
-        Verb::Mutants { only, against, bless, jobs } => {
+        Verb::Mutants { only, against, bless, shrink, minutes, jobs } => {
             let commit = verdict::commit();
             let round =
                 mutants::Round { width: width(jobs), only, commit, against: against.as_deref(), bless };
-            let bad = mutants::run(&tables, &round)?;
+            let bad = match shrink.as_slice() {
+                [] => mutants::run(&tables, &round)?,
+                numbers => mutants::shrunk(&tables, &round, numbers, minutes)?,
+            };
             bad.iter().for_each(|line| println!("FAILED {line}"));
             Ok(bad.is_empty())
         }

@@ -10,6 +10,7 @@ use std::path::Path;
 
 use super::batch::{self, Job};
 use super::score::{self, Kill};
+use super::shrink::{self, Shrink};
 use super::verdict::{Replay, RunReport, Status};
 use super::{Mutant, Tables, TesterMutant};
 
@@ -32,13 +33,50 @@ pub struct Round<'a> {
     pub bless: bool,
 }
 
-/// Runs the table; returns what went wrong, a line each.
-pub fn run(tables: &Tables, round: &Round<'_>) -> anyhow::Result<Vec<String>> {
-    let Round { width, only, ref commit, against, bless } = *round;
+fn has_mutants() -> anyhow::Result<()> {
     anyhow::ensure!(
         cfg!(feature = "mutants"),
         "this binary has no mutants in it: run `cargo run --release -p dejaq-scenarios --features mutants --bin dejaq-sim -- mutants`"
     );
+    Ok(())
+}
+
+/// Makes the first failing run of each of `numbers` small, and tells how large it was; returns what went wrong.
+pub fn shrunk(
+    tables: &Tables,
+    round: &Round<'_>,
+    numbers: &[u32],
+    minutes: f64,
+) -> anyhow::Result<Vec<String>> {
+    has_mutants()?;
+    let mut bad = Vec::new();
+    for number in numbers {
+        let mutant = tables.mutants.iter().find(|mutant| mutant.number == *number);
+        let mutant = mutant.ok_or_else(|| anyhow::anyhow!("M{number} is not in the table"))?;
+        let Fate::Killed { seeds, checker } = hunt_one(mutant, round.width, 0, mutant.budget, &round.commit)?
+        else {
+            bad.push(format!("M{number} is not found by its checkers: there is nothing to make small"));
+            continue;
+        };
+        println!("\nM{number} {} seed {} {checker}: {}", mutant.scenario, seeds - 1, mutant.about);
+        let replay = Replay {
+            commit: round.commit.clone(),
+            scenario: mutant.scenario.into(),
+            seed: seeds - 1,
+            mutant: mutant.number,
+            ..Replay::default()
+        };
+        let how = Shrink { jobs: round.width, minutes };
+        let (small, report) = shrink::shrink(&how, replay)?;
+        println!("{small} -- {}", report.message.lines().next().unwrap_or_default());
+    }
+    Ok(bad)
+}
+
+/// Runs the table; returns what went wrong, a line each.
+pub fn run(tables: &Tables, round: &Round<'_>) -> anyhow::Result<Vec<String>> {
+    let Round { width, only, ref commit, against, bless } = *round;
+    has_mutants()?;
     let (mut bad, mut kills) = (Vec::new(), Vec::new());
     println!("{:<6} {:<11} {:<26} {:>6}  what is broken", "mutant", "fate", "checker", "seeds");
     for mutant in tables.mutants.iter().filter(|mutant| only.is_none_or(|number| number == mutant.number)) {

@@ -1,7 +1,9 @@
-//! Makes a failing run small: leaves out faults, clients and records as long as the same checker fires.
+//! Makes a failing run small: leaves out time, topics, faults, clients and records as long as the same checker fires.
 //!
 //! Owns: the order in which things are tried, and what is printed. Promises: what is kept was needed the last time that it
 //! was tried; every candidate is a whole run in its own process; the result is a replay line like any other.
+//! What makes every later candidate cheap comes first: the end of the first act, then topics, strikes, clients, records;
+//! and all of it again until nothing more goes, since what was needed for one thing may not be for another.
 //! Leaves out: what a cut means (`crate::cuts`). Source: delta debugging (Zeller and Hildebrandt 2002), over whole things only.
 
 #![allow(clippy::disallowed_methods, reason = "bounded by the wall clock")]
@@ -39,7 +41,10 @@ pub fn shrink(how: &Shrink, replay: Replay) -> anyhow::Result<(Replay, RunReport
     let mut search = Search { how, until, best: (replay, first.clone()), runs: 1 };
     loop {
         let before = search.best.0.cuts.clone();
-        search.strikes(drawn(&first, "strikes drawn"))?;
+        search.time()?;
+        search.flag(|cuts| cuts.narrow = true)?;
+        search.strikes()?;
+        search.flag(|cuts| cuts.quick = true)?;
         search.clients(drawn(&first, "plan producers"), drawn(&first, "plan consumers"))?;
         search.records()?;
         if search.best.0.cuts == before || search.is_late() {
@@ -61,7 +66,8 @@ pub fn size(when: &str, replay: &Replay, report: &RunReport) -> String {
     let left = |name: &str, cut: usize| drawn(report, name).saturating_sub(cut as u64);
     format!(
         "{when:<7} {:>4} strikes  {:>2} producers  {:>2} consumers  {:>6} records  {:>8} events  {:>7} simulated ms",
-        left("strikes drawn", replay.cuts.strikes.len()),
+        // With `q` those that are left out are not drawn at all.
+        left("strikes drawn", if replay.cuts.quick { 0 } else { replay.cuts.strikes.len() }),
         left("plan producers", replay.cuts.producers.len()),
         left("plan consumers", replay.cuts.consumers.len()),
         drawn(report, "records acknowledged")
@@ -77,9 +83,29 @@ impl Search<'_> {
         Instant::now() > self.until
     }
 
+    /// Ends the first act earlier.
+    fn time(&mut self) -> anyhow::Result<()> {
+        // Never longer than the run itself, so that the first candidates are worth their while.
+        let most = self.best.0.cuts.chaos_ms.unwrap_or(self.best.1.sim_ms);
+        self.least(most, 64, |cuts, ms| cuts.chaos_ms = Some(ms))
+    }
+
+    /// Leaves out a thing that is there or not.
+    fn flag(&mut self, set: impl Fn(&mut Cuts)) -> anyhow::Result<()> {
+        let mut cuts = self.best.0.cuts.clone();
+        set(&mut cuts);
+        if cuts != self.best.0.cuts {
+            self.try_all(vec![cuts])?;
+        }
+        Ok(())
+    }
+
     /// Leaves out strikes: half of those that are left, then quarters, down to one at a time.
-    fn strikes(&mut self, drawn: u64) -> anyhow::Result<()> {
-        let kept = |cuts: &Cuts| (0..drawn).filter(|s| !cuts.strikes.contains(s)).collect::<Vec<_>>();
+    fn strikes(&mut self) -> anyhow::Result<()> {
+        let cut = &self.best.0.cuts;
+        let gone = if cut.quick { cut.strikes.len() as u64 } else { 0 };
+        let most = drawn(&self.best.1, "strikes drawn") + gone;
+        let kept = |cuts: &Cuts| (0..most).filter(|s| !cuts.strikes.contains(s)).collect::<Vec<_>>();
         let mut size = kept(&self.best.0.cuts).len();
         while size > 0 {
             let left = kept(&self.best.0.cuts);
@@ -117,12 +143,39 @@ impl Search<'_> {
         }
     }
 
-    /// Lets no producer send more than a power of two of records, the smallest that will do.
+    /// Lets no producer send more records than are needed.
     fn records(&mut self) -> anyhow::Result<()> {
+        let most = self.best.0.cuts.records.unwrap_or(1 << 10);
+        self.least(most, 1, |cuts, records| cuts.records = Some(records))
+    }
+
+    /// Finds the least number below `most` that will do: a power of two times `unit`, then three times half way down.
+    fn least(&mut self, most: u64, unit: u64, set: impl Fn(&mut Cuts, u64)) -> anyhow::Result<()> {
         let now = self.best.0.cuts.clone();
-        let fewer = (0..10).map(|power| 1 << power).filter(|some| *some < now.records.unwrap_or(u64::MAX));
-        let candidates = fewer.map(|some| Cuts { records: Some(some), ..now.clone() }).collect();
-        self.try_all(candidates).map(drop)
+        let with = |number: u64| {
+            let mut cuts = now.clone();
+            set(&mut cuts, number);
+            cuts
+        };
+        let powers: Vec<u64> =
+            (0..20).map(|power| unit << power).take_while(|number| *number < most).collect();
+        if !self.try_all(powers.iter().map(|number| with(*number)).collect())? {
+            return Ok(());
+        }
+        let took = powers.into_iter().find(|number| with(*number) == self.best.0.cuts);
+        let mut high = took.expect("what was taken is one of those that were tried");
+        let mut low = high / 2;
+        for _ in 0..3 {
+            let half = low + (high - low) / 2;
+            if half == low {
+                break;
+            }
+            match self.try_all(vec![with(half)])? {
+                true => high = half,
+                false => low = half,
+            }
+        }
+        Ok(())
     }
 
     /// Runs the candidates, a few at a time; takes the first that still fails in the same way, if there is one.

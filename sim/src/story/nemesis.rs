@@ -20,6 +20,10 @@ pub async fn strike(stage: &Stage) {
     let weights: Vec<u64> = stage.plan.faults.iter().map(|(weight, _)| *weight).collect();
     stage.broker.device().platter.set_rates(stage.rates());
     for number in 0_u64.. {
+        let is_cut = stage.plan.cuts.strikes.contains(&number);
+        if is_cut && stage.plan.cuts.quick {
+            continue;
+        }
         let mut dice = stage.world.streams().dice("strike", number);
         let (from, to) = (stage.plan.gap.0.as_nanos() as u64, stage.plan.gap.1.as_nanos() as u64);
         let gap = Duration::from_nanos(dice.between(from, to + 1));
@@ -28,7 +32,7 @@ pub async fn strike(stage: &Stage) {
         }
         stage.world.sleep(gap).await;
         stage.recorder.count("strikes drawn");
-        if stage.plan.cuts.strikes.contains(&number) {
+        if is_cut {
             continue;
         }
         let Some(place) = dice.weighted(&weights) else { continue };

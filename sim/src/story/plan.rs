@@ -267,6 +267,11 @@ impl Plan {
         for producer in &mut self.producers {
             producer.records = producer.records.min(cuts.records.unwrap_or(u64::MAX));
         }
+        self.chaos = cuts.chaos_ms.map_or(self.chaos, |ms| self.chaos.min(Duration::from_millis(ms)));
+        if cuts.narrow {
+            self.topics.truncate(1);
+            self.topics.iter_mut().for_each(|topic| topic.partitions = 1);
+        }
         self.cuts = cuts.clone();
         self
     }

@@ -24,6 +24,10 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
     let end = stage.world.now_ns() + stage.plan.chaos.as_nanos() as u64;
     let weights: Vec<u64> = stage.plan.faults.iter().map(|(weight, _)| *weight).collect();
     for number in 0_u64.. {
+        let is_cut = stage.plan.cuts.strikes.contains(&number);
+        if is_cut && stage.plan.cuts.quick {
+            continue;
+        }
         let mut dice = stage.world.streams().dice("strike", number);
         let (from, to) = (stage.plan.gap.0.as_nanos() as u64, stage.plan.gap.1.as_nanos() as u64);
         let gap = Duration::from_nanos(dice.between(from, to + 1));
@@ -32,7 +36,7 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
         }
         stage.world.sleep(gap).await;
         stage.recorder.count("strikes drawn");
-        if stage.plan.cuts.strikes.contains(&number) {
+        if is_cut {
             continue;
         }
         let Some(place) = dice.weighted(&weights) else { continue };
