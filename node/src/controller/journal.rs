@@ -4,14 +4,16 @@
 //! Promises: what cannot be read is never taken for "nothing was there" (MQ-10): damage, a missing log beside
 //! partitions or beside a vote, a log that does not reach its snapshot, an unknown record, a lost vote are all reasons
 //! not to start. A vote and a snapshot are durable when their write returned, appends after [`Journal::sync`]. An
-//! install of a snapshot that a crash interrupted is finished at the next start.
+//! install of a snapshot that a crash interrupted is finished at the next start, and once only. What a start sees need
+//! not be durable (the directory may have failed to sync in an earlier life), so after any stop but a clean one the files
+//! are written anew before anything is said on their word.
 //! Leaves out: what records mean (`metadata::replay`), who decides them (`decide`), the order of writes (`raft`).
 //! Called by the driver at start, and by `quorum::writer`.
 //!
 //! ```text
 //!  partitions/<metadata topic id>-0:  [voters] [leader change] [register, bump] [topic, configs] […]
 //!                                      one entry of the quorum = one batch: in the log whole, or not at all
-//!  quorum/vote       epoch and vote              quorum/install    a snapshot is taking the place of the log
+//!  quorum/vote       epoch and vote              quorum/install    a snapshot is taking the place of the log; empty: none is
 //!  quorum/snapshot   the newest snapshot: position, voters, image
 //! ```
 
@@ -218,10 +220,14 @@ impl<D: Disk> Journal<D> {
         }
         let vote = read_vote(&disk, directory).await?;
         let snapshot = read_snapshot(&disk).await?;
-        finish_install(&disk, snapshot.as_ref().map(|(snapshot, _)| &**snapshot), now_ms).await?;
+        let last_stop = data.last_stop(TopicId::METADATA, PartitionId(0));
+        let seen = snapshot.as_ref().map(|(snapshot, _)| &**snapshot);
+        if !last_stop.clean {
+            renew(&disk, directory, vote, seen).await?;
+        }
+        finish_install(&disk, seen, now_ms).await?;
         let dirs = data.partitions()?;
         let others = dirs.iter().filter(|dir| dir.topic_id != TopicId::METADATA).count();
-        let last_stop = data.last_stop(TopicId::METADATA, PartitionId(0));
         let options = options(last_stop, now_ms);
         let (log, report) = if others < dirs.len() {
             Log::open(disk.clone(), log_path::<D>(), identity(), config(), options).await?
@@ -302,10 +308,7 @@ impl<D: Disk> Journal<D> {
     /// # Errors
     /// [`WriteError`].
     pub async fn write_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), WriteError> {
-        let id = postcard::to_allocvec(&snapshot.id).expect("a vector takes everything");
-        let length = u32::try_from(id.len()).expect("voters are few").to_be_bytes();
-        let parts = [Bytes::copy_from_slice(&length), Bytes::from(id), snapshot.bytes.clone()];
-        let written = whole_file::replace(&self.disk, Path::new(SNAPSHOT), SNAPSHOT_KIND, &parts).await;
+        let written = put_snapshot(&self.disk, snapshot).await;
         written.map_err(|why| failed(&why, "a snapshot was not written"))
     }
 
@@ -354,9 +357,7 @@ impl<D: Disk> Journal<D> {
     }
 
     async fn write_vote(&mut self, hard: HardState) -> Result<(), WriteError> {
-        let vote = Vote { directory: self.directory, epoch: hard.epoch, voted: hard.voted };
-        let bytes = postcard::to_allocvec(&vote).expect("a vector takes everything").into();
-        let written = whole_file::replace(&self.disk, Path::new(VOTE), VOTE_KIND, &[bytes]).await;
+        let written = put_vote(&self.disk, self.directory, hard).await;
         written.map_err(|why| failed(&why, "the vote was not written"))
     }
 
@@ -394,8 +395,7 @@ impl<D: Disk> Journal<D> {
 
     /// Lets the log begin, empty, at the end of a snapshot that is durable.
     async fn reset_log(&mut self, position: Position, now_ms: i64) -> Result<(), JournalError> {
-        let intent = postcard::to_allocvec(&position).expect("a vector takes everything").into();
-        whole_file::replace(&self.disk, Path::new(INSTALL), INSTALL_KIND, &[intent]).await?;
+        put_install(&self.disk, Some(position)).await?;
         self.log = begin_anew(&self.disk, position, now_ms).await?;
         Ok(())
     }
@@ -409,7 +409,7 @@ fn failed(why: &io::Error, what: &'static str) -> WriteError {
     WriteError::Sealed(what)
 }
 
-/// The intent is durable, and so is the snapshot: the old log goes, the new one comes, then the intent goes.
+/// The intent is durable, and so is the snapshot: the old log goes, the new one comes, then the intent is over.
 async fn begin_anew<D: Disk>(disk: &D, position: Position, now_ms: i64) -> Result<Log<D>, JournalError> {
     let path = log_path::<D>();
     if disk.exists(&path) {
@@ -420,9 +420,47 @@ async fn begin_anew<D: Disk>(disk: &D, position: Position, now_ms: i64) -> Resul
     let made = Log::create_at(disk.clone(), path, identity(), config(), options, position.end).await?;
     let (log, _) = made;
     assert_eq!((log.start(), log.end()), (position.end, position.end), "a log that begins behind a snapshot");
-    disk.remove(Path::new(INSTALL)).await?;
-    disk.sync_dir(Path::new(QUORUM)).await?;
+    put_install(disk, None).await?;
     Ok(log)
+}
+
+async fn put_vote<D: Disk>(disk: &D, directory: [u8; 16], hard: HardState) -> io::Result<()> {
+    let vote = Vote { directory, epoch: hard.epoch, voted: hard.voted };
+    let bytes = postcard::to_allocvec(&vote).expect("a vector takes everything").into();
+    whole_file::replace(disk, Path::new(VOTE), VOTE_KIND, &[bytes]).await
+}
+
+async fn put_snapshot<D: Disk>(disk: &D, snapshot: &Snapshot) -> io::Result<()> {
+    let id = postcard::to_allocvec(&snapshot.id).expect("a vector takes everything");
+    let length = u32::try_from(id.len()).expect("voters are few").to_be_bytes();
+    let parts = [Bytes::copy_from_slice(&length), Bytes::from(id), snapshot.bytes.clone()];
+    whole_file::replace(disk, Path::new(SNAPSHOT), SNAPSHOT_KIND, &parts).await
+}
+
+/// Says which install is under way. That none is, is written and not removed: a name that was removed may come back when
+/// its directory failed to sync, and the log would be thrown away a second time, with what was acknowledged since.
+async fn put_install<D: Disk>(disk: &D, position: Option<Position>) -> io::Result<()> {
+    let bytes = position.map(|position| postcard::to_allocvec(&position).expect("a vector takes everything"));
+    let bytes = Bytes::from(bytes.unwrap_or_default());
+    whole_file::replace(disk, Path::new(INSTALL), INSTALL_KIND, &[bytes]).await
+}
+
+/// Makes durable what this start sees: were it not, the power could take back a vote that others count on.
+async fn renew<D: Disk>(
+    disk: &D,
+    directory: [u8; 16],
+    vote: Option<HardState>,
+    snapshot: Option<&Snapshot>,
+) -> Result<(), JournalError> {
+    if let Some(hard) = vote {
+        put_vote(disk, directory, hard).await?;
+    }
+    let Some(snapshot) = snapshot else { return Ok(()) };
+    put_snapshot(disk, snapshot).await?;
+    if read_install(disk).await?.is_none() {
+        put_install(disk, None).await?;
+    }
+    Ok(())
 }
 
 async fn finish_install<D: Disk>(
@@ -430,19 +468,26 @@ async fn finish_install<D: Disk>(
     snapshot: Option<&Snapshot>,
     now_ms: i64,
 ) -> Result<(), JournalError> {
-    let path = Path::new(INSTALL);
-    let intent = match whole_file::read(disk, path, INSTALL_KIND).await {
-        Err(WholeFileError::Missing) => return Ok(()),
-        other => other.map_err(|why| damage(disk, path, why.to_string()))?,
-    };
-    let position: Position =
-        postcard::from_bytes(&intent).map_err(|why| damage(disk, path, why.to_string()))?;
+    let Some(position) = read_install(disk).await? else { return Ok(()) };
     if snapshot.is_none_or(|snapshot| snapshot.id.position != position) {
-        return Err(damage(disk, path, format!("it names a snapshot at {position:?}, which is not there")));
+        let why = format!("it names a snapshot at {position:?}, which is not there");
+        return Err(damage(disk, Path::new(INSTALL), why));
     }
     mark!("a log is begun behind its snapshot after a crash");
     drop(begin_anew(disk, position, now_ms).await?);
     Ok(())
+}
+
+async fn read_install<D: Disk>(disk: &D) -> Result<Option<Position>, JournalError> {
+    let path = Path::new(INSTALL);
+    let intent = match whole_file::read(disk, path, INSTALL_KIND).await {
+        Err(WholeFileError::Missing) => return Ok(None),
+        other => other.map_err(|why| damage(disk, path, why.to_string()))?,
+    };
+    if intent.is_empty() {
+        return Ok(None);
+    }
+    postcard::from_bytes(&intent).map(Some).map_err(|why| damage(disk, path, why.to_string()))
 }
 
 async fn read_vote<D: Disk>(disk: &D, directory: [u8; 16]) -> Result<Option<HardState>, JournalError> {

@@ -45,4 +45,6 @@ pub use reach::Reach;
 pub use settings::Settings;
 
 #[cfg(test)]
+mod journal_tests;
+#[cfg(test)]
 mod model_tests;
