@@ -47,6 +47,7 @@ pub async fn run_all<G: Ground>(ground: &mut G) {
     a_path_outside_the_data_directory_is_refused(ground.fresh()).await;
     a_full_disk_is_not_the_normal_case(&ground.fresh());
     let disk = ground.fresh();
+    what_is_free_is_no_more_than_the_whole(&disk);
     the_lock_keeps_a_second_incarnation_out(disk, || ground.reopened());
     let disk = ground.fresh();
     a_process_that_ends_leaves_its_page_cache(disk, || ground.reopened()).await;
@@ -252,6 +253,13 @@ async fn a_path_outside_the_data_directory_is_refused<D: Disk>(disk: D) {
 fn a_full_disk_is_not_the_normal_case<D: Disk>(disk: &D) {
     assert!(disk.free_bytes().expect("the file system answers") > 0);
     assert!(disk.display(Path::new("a")).ends_with("a"));
+}
+
+fn what_is_free_is_no_more_than_the_whole<D: Disk>(disk: &D) {
+    let free = disk.free_bytes().expect("it says");
+    if let Some(total) = disk.total_bytes().expect("it says") {
+        assert!(free <= total, "{free} of {total} bytes are free");
+    }
 }
 
 fn the_lock_keeps_a_second_incarnation_out<D: Disk>(disk: D, mut reopened: impl FnMut() -> D) {

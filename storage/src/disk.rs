@@ -140,6 +140,12 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Whatever the file system says.
     fn free_bytes(&self) -> io::Result<u64>;
 
+    /// Size of the file system in bytes, or `None` where it has no limit.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn total_bytes(&self) -> io::Result<Option<u64>>;
+
     /// Takes the data directory for this process, by an advisory lock on the file `path` (created if missing),
     /// held until the process ends or the last clone of the disk is dropped.
     ///

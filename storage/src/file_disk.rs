@@ -202,6 +202,11 @@ impl Disk for FileDisk {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
+    fn total_bytes(&self) -> io::Result<Option<u64>> {
+        let stat = rustix::fs::statvfs(&self.shared.root)?;
+        Ok(Some(stat.f_blocks.saturating_mul(stat.f_frsize)))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<()> {
         let full = self.resolve(path)?;
         let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);

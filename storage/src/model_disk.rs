@@ -384,6 +384,10 @@ impl Disk for ModelDisk {
         Ok(self.state()?.free_bytes())
     }
 
+    fn total_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(self.state()?.capacity())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<()> {
         let locked = self.state().and_then(|mut state| state.lock(path, self.mount.incarnation));
         self.note(Op::Lock, path, locked)

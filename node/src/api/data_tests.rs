@@ -317,7 +317,10 @@ async fn producers_and_sizes_are_described() {
     assert_eq!((producer.producer_id, producer.producer_epoch), (ProducerId(4000), 3));
     assert_eq!(producer.last_sequence, 1);
     let response = life.ask(4, &DescribeLogDirsRequest { topics: None }).await;
-    let topics = &response.results[0].topics;
+    let result = &response.results[0];
+    assert_eq!(result.total_bytes, -1, "the device of this test has no limit");
+    assert!(result.usable_bytes > 0);
+    let topics = &result.topics;
     assert_eq!((topics.len(), topics[0].partitions.len()), (1, 2));
     assert!(topics[0].partitions[0].partition_size > 61);
     assert_eq!(topics[0].partitions[1].partition_size, 0);

@@ -30,10 +30,9 @@ pub fn answer<R: Runtime>(data: &DataPlane<R>, request: DescribeLogDirsRequest) 
         error_code: if is_offline { ErrorCode::KAFKA_STORAGE_ERROR } else { ErrorCode::NONE },
         log_dir: disk.display(Path::new("")).display().to_string(),
         topics: if is_offline { Vec::new() } else { topics.collect() },
-        // The disk tells what is free and not how large it is.
-        total_bytes: -1,
+        total_bytes: disk.total_bytes().ok().flatten().map_or(-1, size),
         mended_ranges: i64::try_from(data.directory.health().counts.mended_ranges.get()).unwrap_or(i64::MAX),
-        usable_bytes: disk.free_bytes().map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        usable_bytes: disk.free_bytes().map_or(-1, size),
     };
     DescribeLogDirsResponse { results: vec![result], ..Default::default() }
 }
@@ -48,7 +47,6 @@ fn by_name(topics: Vec<DescribableLogDirTopic>) -> BTreeMap<String, BTreeSet<Par
 
 fn sizes<R: Runtime>(topic: &TopicEntry<R>, is_asked: impl Fn(PartitionId) -> bool) -> DescribeLogDirsTopic {
     let partitions = topic.partitions().filter(|partition| is_asked(partition.identity().partition));
-    let size = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     let partitions = partitions.map(|partition| DescribeLogDirsPartition {
         partition_index: partition.identity().partition,
         partition_size: size(partition.view().reader().size_bytes()),
@@ -57,4 +55,8 @@ fn sizes<R: Runtime>(topic: &TopicEntry<R>, is_asked: impl Fn(PartitionId) -> bo
         is_future_key: false,
     });
     DescribeLogDirsTopic { name: topic.name.to_string(), partitions: partitions.collect() }
+}
+
+fn size(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }

@@ -453,6 +453,10 @@ impl State {
 
     // Room.
 
+    pub(super) fn capacity(&self) -> Option<u64> {
+        self.capacity
+    }
+
     pub(super) fn free_bytes(&self) -> u64 {
         self.capacity.map_or(u64::MAX / 2, |capacity| capacity.saturating_sub(self.used))
     }

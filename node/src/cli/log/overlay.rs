@@ -202,6 +202,10 @@ impl<D: Disk> Disk for Overlay<D> {
         self.below.free_bytes()
     }
 
+    fn total_bytes(&self) -> io::Result<Option<u64>> {
+        self.below.total_bytes()
+    }
+
     fn lock(&self, path: &Path) -> io::Result<()> {
         self.below.lock(path)
     }
