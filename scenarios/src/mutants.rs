@@ -1,12 +1,12 @@
 //! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
-//! Every planted bug that a scenario kills is here. Not here: M11, M12, M14 and M49, which the tests of `dejaq::replica` and of the controller kill; M32, which
-//! a story of the quorum's core kills (`node/tests/raft_mutants.rs`, M31, M33 and M39, too); M45 and M46 of groups,
-//! M51, M52 and M55 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named for;
-//! M59 to M69 of delays, filters, the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since there are transactions) is not built, T4
-//! has no partner before delays exist; T3 (the final read stops at the first empty poll) cannot blind the oracle here: it
-//! takes what was not read for lost and would raise an alarm.
+//! Every planted bug that a scenario kills is here. Not here: M11, M12, M14 and M49, which the tests of `dejaq::replica` and
+//! of the controller kill; M32, which a story of the quorum's core kills (`node/tests/raft_mutants.rs`, M31, M33 and M39,
+//! too); M51, M52 and M55 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named
+//! for; M59 to M69 of delays, filters, the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since
+//! there are transactions) is not built, T4 has no partner before delays exist; T3 (the final read stops at the first
+//! empty poll) cannot blind the oracle here: it takes what was not read for lost and would raise an alarm.
 
 use dejaq_sim::runner::{Mutant, TesterMutant};
 
@@ -280,6 +280,20 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "group_at_most_once",
         checkers: &["GRP-3", "ONCE"],
         budget: 150,
+    },
+    Mutant {
+        number: 45,
+        about: "a partition is given before its old owner gave it up",
+        scenario: "cluster_group_new_at_least_once",
+        checkers: &["assertion", "GRP-1", "GRP-6"],
+        budget: 20,
+    },
+    Mutant {
+        number: 46,
+        about: "offsets expire by age, whatever their group does",
+        scenario: "story_group_staged",
+        checkers: &["GRP-10"],
+        budget: 1,
     },
     Mutant {
         number: 47,
