@@ -92,7 +92,7 @@ fn run(params: &RunParams, speaks: Speaks, at_most_once: bool) -> RunReport {
         let mut dice = world.streams().dice("plan", 0);
         let mut plan = drawn(&mut dice);
         let members = dice.between(2, 5) as usize;
-        plan.group = Some(GroupPlan { members, at_most_once, compacts: false, speaks });
+        plan.group = Some(GroupPlan { members, at_most_once, compacts: false, speaks, statics: false });
         quick_sessions(&mut plan);
         struck(plan)
     })
@@ -123,7 +123,7 @@ fn ten(params: &RunParams, at_most_once: bool) -> RunReport {
             producer.think = plan.chaos * 2 / u32::try_from(producer.records).expect("some hundreds");
         }
         let speaks = *dice.pick(&[Speaks::Classic, Speaks::New]);
-        plan.group = Some(GroupPlan { members: 10, at_most_once, compacts: false, speaks });
+        plan.group = Some(GroupPlan { members: 10, at_most_once, compacts: false, speaks, statics: false });
         quick_sessions(&mut plan);
         struck(plan)
     })

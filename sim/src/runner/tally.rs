@@ -125,6 +125,15 @@ impl Tally {
         reachable.map(|mark| mark.name).filter(|name| !self.marks.contains_key(*name)).collect()
     }
 
+    /// The marks that were reached though the list says why no run can.
+    #[must_use]
+    pub fn belied<'a>(&self, known: &[Mark<'a>]) -> Vec<&'a str> {
+        // What is rare by its own account may well be met.
+        let excused =
+            known.iter().filter(|mark| mark.unreached.is_some_and(|why| !why.starts_with("rare: ")));
+        excused.map(|mark| mark.name).filter(|name| self.marks.contains_key(*name)).collect()
+    }
+
     /// The whole report.
     #[must_use]
     pub fn report(&self, known: &[Mark<'_>]) -> String {
@@ -145,6 +154,8 @@ impl Tally {
         part(&format!("marks reached: {} of {}", self.marks.len(), known.len()), reached);
         let missed: Vec<String> = self.missed(known).into_iter().map(str::to_owned).collect();
         part(&format!("marks never reached: {}", missed.len()), missed);
+        let belied: Vec<String> = self.belied(known).into_iter().map(str::to_owned).collect();
+        part("marks reached though the list says why none can be: take the reason away", belied);
         let names: BTreeSet<&str> = known.iter().map(|mark| mark.name).collect();
         let unknown = self.marks.keys().filter(|mark| !names.contains(mark.as_str()));
         part("marks that the list does not have (`cargo ci tidy --bless`)", unknown.cloned().collect());
@@ -192,6 +203,9 @@ mod tests {
         assert_eq!(tally.missed(&known), ["b torn"]);
         let report = tally.report(&known);
         assert!(report.contains("marks never reached: 1\n  b torn"), "{report}");
+        assert_eq!(tally.belied(&known), [""; 0]);
+        tally.add(&run("c in a fleet", 1, 1));
+        assert_eq!(tally.belied(&known), ["c in a fleet"]);
         tally.add(&run("z new", 1, 1));
         assert!(tally.report(&known).contains("--bless`)\n  z new"), "{}", tally.report(&known));
     }

@@ -29,6 +29,8 @@ pub enum Fault {
     FailedReads,
     /// The disk is full for a while.
     DiskFull,
+    /// As [`Fault::DiskFull`], with room for some bytes at most: not even a new start of a log fits.
+    DiskBrim,
     /// The wall clock jumps, forward or back.
     ClockStep,
     /// One byte of a log rots below what is durable.

@@ -58,6 +58,8 @@ pub struct GroupPlan {
     pub compacts: bool,
     /// By which protocol they are members.
     pub speaks: Speaks,
+    /// Whether they are static: each comes back as who it was.
+    pub statics: bool,
 }
 
 type Place = (String, i32);
@@ -177,6 +179,7 @@ impl Member {
                 Delivery::AtLeastOnce { every }
             },
             start: Some(StartAt::Beginning),
+            instance: self.plan.statics.then(|| format!("instance-{}", self.number)),
             consumer: ConsumerConfig {
                 max_wait: Duration::from_millis(100),
                 max_poll_records: self.dice.log_between(1, 300) as usize,

@@ -113,10 +113,11 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
             stage.broker.device().set_speed(stage.plan.disk);
         }
         Fault::FailedSync | Fault::FailedWrite | Fault::FailedReads => fail_disk(stage, fault, dice).await,
-        Fault::DiskFull => {
+        Fault::DiskFull | Fault::DiskBrim => {
             let platter = stage.broker.device().platter;
             let used: u64 = platter.lengths().iter().map(|(_, length)| length).sum();
-            platter.set_capacity(Some(used + dice.below(8192)));
+            let room = if fault == Fault::DiskBrim { 32 } else { 8192 };
+            platter.set_capacity(Some(used + dice.below(room)));
             stage.world.sleep(span(dice, 50, 2000)).await;
             platter.set_capacity(stage.plan.capacity);
         }

@@ -165,6 +165,7 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         Fault::Swizzle => swizzle(stage, broker, dice),
         Fault::FailedReads
         | Fault::DiskFull
+        | Fault::DiskBrim
         | Fault::Rot
         | Fault::Reassign
         | Fault::Drain
