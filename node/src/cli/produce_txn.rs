@@ -18,7 +18,7 @@ use super::output::size;
 use super::produce::Args;
 use crate::client::outcome::Verdict;
 use crate::client::producer::Delivery;
-use crate::client::txn::{TxnConfig, TxnError, TxnProducer, TxnVersion};
+use crate::client::txn::{TxnConfig, TxnError, TxnErrorKind, TxnProducer, TxnVersion};
 use crate::runtime::Runtime;
 use crate::runtime::tokio::TokioRuntime;
 
@@ -165,7 +165,8 @@ impl Run<'_> {
     /// Ends what cannot be committed, as well as it can be ended; whoever takes the id next does the rest.
     async fn abort(&mut self, error: TxnError) -> TxnError {
         if self.producer.ending().is_none() && self.producer.in_transaction() {
-            let _told_by_the_first_error = self.producer.abort(self.client.deadline()).await;
+            let aborted = self.producer.abort(self.client.deadline()).await;
+            return of_both(error, aborted.err());
         }
         error
     }
@@ -198,11 +199,35 @@ impl Run<'_> {
     }
 }
 
+/// What to tell of a failure and of that of the abort behind it. A partition knows that an epoch is over, and not why:
+/// the coordinator does.
+fn of_both(first: TxnError, abort: Option<TxnError>) -> TxnError {
+    match abort {
+        Some(told) if told.kind == TxnErrorKind::Fenced => TxnError { what: first.what, ..told },
+        Some(_) | None => first,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use dejaq_wire::ErrorCode;
 
     use super::*;
+    use crate::client::txn::TxnCause;
+
+    #[test]
+    fn who_is_fenced_is_told_by_whom() {
+        let told = |kind, what, code| TxnError::new(kind, what, TxnCause::Refused(code));
+        let first = told(TxnErrorKind::Abortable, "send", ErrorCode::INVALID_PRODUCER_EPOCH);
+        let fenced = told(TxnErrorKind::Fenced, "abort", ErrorCode::PRODUCER_FENCED);
+        let both = of_both(first.clone(), Some(fenced)).to_string();
+        assert!(both.starts_with("cannot send") && both.contains("another producer has this"), "{both}");
+        let late = told(TxnErrorKind::Retriable, "abort", ErrorCode::NOT_COORDINATOR);
+        for abort in [None, Some(late)] {
+            assert_eq!(of_both(first.clone(), abort).to_string(), first.to_string());
+        }
+    }
 
     #[derive(Parser)]
     struct Line {
