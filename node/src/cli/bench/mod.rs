@@ -1,7 +1,7 @@
 //! `dejaq bench`: a raw, pre-encoded load on any broker that speaks Kafka's protocol, and a floor to compare with.
 //!
 //! `produce` and `consume` are the loads, `floor` is the least that a broker can do (PERFORMANCE.md), `suite` runs ours
-//! against the floor, turn by turn, and prints the table. `link` is the blocking socket under them, `load` the batches,
+//! against the floor, turn by turn, and prints the table; `txn` does so for transactions. `link` is the blocking socket under them, `load` the batches,
 //! `report` the numbers. Threads, clocks and sockets are used directly: nothing here is simulated.
 //!
 //! Latency is measured from when a request was *meant* to be sent: with a rate given (open loop), a broker that stalls
@@ -16,6 +16,7 @@ mod load;
 mod produce;
 mod report;
 mod suite;
+mod txn;
 
 use clap::Subcommand;
 
@@ -36,6 +37,8 @@ enum Verb {
     Floor(floor::Args),
     /// Compare this program's broker with the floor, in turns, and print the table.
     Suite(suite::Args),
+    /// Compare transactional with idempotent producing, in turns, and print the table.
+    Txn(txn::Args),
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -44,5 +47,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         Verb::Consume(args) => consume::run(&args),
         Verb::Floor(args) => floor::run(&args),
         Verb::Suite(args) => suite::run(&args),
+        Verb::Txn(args) => txn::run(&args),
     }
 }
