@@ -31,6 +31,8 @@ const INTERNAL: [&str; 2] = ["__transaction_state", "__consumer_offsets"];
 const DRAIN: Duration = Duration::from_secs(120);
 /// Time for a pipeline to leave.
 const LEAVE: Duration = Duration::from_secs(60);
+/// What a program says of a fatal error before it begins anew.
+const NEW_LIFE: &str = "a new life:";
 /// What a record of a transaction that will be aborted begins with.
 const DOOMED: char = 'X';
 
@@ -48,6 +50,12 @@ pub struct Args {
     /// How long each producer of the load rests behind twenty records, in milliseconds.
     #[arg(long, default_value_t = 100)]
     pause_ms: u64,
+    /// Only this client: native, librdkafka, franz-go or java.
+    #[arg(long)]
+    only: Option<String>,
+    /// What librdkafka shall tell of itself in its logs, such as eos,protocol,broker,cgrp.
+    #[arg(long, default_value = "")]
+    librdkafka_debug: String,
 }
 
 /// One client: two processes that share the source, and a reader of committed records that looks on.
@@ -59,6 +67,14 @@ struct Pipelines {
     stop: Option<PathBuf>,
     live: Guarded,
     seen: PathBuf,
+}
+
+impl Pipelines {
+    /// How often a process had to begin anew with the same id, as whoever supervises it would have it do.
+    fn new_lives(&self) -> usize {
+        let said = |log: &PathBuf| std::fs::read_to_string(log).unwrap_or_default();
+        self.processes.iter().map(|(_, log)| said(log).matches(NEW_LIFE).count()).sum()
+    }
 }
 
 /// The verb; without a client for the load it is skipped, as is every client that cannot be had, with the reason printed.
@@ -76,7 +92,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
     let dir = work.scratch("txn-failover-load")?;
     failover::create(&brokers, SOURCE, PARTITIONS)?;
-    let (mut pipelines, skipped) = begin(&work, &load, &dir, &brokers, &addresses)?;
+    let (mut pipelines, skipped) = begin(args, &work, &load, &dir, &brokers, &addresses)?;
     for topic in topics(&pipelines) {
         failover::wait_in_sync(&brokers, &topic, PARTITIONS)?;
     }
@@ -99,6 +115,7 @@ pub fn run(args: &Args) -> Result<bool> {
     faults.extend(end(&mut pipelines)?);
     faults.extend(open_transactions(&brokers[0])?);
     println!("txn-failover: {kills} kills of a broker in {} s; {} records acked", args.seconds, acked.len());
+    ensure!(!pipelines.is_empty(), "no client ran");
     ensure!(acked.len() > 500 && kills > 1, "too little happened to prove anything");
     let source = read(&work, &load, &addresses, SOURCE, &dir)?;
     let source = counts(&source);
@@ -108,7 +125,10 @@ pub fn run(args: &Args) -> Result<bool> {
         let mut found = judge_target(&source, &target);
         found.extend(judge_live(&target, &live));
         let seen = live.lines().count();
-        println!("  {:<11} {} records in the target, {seen} seen live", one.name, target.len());
+        let lives = one.new_lives();
+        let told =
+            if lives > 0 { format!(", {lives} NEW LIVES behind a fatal error") } else { String::new() };
+        println!("  {:<11} {} records in the target, {seen} seen live{told}", one.name, target.len());
         faults.extend(found.into_iter().take(5).map(|fault| format!("{}: {fault}", one.name)));
     }
     for broker in &mut brokers {
@@ -148,6 +168,7 @@ fn clients(work: &Work, load: &Path) -> [(&'static str, Client); 3] {
 
 /// Starts two processes of every client that can be had, and of ours; how many clients could not.
 fn begin(
+    args: &Args,
     work: &Work,
     load: &Path,
     dir: &Path,
@@ -157,7 +178,8 @@ fn begin(
     let (mut all, mut skipped) = (Vec::new(), 0);
     let ours = ("native", None);
     let stock = clients(work, load).map(|(name, start)| (name, Some(start)));
-    for (name, start) in std::iter::once(ours).chain(stock) {
+    let is_wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
+    for (name, start) in std::iter::once(ours).chain(stock).filter(|(name, _)| is_wanted(name)) {
         let start = match start.transpose() {
             Ok(start) => start,
             Err(error) => {
@@ -188,7 +210,8 @@ fn begin(
                 }
             };
             let log = work.log(&format!("txn-failover-{name}-{number}"))?;
-            command.env("DEJAQ_BROKER", addresses).stdin(Stdio::null()).stdout(Stdio::null());
+            command.env("DEJAQ_BROKER", addresses).env("DEJAQ_DEBUG", &args.librdkafka_debug);
+            command.stdin(Stdio::null()).stdout(Stdio::null());
             processes.push((Guarded::spawn(command.stderr(File::create(&log)?))?, log));
         }
         let seen = dir.join(format!("{name}.seen"));
