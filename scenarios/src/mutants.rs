@@ -62,6 +62,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 50,
     },
     Mutant {
+        number: 231,
+        about: "a start on a full disk keeps the reserve, and fails",
+        scenario: "disk_brim",
+        checkers: &["LOG-10"],
+        budget: 40,
+    },
+    Mutant {
         number: 230,
         about: "a clean stop is forgotten by the first start after it, whether that gets through or not",
         scenario: "false_start",

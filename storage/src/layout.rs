@@ -30,6 +30,7 @@ use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
 
 use crate::binding::Binding;
 use crate::disk::{Disk, DiskFile, Open};
+use crate::reserve;
 use crate::small_file;
 use crate::unopened::{self, Name};
 use crate::{mark, mutant};
@@ -240,6 +241,7 @@ impl<D: Disk> DataDir<D> {
             io::ErrorKind::WouldBlock => LayoutError::InUse(disk.display(Path::new(""))),
             _ => LayoutError::Io(error),
         })?;
+        reserve::make_room_to_start(&disk).await?;
         let meta = match read_meta(&disk).await? {
             Some(meta) => meta,
             None => make_meta(&disk, &expect).await?,

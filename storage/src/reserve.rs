@@ -3,7 +3,7 @@
 //! A log whose start is to move writes 22 bytes first, durably, and on a truly full disk there is no place for them:
 //! nothing could ever be deleted. Owns: the file, and whether it is there. Promises: once it is given up, appends are
 //! refused (`SpaceGuard::is_refusing`), so that they do not eat the room that was meant for what frees room; they are
-//! taken again when it is back. Leaves out: when to look for room again (the node's watch over it).
+//! taken again when it is back. A start on a full disk gives it up, too. Leaves out: when to look for room again (the node's watch over it).
 //!
 //! ```text
 //!  start cannot be written: StorageFull ─► give up ─► written ─► segments go ─► room ─► hold again ─► appends
@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::config::SpaceGuard;
 use crate::disk::{Disk, DiskFile, Open};
 use crate::layout::RESERVE;
-use crate::{mark, small_file};
+use crate::{mark, mutant, small_file};
 
 /// Bytes of the reserve: some blocks for files and some for the directories that name them.
 pub const RESERVE_BYTES: u64 = 64 << 10;
@@ -60,6 +60,25 @@ impl SpaceGuard {
         }
         was_held && disk.remove(Path::new(RESERVE)).await.is_ok()
     }
+}
+
+/// A start writes small files anew, and a full disk must not keep the broker down: only a broker that runs can be told to
+/// delete something. So the reserve goes first when there is less room than it holds; the node asks for it again later
+/// ([`SpaceGuard::hold_reserve`]) and refuses writes until it has it. Returns whether it went.
+///
+/// # Errors
+/// The disk's.
+pub(crate) async fn make_room_to_start<D: Disk>(disk: &D) -> io::Result<bool> {
+    let path = Path::new(RESERVE);
+    if disk.free_bytes()? >= RESERVE_BYTES || !disk.exists(path) || mutant!(231) {
+        return Ok(false);
+    }
+    mark!("the reserve is given up for a start");
+    tracing::warn!(
+        "the disk is full: the reserve is given up, so that the broker starts and can be told to delete"
+    );
+    disk.remove(path).await?;
+    Ok(true)
 }
 
 async fn make<D: Disk>(disk: &D) -> io::Result<()> {

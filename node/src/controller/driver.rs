@@ -592,10 +592,13 @@ impl<R: Runtime> Driver<R> {
         self.step(Input::Propose { token, count, records })
     }
 
-    /// What was asked is answered, then another node leads, then the journal is closed.
+    /// What was asked is answered, then another node leads, then the journal is closed. On a full disk nothing is waited
+    /// for: a stop must not last until somebody makes room, and what is under way ends in doubt.
     fn go_on_closing(&mut self) -> Result<(), End> {
         let is_busy = self.active.as_ref().is_some_and(|active| active.proposal.is_some());
-        if is_busy || !self.waits.requests.is_empty() {
+        if self.waits.full && is_busy {
+            mark!("a stop does not wait for room");
+        } else if is_busy || !self.waits.requests.is_empty() {
             return Ok(());
         }
         let now = self.runtime.now();

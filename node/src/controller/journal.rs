@@ -453,14 +453,25 @@ async fn renew<D: Disk>(
     snapshot: Option<&Snapshot>,
 ) -> Result<(), JournalError> {
     if let Some(hard) = vote {
-        put_vote(disk, directory, hard).await?;
+        unless_full(VOTE, put_vote(disk, directory, hard).await)?;
     }
     let Some(snapshot) = snapshot else { return Ok(()) };
-    put_snapshot(disk, snapshot).await?;
-    if read_install(disk).await?.is_none() {
-        put_install(disk, None).await?;
+    unless_full(SNAPSHOT, put_snapshot(disk, snapshot).await)?;
+    let under_way = read_install(disk).await?;
+    Ok(unless_full(INSTALL, put_install(disk, under_way).await)?)
+}
+
+/// A disk without room keeps no node down: only one that runs can be told to delete something. The file is there as it
+/// was, and durable unless the sync of its directory failed before.
+fn unless_full(what: &str, written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(full) if full.kind() == io::ErrorKind::StorageFull && !is_failed_sync(&full) => {
+            mark!("a file of the quorum is not written anew, for want of room");
+            tracing::warn!(what, "the disk is full: the file is not written anew at this start");
+            Ok(())
+        }
+        other => other,
     }
-    Ok(())
 }
 
 async fn finish_install<D: Disk>(

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use dejaq::config::{Config, QuorumNode};
 use dejaq::metadata::Image;
 use dejaq::replica::inspect::Inspection;
 use dejaq_storage::model_disk::{CrashMode, Rates};
-use dejaq_storage::{LastStop, Log, LogConfig, OpenOptions, SpaceGuard};
+use dejaq_storage::{LastStop, Log, LogConfig, OpenOptions, RESERVE_BYTES, SpaceGuard};
 use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 
@@ -84,6 +84,8 @@ struct State {
     unclean_starts: u64,
     /// Errors of the device before the last start.
     errors_before: u64,
+    /// How often the device had no room before this process began.
+    refused_before: u64,
     /// The device failed the last start, so that some partition may be left closed until the next.
     is_lame: bool,
 }
@@ -146,6 +148,7 @@ impl BrokerNode {
             state.stop = Some(stop.clone());
             state.failed = None;
             (state.errors_before, state.is_lame) = (errors_before, false);
+            state.refused_before = self.device().platter.faults().disk_full;
             state.starts += 1;
         }
         self.0.starts.process_starts();
@@ -190,7 +193,9 @@ impl BrokerNode {
         let (device, errors) = (self.device(), self.device_errors());
         let mut state = self.lock();
         state.is_lame = errors > state.errors_before;
-        let (unclean, is_whole) = (state.ghost.is_unclean(), !state.is_lame);
+        // Without room what is derived from a log is in memory only, and derived again at the next start.
+        let had_room = device.platter.faults().disk_full == state.refused_before;
+        let (unclean, is_whole) = (state.ghost.is_unclean(), !state.is_lame && had_room);
         let (now, broken) = state.ghost.recovered(&device, &self.0.recorder, is_whole);
         self.0.world.event(who, "ready", &[now.batches() as u64], || format!("{} batches", now.batches()));
         state.ready = Some(who);
@@ -396,6 +401,29 @@ impl BrokerNode {
     #[must_use]
     pub fn runs(&self) -> bool {
         self.0.cluster.runs(self.0.node)
+    }
+
+    /// Whether the file that is given up for room is on the disk.
+    #[must_use]
+    pub fn has_reserve(&self) -> bool {
+        let is_it =
+            |(path, length): &(PathBuf, u64)| path == Path::new("reserve") && *length == RESERVE_BYTES;
+        self.device().platter.lengths().iter().any(is_it)
+    }
+
+    /// Whether it serves before so much time is over, started again whenever a start fails.
+    pub async fn serves_within(&self, limit: Duration) -> bool {
+        tokio::select! {
+            biased; // an answer at the last moment counts
+            () = self.ready() => true,
+            () = self.0.world.sleep(limit) => false,
+        }
+    }
+
+    /// Says that a promise is broken.
+    pub fn breaks(&self, broken: Broken) {
+        let mut state = self.lock();
+        self.note(&mut state, Some(broken));
     }
 
     /// Whether the device failed this process, so that a person would restart it.

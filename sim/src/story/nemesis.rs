@@ -11,8 +11,12 @@ use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan}
 use super::faults::Fault;
 use super::{BROKER, Stage, damage, producers};
 use crate::disk::Speed;
+use crate::invariants::Broken;
 use crate::rng::Dice;
 use crate::world::NOBODY;
+
+/// A broker whose disk is full serves again within this; recovery takes the most of it.
+const START_FULL: Duration = Duration::from_secs(30);
 
 /// Strikes until the chaos act is over.
 pub async fn strike(stage: &Stage) {
@@ -113,14 +117,7 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
             stage.broker.device().set_speed(stage.plan.disk);
         }
         Fault::FailedSync | Fault::FailedWrite | Fault::FailedReads => fail_disk(stage, fault, dice).await,
-        Fault::DiskFull | Fault::DiskBrim => {
-            let platter = stage.broker.device().platter;
-            let used: u64 = platter.lengths().iter().map(|(_, length)| length).sum();
-            let room = if fault == Fault::DiskBrim { 32 } else { 8192 };
-            platter.set_capacity(Some(used + dice.below(room)));
-            stage.world.sleep(span(dice, 50, 2000)).await;
-            platter.set_capacity(stage.plan.capacity);
-        }
+        Fault::DiskFull | Fault::DiskBrim => fill_disk(stage, fault, dice).await,
         Fault::ClockStep => {
             let hours = dice.below(7_200_000) as i64 - 3_600_000;
             stage.broker.clock().step(hours);
@@ -135,6 +132,33 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
             () = stage.broker.watch_start() => {}
             () = producers::trim(stage, dice) => {}
         },
+    }
+}
+
+async fn fill_disk(stage: &Stage, fault: Fault, dice: &mut Dice) {
+    let platter = stage.broker.device().platter;
+    let used: u64 = platter.lengths().iter().map(|(_, length)| length).sum();
+    let room = if fault == Fault::DiskBrim { 32 } else { 8192 };
+    platter.set_capacity(Some(used + dice.below(room)));
+    stage.world.sleep(span(dice, 50, 2000)).await;
+    if dice.chance(300) {
+        start_full(stage, dice).await;
+    }
+    platter.set_capacity(stage.plan.capacity);
+}
+
+/// A stop and a start while the disk is full: it must serve, since only a broker that runs can be told to delete.
+async fn start_full(stage: &Stage, dice: &mut Dice) {
+    let had_reserve = stage.broker.has_reserve();
+    match dice.below(3) {
+        0 => stage.broker.kill(),
+        1 => power_cut(stage, dice),
+        _ => stage.broker.stop().await,
+    }
+    back_after(stage, span(dice, 1, 300)).await;
+    if had_reserve && !stage.broker.serves_within(START_FULL).await {
+        let evidence = format!("a full disk that had its reserve keeps the broker down for {START_FULL:?}");
+        stage.broker.breaks(Broken { name: "LOG-10", evidence });
     }
 }
 

@@ -11,7 +11,7 @@ use super::{EPOCHS, Loader, Progress, START, TRUNCATE};
 use crate::aborted::{self, ABORTED_KIND};
 use crate::batch::MARKER_BYTES;
 use crate::config::MAX_SEGMENT_BYTES;
-use crate::disk::{Disk, DiskFile, Open};
+use crate::disk::{Disk, DiskFile, Open, is_failed_sync};
 use crate::index::{SUMMARY_BYTES, SparseIndex, Summary};
 use crate::layout::{CLEANED, DELETED, FileKind, with_suffix};
 use crate::log::OffsetRange;
@@ -106,7 +106,14 @@ pub(super) async fn renew_names<D: Disk>(
         SmallFileError::Io(error) => error, // as it is: it may be for want of handles
         other => io::Error::other(other),
     })?;
-    small_file::replace(&loader.disk, &identity, bytes).await?;
+    match small_file::replace(&loader.disk, &identity, bytes).await {
+        // Not even room for the identity: it is as it was, and the sync covers the names that were changed.
+        Err(full) if full.kind() == io::ErrorKind::StorageFull && !is_failed_sync(&full) => {
+            mark!("a log is opened on a disk without any room");
+            loader.disk.sync_dir(&loader.dir).await?;
+        }
+        other => other?,
+    }
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! The reserve: a truly full disk can be freed, and appends do not eat what is given up for that.
 
+use std::path::Path;
+
 use dejaq_wire::ids::Offset;
 
 use super::kit::*;
@@ -66,5 +68,46 @@ fn on_a_disk_without_one_free_byte_the_start_moves_and_room_comes_back() {
         assert!(now(guard.hold_reserve(&pair.log.shared.disk)).is_ok());
         pair.fill(2);
         pair.check();
+    }
+}
+
+#[test]
+fn a_start_on_a_full_disk_takes_the_room_of_the_reserve_and_only_then() {
+    let platter = Platter::new(Setup::default());
+    let open = || {
+        let expect = crate::Expect {
+            cluster_id: "c".into(),
+            node_id: dejaq_wire::ids::BrokerId(1),
+            new_cluster_id: "c".into(),
+            new_directory_id: [4; 16],
+        };
+        now(crate::DataDir::open(platter.mount(), expect)).map(drop)
+    };
+    let reserve = || platter.lengths().iter().any(|(path, _)| path == Path::new(crate::layout::RESERVE));
+    open().expect("an empty directory");
+    let guard = SpaceGuard::new(0, 0);
+    now(guard.hold_reserve(&platter.mount())).expect("there is room");
+    open().expect("there is room");
+    assert!(reserve(), "a start with room leaves it");
+    platter.set_capacity(Some(used(&platter)));
+    open().expect("the reserve made room");
+    assert!(!reserve(), "its room is for the start");
+}
+
+#[test]
+fn a_log_opens_on_a_disk_without_any_room_and_serves_what_it_has() {
+    for mode in [None, Some(CrashMode::Lose), Some(CrashMode::Subset)] {
+        let mut pair = Pair::new(small());
+        pair.fill(4);
+        pair.flush();
+        let end = pair.end();
+        drop(pair.log);
+        match mode {
+            None => pair.platter.kill(),
+            Some(mode) => pair.platter.crash(&mut stream(1, "full", 0), mode),
+        }
+        pair.platter.set_capacity(Some(used(&pair.platter)));
+        let (log, report) = try_open(&pair.platter, small()).expect("a full disk is no damage");
+        assert_eq!((log.end(), report.damaged.len()), (end, 0), "{mode:?}");
     }
 }
