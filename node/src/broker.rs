@@ -337,6 +337,7 @@ impl<R: Runtime> Watch<R> {
         metrics.partitions_led.set(replication.led);
         metrics.under_replicated.set(replication.under_replicated);
         metrics.under_min_insync.set(replication.under_min_insync);
+        metrics.leader_epochs.set(replication.epochs);
         metrics.follower_lag_records.set(replication.lag);
         metrics.insync_shrinks.reach(replication.shrinks);
         metrics.insync_expands.reach(replication.expands);

@@ -9,7 +9,7 @@ use dejaq_sim::story::{self, Fault, Plan};
 pub const STEADY: Scenario = Scenario {
     name: "cluster_steady",
     about: "three brokers without faults: elected, replicated, read back, stopped gracefully, all copies the same",
-    run: |params| run(params, 3, |plan, _| plan),
+    run: |params| run_asking(params, 3, |plan, _| plan),
     random: true,
 };
 
@@ -18,7 +18,9 @@ pub const FAILOVER: Scenario = Scenario {
     name: "cluster_failover",
     about: "brokers of three are killed, paused and restarted at any moment: leaders move, nothing acked is lost",
     run: |params| {
-        run(params, 3, |plan, _| plan.fault(4, Fault::Kill).fault(2, Fault::Pause).fault(2, Fault::Restart))
+        run_asking(params, 3, |plan, _| {
+            plan.fault(4, Fault::Kill).fault(2, Fault::Pause).fault(2, Fault::Restart)
+        })
     },
     random: true,
 };
@@ -28,7 +30,7 @@ pub const POWER: Scenario = Scenario {
     name: "cluster_power",
     about: "the power of one or of all three brokers fails: durability=durable loses nothing acked, ever",
     run: |params| {
-        run(params, 3, |plan, dice| {
+        run_asking(params, 3, |plan, dice| {
             plan.fault(4, Fault::PowerCut)
                 .fault(3, Fault::PowerCutAll)
                 .fault(dice.below(2), Fault::Kill)
@@ -43,7 +45,7 @@ pub const NETWORK: Scenario = Scenario {
     name: "cluster_network",
     about: "one-way and two-way cuts and resets between three brokers: never two leaders that both acknowledge",
     run: |params| {
-        run(params, 3, |plan, dice| {
+        run_asking(params, 3, |plan, dice| {
             plan.fault(4, Fault::Isolate)
                 .fault(2, Fault::CutOff)
                 .fault(2, Fault::Reset)
@@ -227,10 +229,30 @@ fn run(
     brokers: u32,
     faults: impl FnOnce(Plan, &mut dejaq_sim::rng::Dice) -> Plan,
 ) -> RunReport {
+    drawn(params, (brokers, false), faults)
+}
+
+/// As [`run`], where topics ask for a number of copies of their own, too (`acks.required`, `replica.lag.max.messages`).
+fn run_asking(
+    params: &RunParams,
+    brokers: u32,
+    faults: impl FnOnce(Plan, &mut dejaq_sim::rng::Dice) -> Plan,
+) -> RunReport {
+    drawn(params, (brokers, true), faults)
+}
+
+fn drawn(
+    params: &RunParams,
+    (brokers, asks): (u32, bool),
+    faults: impl FnOnce(Plan, &mut dejaq_sim::rng::Dice) -> Plan,
+) -> RunReport {
     story::run(params, |world| {
         let mut dice = world.streams().dice("plan", 0);
         let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
-        let plan = plan.fleet((brokers, brokers), (3, 2)).settled();
+        let mut plan = plan.fleet((brokers, brokers), (3, 2)).settled();
+        if asks {
+            plan = plan.with_acks(&mut world.streams().dice("acks", 0));
+        }
         faults(plan, &mut dice)
     })
 }

@@ -262,11 +262,19 @@ impl Answer {
 fn required(acks: i16) -> Result<Required, BadBatch> {
     match acks {
         0 | 1 => Ok(Required::Leader),
-        -1 => Ok(Required::All),
+        -1 => Ok(Required::Client),
         _ => Err(refused(Refusal::new(
             ErrorCode::INVALID_REQUIRED_ACKS,
             format!("acks={acks} is not -1, 0 or 1"),
         ))),
+    }
+}
+
+/// What a transaction commits must all be there, whoever leads at its end.
+fn whole(required: Required, is_transactional: bool) -> Required {
+    match required {
+        Required::Client if is_transactional => Required::All,
+        Required::Client | Required::All | Required::Leader => required,
     }
 }
 
@@ -304,6 +312,7 @@ fn place<R: Runtime>(
         (bad, told)
     })?;
     let (sender, outcome) = oneshot::channel();
+    let required = whole(required, admitted.batch.header().is_transactional());
     let write = Write { batch: admitted.batch, required, only_in: LeaderEpoch::NONE, outcome: sender };
     let seen = Seen { append_time_ms: admitted.append_time_ms, log_start };
     Ok(Placed { partition, write, outcome, seen })
@@ -382,6 +391,7 @@ fn is_of_sequence(error: &WriteError) -> bool {
 fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
     match error {
         WriteError::Refused(Refused::NotEnoughReplicas) => ErrorCode::NOT_ENOUGH_REPLICAS,
+        WriteError::TooFew => ErrorCode::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
         // Nothing was appended; a producer waits and tries again, as it does after a timeout.
         WriteError::Refused(Refused::Overloaded) => ErrorCode::REQUEST_TIMED_OUT,
         WriteError::Refused(Refused::Resigned(why)) | WriteError::Abandoned(why) => {
@@ -401,5 +411,17 @@ fn code_of(error: &WriteError, topic: &TopicRef) -> ErrorCode {
             AppendError::TooLarge => ErrorCode::RECORD_LIST_TOO_LARGE,
             AppendError::NotNext { .. } => ErrorCode::UNKNOWN_SERVER_ERROR, // followers only
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_waits_for_all_in_sync_whatever_the_topic_asks_for() {
+        assert_eq!(whole(Required::Client, true), Required::All);
+        assert_eq!(whole(Required::Client, false), Required::Client);
+        assert_eq!(whole(Required::Leader, true), Required::Leader);
     }
 }

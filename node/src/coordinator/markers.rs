@@ -245,7 +245,7 @@ fn code_of(outcome: Outcome) -> ErrorCode {
         }
         Err(WriteError::Refused(Refused::NotEnoughReplicas)) => ErrorCode::NOT_ENOUGH_REPLICAS,
         Err(WriteError::Refused(Refused::Overloaded)) => ErrorCode::REQUEST_TIMED_OUT,
-        Err(WriteError::Refused(Refused::Resigned(_)) | WriteError::Abandoned(_)) => {
+        Err(WriteError::Refused(Refused::Resigned(_)) | WriteError::Abandoned(_) | WriteError::TooFew) => {
             ErrorCode::NOT_LEADER_OR_FOLLOWER
         }
         Err(WriteError::NotVouched(code)) => code,

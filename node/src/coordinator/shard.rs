@@ -340,7 +340,10 @@ fn judge(outcome: Option<Outcome>) -> Result<Result<(), ErrorCode>, Over> {
         Some(Err(error)) => error,
     };
     match error {
-        WriteError::Abandoned(_) | WriteError::Refused(Refused::Resigned(_)) => Err(Over),
+        // A coordinator waits for the watermark, and is never told that too few are in sync.
+        WriteError::Abandoned(_) | WriteError::TooFew | WriteError::Refused(Refused::Resigned(_)) => {
+            Err(Over)
+        }
         WriteError::Refused(Refused::NotEnoughReplicas | Refused::Overloaded) => {
             Ok(Err(ErrorCode::COORDINATOR_NOT_AVAILABLE))
         }

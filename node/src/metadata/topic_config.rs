@@ -200,6 +200,10 @@ pub struct TopicConfig {
     pub timestamp_after_max_ms: i64,
     /// Fewest in-sync replicas for acks=all.
     pub min_insync_replicas: u32,
+    /// Copies with which acks=all is answered; 0 is all that are in sync.
+    pub acks_required: u32,
+    /// Records that a replica may lack and stay in sync.
+    pub replica_lag_max_messages: i64,
     /// Whether a replica that is not in sync may lead.
     pub unclean_leader_election: bool,
     /// When acks=all is answered.
@@ -245,6 +249,8 @@ impl TopicConfig {
             timestamp_before_max_ms: values.long("message.timestamp.before.max.ms"),
             timestamp_after_max_ms: values.long("message.timestamp.after.max.ms"),
             min_insync_replicas: values.int("min.insync.replicas"),
+            acks_required: values.int("acks.required"),
+            replica_lag_max_messages: values.long("replica.lag.max.messages"),
             unclean_leader_election: values.bool("unclean.leader.election.enable"),
             durability: durability(&values.text("durability")),
             durability_flush_ms: values.long("durability.flush.ms"),
@@ -298,6 +304,8 @@ impl TopicConfig {
         Policy {
             durability,
             min_insync: self.min_insync_replicas,
+            acks_required: self.acks_required,
+            lag_records: self.replica_lag_max_messages,
             flush_bytes: if in_background { self.durability_flush_bytes } else { u64::MAX },
             flush_records: self.flush_messages.max(1),
             flush_interval: interval.map(Duration::from_millis),

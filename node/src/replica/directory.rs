@@ -181,6 +181,8 @@ pub struct Replication {
     pub under_min_insync: u64,
     /// Records that the slowest follower of them lacks.
     pub lag: u64,
+    /// The sum of their leader epochs: it grows whenever one of them is led anew.
+    pub epochs: u64,
     /// Partitions with damaged records.
     pub damaged: u64,
     /// Times that an in-sync set lost members.

@@ -325,6 +325,7 @@ impl<R: Runtime> Partition<R> {
             };
             let isr = leader.isr();
             seen.led += 1;
+            seen.epochs += u64::try_from(leader.epoch().0).unwrap_or(0);
             // A replica that only comes is no copy that is missing.
             seen.under_replicated += u64::from(isr.members().len() + turn.coming < isr.replicas().len());
             seen.under_min_insync += u64::from(!isr.is_enough(leader.policy().min_insync));

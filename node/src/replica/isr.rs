@@ -55,6 +55,19 @@ pub struct Lives {
     pub heard: BTreeMap<BrokerId, Mono>,
 }
 
+/// The ends of the leader's log that decide who is in sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// What a replica that joins must have.
+    pub floor: Offset,
+    /// End of the log.
+    pub local_end: Offset,
+    /// End of what is visible.
+    pub watermark: Offset,
+    /// What a member must have to stay, by `replica.lag.max.messages`.
+    pub leash: Offset,
+}
+
 /// An in-sync set to propose to the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
@@ -244,21 +257,24 @@ impl Isr {
 
     /// What to propose to the controller now, if anything: the same again while the last one is unanswered.
     ///
-    /// `floor` is what a replica that joins must have: the watermark, and where this epoch began. A member that does not
-    /// even have what is visible below `watermark` leaves at once: its disk lost it.
+    /// `floor` is what a replica that joins must have: the watermark, where this epoch began, and the leash. A member that
+    /// does not even have what is visible below `watermark` leaves at once: its disk lost it.
     pub fn propose(
         &mut self,
         now: Mono,
         lag: Duration,
         lives: &Lives,
-        (floor, local_end, watermark): (Offset, Offset, Offset),
+        Ends { floor, local_end, watermark, leash }: Ends,
         durability: Durability,
     ) -> Option<Proposal> {
         if let Some(pending) = &self.pending {
             return Some(pending.proposal.clone());
         }
         self.catch_up(lives, local_end, durability);
-        let leaves = |one: &BrokerId| self.lags(*one, now, lag) || self.lacks(*one, watermark);
+        let leaves = |one: &BrokerId| {
+            let strays = self.followers.get(one).is_some_and(|known| known.report.end(durability) < leash);
+            strays || self.lags(*one, now, lag) || self.lacks(*one, watermark)
+        };
         let lagging: Vec<BrokerId> = self.members.iter().copied().filter(leaves).collect();
         let joining: Vec<BrokerId> = self
             .replicas
@@ -411,6 +427,24 @@ impl Isr {
         self.pending.as_ref().map(|pending| &pending.proposal)
     }
 
+    /// The offset below which `count` of those that may lead next have everything, given our own end by the same policy; of
+    /// all replicas, if there are not so many. Zero while fewer are in sync.
+    #[must_use]
+    pub fn held_by(&self, count: usize, own: Offset, durability: Durability) -> Offset {
+        assert!(count > 0, "nobody is asked for a copy");
+        let proposed = self.pending.as_ref().map(|pending| &pending.members);
+        // A member of one set only may be out of the set, or not in it yet.
+        let counts = |one: &&BrokerId| proposed.is_none_or(|proposed| proposed.contains(*one));
+        let mut ends: Vec<Offset> = Vec::with_capacity(self.members.len());
+        for one in self.members.iter().filter(counts) {
+            let known = self.followers.get(one).map(|known| known.report.end(durability));
+            ends.push(if *one == self.me { own } else { known.unwrap_or(Offset::ZERO) });
+        }
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        let held = ends.get(count.min(self.replicas.len()) - 1).copied().unwrap_or(Offset::ZERO);
+        held.min(own)
+    }
+
     /// What each follower reported that counts now.
     pub fn reports(&self) -> impl Iterator<Item = (BrokerId, Report)> {
         self.followers.iter().map(|(broker, known)| (*broker, known.report))
@@ -482,9 +516,34 @@ mod tests {
         }
     }
 
+    fn ends(floor: i64, local_end: i64, watermark: i64) -> Ends {
+        let (floor, local_end, watermark) = (Offset(floor), Offset(local_end), Offset(watermark));
+        Ends { floor, local_end, watermark, leash: Offset(0) }
+    }
+
+    #[test]
+    fn only_who_may_lead_next_holds_a_copy() {
+        let mut isr = three();
+        for (broker, end) in [(2, 5), (3, 9)] {
+            assert!(tell(&mut isr, broker, at(end, end)));
+        }
+        let held = |isr: &Isr, count| isr.held_by(count, Offset(7), DURABLE);
+        assert_eq!(held(&isr, 1), Offset(7));
+        assert_eq!(held(&isr, 2), Offset(5), "3 is not in sync");
+        assert_eq!(held(&isr, 3), Offset(0), "nor are three");
+        assert_eq!(held(&isr, 9), Offset(0), "of three at most");
+        assert_eq!(proposed(&mut isr, 1, &lives(&[]), 9), Some(vec![1, 2, 3]));
+        assert_eq!(held(&isr, 2), Offset(5), "3 is not in the committed set");
+        isr.commit(1, set(&[1, 2, 3]), set(&[1, 2, 3]));
+        assert_eq!((held(&isr, 2), held(&isr, 9)), (Offset(7), Offset(5)));
+        let late =
+            isr.propose(second(60), LAG, &lives(&[]), ends(0, 20, 0), DURABLE).map(|late| late.isr.len());
+        assert_eq!(late, Some(1));
+        assert_eq!((held(&isr, 1), held(&isr, 2)), (Offset(7), Offset(0)), "2 and 3 may be out");
+    }
+
     fn proposed(isr: &mut Isr, now: u64, lives: &Lives, floor: i64) -> Option<Vec<i32>> {
-        let proposal =
-            isr.propose(second(now), LAG, lives, (Offset(floor), Offset(9), Offset(0)), DURABLE)?;
+        let proposal = isr.propose(second(now), LAG, lives, ends(floor, 9, 0), DURABLE)?;
         Some(proposal.isr.iter().map(|(broker, _)| broker.0).collect())
     }
 
@@ -589,6 +648,16 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_lacks_too_many_records_leaves_however_often_it_is_heard() {
+        let mut isr = three();
+        tell(&mut isr, 2, at(8, 6));
+        let leash = |leash| Ends { leash: Offset(leash), ..ends(0, 9, 0) };
+        assert_eq!(isr.propose(Mono(0), LAG, &lives(&[(2, 0)]), leash(6), DURABLE), None);
+        let shrunk = isr.propose(Mono(0), LAG, &lives(&[(2, 0)]), leash(7), DURABLE).expect("it strays");
+        assert!(shrunk.shrinks && shrunk.isr == [(BrokerId(1), LIFE)], "its durable end counts");
+    }
+
+    #[test]
     fn a_follower_that_reaches_where_we_were_has_caught_up_then() {
         let mut isr = three();
         let mut tell = |seconds, fetched, end| {
@@ -599,7 +668,7 @@ mod tests {
             tell(seconds, seconds as i64, seconds as i64 + 1);
         }
         let lives = lives(&[]);
-        assert_eq!(isr.propose(second(30), LAG, &lives, (Offset(0), Offset(99), Offset(0)), DURABLE), None);
+        assert_eq!(isr.propose(second(30), LAG, &lives, ends(0, 99, 0), DURABLE), None);
     }
 
     #[test]
@@ -608,8 +677,8 @@ mod tests {
         tell(&mut isr, 2, at(9, 9));
         tell(&mut isr, 2, at(4, 4));
         assert!(isr.is_broken(Offset(5)) && !isr.is_broken(Offset(4)));
-        let now = (Offset(9), Offset(9), Offset(5));
-        let proposal = isr.propose(Mono(0), LAG, &lives(&[(2, 0)]), now, DURABLE).expect("it leaves");
+        let proposal =
+            isr.propose(Mono(0), LAG, &lives(&[(2, 0)]), ends(9, 9, 5), DURABLE).expect("it leaves");
         assert!(proposal.shrinks && proposal.isr == [(BrokerId(1), LIFE)]);
     }
 
@@ -618,13 +687,10 @@ mod tests {
         let mut isr = three();
         tell(&mut isr, 2, at(9, 9));
         tell(&mut isr, 3, at(9, 9));
-        let first = isr.propose(Mono(0), LAG, &lives(&[]), (Offset(0), Offset(9), Offset(0)), DURABLE);
+        let first = isr.propose(Mono(0), LAG, &lives(&[]), ends(0, 9, 0), DURABLE);
         isr.unsure(0, Mono(0));
         assert!(!isr.refused(0, second(1)), "the first copy may be under way");
-        assert_eq!(
-            isr.propose(second(1), LAG, &lives(&[]), (Offset(0), Offset(9), Offset(0)), DURABLE),
-            first
-        );
+        assert_eq!(isr.propose(second(1), LAG, &lives(&[]), ends(0, 9, 0), DURABLE), first);
         assert!(isr.refused(0, second(31)));
     }
 

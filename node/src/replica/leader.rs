@@ -20,7 +20,7 @@ use dejaq_storage::{mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::acks::{self, Acks, Token};
-use super::isr::{Isr, Lives, Proposal, Report};
+use super::isr::{Ends, Isr, Lives, Proposal, Report};
 use super::policy::{Durability, Policy};
 use super::unsynced::{Due, Unsynced};
 use crate::runtime::Mono;
@@ -33,8 +33,11 @@ const RESERVE_EFFECTS: usize = 64;
 pub enum Required {
     /// acks=0 and acks=1: the leader wrote it. Never waits for a sync, whatever the policy (documented).
     Leader,
-    /// acks=all: the watermark passed it.
+    /// The watermark passed it, however long that takes: for writers of our own, and for transactions.
     All,
+    /// acks=all of a client: as many have it as the topic asks for, which is all that are in sync if it does not say. It is
+    /// told at once when they become fewer than `min.insync.replicas`.
+    Client,
 }
 
 /// Why a leader stops. It does not lead again; a new one is started.
@@ -160,6 +163,11 @@ pub enum Effect {
         /// The condition: readers see everything below this offset by now.
         after: Offset,
     },
+    /// Tell this producer that its batch is in the log, and too few are in sync to make it safe now.
+    TooFew {
+        /// Which producer.
+        token: Token,
+    },
     /// Tell this producer that the outcome is unknown.
     Refuse {
         /// Which producer.
@@ -211,6 +219,8 @@ pub struct Leader {
     policy: Policy,
     isr: Isr,
     acks: Acks,
+    /// Those that wait for `acks.required`, but only while enough are in sync.
+    clients: Acks,
     unsynced: Unsynced,
     resigned: Option<Resigned>,
 }
@@ -241,6 +251,7 @@ impl Leader {
                 start.now,
             ),
             acks: Acks::default(),
+            clients: Acks::default(),
             unsynced: Unsynced::default(),
             resigned: None,
         };
@@ -260,9 +271,15 @@ impl Leader {
         }
         match required {
             Required::Leader => Ok(()),
-            Required::All if !self.isr.is_enough(self.policy.min_insync) => Err(Refused::NotEnoughReplicas),
-            Required::All if self.acks.len() + ahead >= acks::LIMIT => Err(Refused::Overloaded),
-            Required::All => Ok(()),
+            Required::All | Required::Client => {
+                if !self.isr.is_enough(self.policy.min_insync) {
+                    Err(Refused::NotEnoughReplicas)
+                } else if self.waiting() + ahead >= acks::LIMIT {
+                    Err(Refused::Overloaded)
+                } else {
+                    Ok(())
+                }
+            }
         }
     }
 
@@ -314,9 +331,10 @@ impl Leader {
     }
 
     /// Forgets waiting batches whose producers are gone. O(n): for when [`Leader::admit`] says `Overloaded`.
-    pub fn forget(&mut self, is_wanted: impl FnMut(Token) -> bool) {
+    pub fn forget(&mut self, mut is_wanted: impl FnMut(Token) -> bool) {
         mark!("waiting producers who gave up are forgotten");
-        self.acks.retain(is_wanted);
+        self.acks.retain(&mut is_wanted);
+        self.clients.retain(is_wanted);
         self.check();
     }
 
@@ -325,9 +343,9 @@ impl Leader {
         if self.resigned.is_some() {
             return None;
         }
-        let (floor, durability) = (self.floor(), self.policy.durability);
-        let ends = (floor, self.local_end, self.watermark);
-        let proposal = self.isr.propose(now, lag, lives, ends, durability);
+        let (floor, local_end, watermark) = (self.floor(), self.local_end, self.watermark);
+        let ends = Ends { floor, local_end, watermark, leash: self.leash() };
+        let proposal = self.isr.propose(now, lag, lives, ends, self.policy.durability);
         self.check();
         proposal
     }
@@ -365,7 +383,39 @@ impl Leader {
     /// What a replica must have to join the in-sync set: all that was promised, and all that this epoch found.
     fn floor(&self) -> Offset {
         // The planted bug M11: what earlier leaders left is not asked for.
-        if mutant!(11) { self.watermark } else { self.watermark.max(self.epoch_start) }
+        let promised = if mutant!(11) { self.watermark } else { self.watermark.max(self.epoch_start) };
+        promised.max(self.leash())
+    }
+
+    /// What a member has at least while it does not lag by too many records.
+    fn leash(&self) -> Offset {
+        Offset(self.local_end.0.saturating_sub(self.policy.lag_records).max(0))
+    }
+
+    /// What as many members have as acks=all asks for.
+    fn answered(&self) -> Offset {
+        match self.policy.acks_required as usize {
+            0 => self.watermark,
+            count => self.isr.held_by(count, self.own_end(), self.policy.durability),
+        }
+    }
+
+    /// How far we count ourselves.
+    fn own_end(&self) -> Offset {
+        match self.policy.durability {
+            Durability::Durable => self.flushed_end,
+            Durability::Replicated | Durability::None => self.local_end,
+        }
+    }
+
+    /// Nobody is left waiting for what may take long: what was appended stays in the log, and a retry finds it there.
+    fn tell_too_few(&mut self, effects: &mut Vec<Effect>) {
+        if !self.clients.is_empty() {
+            mark!("acks=all is told after the append that too few are in sync");
+        }
+        while let Some(token) = self.clients.abandon() {
+            effects.push(Effect::TooFew { token });
+        }
     }
 
     /// First offset that readers may ask for.
@@ -425,7 +475,7 @@ impl Leader {
     /// Number of batches that wait for the watermark.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.acks.len()
+        self.acks.len() + self.clients.len()
     }
 
     fn appended(&mut self, end: Offset, bytes: u64) {
@@ -445,9 +495,15 @@ impl Leader {
         match required {
             Required::Leader => effects.push(Effect::Ack { token, after: self.watermark }),
             // M01: acks=all is answered on the local append.
-            Required::All if mutant!(1) => effects.push(Effect::Ack { token, after: self.watermark }),
+            Required::All | Required::Client if mutant!(1) => {
+                effects.push(Effect::Ack { token, after: self.watermark });
+            }
             Required::All if end <= self.watermark => effects.push(Effect::Ack { token, after: end }),
             Required::All => self.acks.hold(end, token),
+            Required::Client if end <= self.answered() => {
+                effects.push(Effect::Ack { token, after: end.min(self.watermark) });
+            }
+            Required::Client => self.clients.hold(end, token),
         }
     }
 
@@ -470,10 +526,10 @@ impl Leader {
 
     fn resign(&mut self, why: Resigned, effects: &mut Vec<Effect>) {
         self.resigned.get_or_insert(why);
-        while let Some(token) = self.acks.abandon() {
+        while let Some(token) = self.acks.abandon().or_else(|| self.clients.abandon()) {
             effects.push(Effect::Refuse { token, why });
         }
-        assert!(self.acks.is_empty(), "{} producers still wait after {why:?}", self.acks.len());
+        assert!(self.waiting() == 0, "{} producers still wait after {why:?}", self.waiting());
     }
 
     /// Moves everything that may move after an event: asks for a flush, raises the watermark, keeps promises.
@@ -482,11 +538,11 @@ impl Leader {
             return;
         }
         push(self.unsynced.due(&self.policy, self.local_end, self.flushed_end), effects);
-        let own = match self.policy.durability {
-            Durability::Durable => self.flushed_end,
-            Durability::Replicated | Durability::None => self.local_end,
-        };
+        let own = self.own_end();
         let enough = self.isr.is_enough(self.policy.min_insync);
+        if !enough {
+            self.tell_too_few(effects);
+        }
         let common = self.isr.common_end(own, self.policy.durability).filter(|_| enough);
         if let Some(end) = common.filter(|end| *end > self.watermark) {
             assert!(end <= self.local_end, "{end:?} is beyond the log end {:?}", self.local_end);
@@ -495,6 +551,12 @@ impl Leader {
             effects.push(Effect::Watermark(end));
             while let Some(token) = self.acks.release(end) {
                 effects.push(Effect::Ack { token, after: end });
+            }
+        }
+        if !self.clients.is_empty() {
+            let (answered, after) = (self.answered(), self.watermark);
+            while let Some(token) = self.clients.release(answered) {
+                effects.push(Effect::Ack { token, after: after.min(answered) });
             }
         }
     }
@@ -512,7 +574,11 @@ impl Leader {
             assert!(end > self.watermark, "{end:?} waits though the watermark is {:?}", self.watermark);
             assert!(self.resigned.is_none(), "{end:?} waits for a leader that stopped");
         }
-        assert!(self.acks.len() <= acks::LIMIT, "{} batches wait", self.acks.len());
+        if let Some(end) = self.clients.next_end() {
+            assert!(end > self.answered(), "{end:?} waits though {:?} is answered", self.answered());
+            assert!(self.resigned.is_none(), "{end:?} waits for a leader that stopped");
+        }
+        assert!(self.waiting() <= acks::LIMIT, "{} batches wait", self.waiting());
     }
 }
 

@@ -43,6 +43,7 @@ fn shown(effects: &[Effect]) -> String {
         Effect::FlushWithin(wait) => format!("FlushWithin({wait:?})"),
         Effect::Watermark(end) => format!("Watermark({end:?})"),
         Effect::Ack { token, after } => format!("Ack({token:?} after {after:?})"),
+        Effect::TooFew { token } => format!("TooFew({token:?})"),
         Effect::Refuse { token, why } => format!("Refuse({token:?} {why:?})"),
     });
     shown.collect::<Vec<_>>().join(" ")
@@ -157,6 +158,86 @@ fn a_shrunk_set_releases_those_who_waited_for_the_lost_member() {
     let committed = Event::Committed { partition_epoch: 1, replicas, members };
     check!(Durable [1, 2], [batch(7, 10).to_vec(), vec![flushed(10), committed]],
         @"Flush Watermark(o10) Ack(t7 after o10)");
+}
+
+/// A batch of one client that wants acks=all.
+fn of_client(token: u64, end: i64) -> [Event; 2] {
+    let [appended, _] = batch(token, end);
+    [appended, Event::Promised { token: Token(token), required: Required::Client, end: Offset(end) }]
+}
+
+/// The state of a partition on brokers 1 to `replicas`, of which these are in sync.
+fn committed(partition_epoch: i32, members: &[i32], replicas: i32) -> Event {
+    let members = members.iter().map(|one| BrokerId(*one)).collect();
+    Event::Committed { partition_epoch, replicas: (1..=replicas).map(BrokerId).collect(), members }
+}
+
+fn asking(copies: u32) -> Start {
+    let mut start = start_with(Durability::Durable, &[1, 2, 3]);
+    start.policy.acks_required = copies;
+    start
+}
+
+fn told(copies: u32, events: &[Event]) -> String {
+    let events = of_client(7, 3).into_iter().chain(events.iter().cloned()).collect();
+    run(asking(copies), events).replace("Flush ", "").replace("Flush", "")
+}
+
+#[test]
+fn acks_required_counts_durable_copies_of_any_member() {
+    assert_eq!(told(0, &[flushed(3), follower(2, 3, 3)]), "", "all in sync are waited for");
+    assert_eq!(told(1, &[flushed(3)]), "Ack(t7 after o0)");
+    assert_eq!(told(2, &[follower(2, 3, 2), flushed(3)]), "", "what 2 has is not synced");
+    assert_eq!(told(2, &[flushed(3), follower(3, 3, 3)]), "Ack(t7 after o0)");
+    assert_eq!(told(3, &[flushed(3), follower(3, 3, 3)]), "");
+    let all = [flushed(3), follower(3, 3, 3), follower(2, 3, 3)];
+    assert_eq!(told(3, &all), "Watermark(o3) Ack(t7 after o3)");
+    assert_eq!(told(9, &all), "Watermark(o3) Ack(t7 after o3)", "there are no more");
+}
+
+#[test]
+fn more_copies_than_are_in_sync_are_waited_for() {
+    let shrunk = committed(1, &[1, 2], 3);
+    let events = [shrunk, flushed(3), follower(2, 3, 3), follower(3, 3, 3)];
+    assert_eq!(told(3, &events), "Watermark(o3)", "3 is not in sync");
+    let more = [events.to_vec(), vec![committed(2, &[1, 2, 3], 3)]].concat();
+    assert_eq!(told(3, &more), "Watermark(o3) Ack(t7 after o3)");
+}
+
+#[test]
+fn a_client_is_told_when_too_few_are_left_and_our_own_writers_wait() {
+    let mut start = start_with(Durability::Durable, &[1, 2, 3]);
+    start.policy.min_insync = 2;
+    let [appended, own] = batch(8, 6);
+    let mut events: Vec<Event> = of_client(7, 3).into();
+    events.extend([
+        appended,
+        own,
+        committed(1, &[1], 3),
+        flushed(6),
+        committed(2, &[1, 2], 3),
+        follower(2, 6, 6),
+    ]);
+    assert_eq!(run(start, events), "Flush TooFew(t7) Watermark(o6) Ack(t8 after o6)");
+}
+
+#[test]
+fn a_replica_that_lacks_too_many_records_is_no_member_and_does_not_join() {
+    let mut effects = Vec::new();
+    let mut start = start_with(Durability::Durable, &[1, 2]);
+    start.policy.lag_records = 5;
+    let mut leader = Leader::start(start, &mut effects);
+    let lives = Lives { live: [1, 2].map(|id| (BrokerId(id), BrokerEpoch(1))).into(), ..Lives::default() };
+    let mut isr_after = |event: Option<Event>| {
+        event.into_iter().for_each(|event| leader.step(event, &mut effects));
+        let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives)?;
+        Some(proposal.isr.iter().map(|(one, _)| one.0).collect::<Vec<_>>())
+    };
+    assert_eq!(isr_after(Some(Event::Appended { end: Offset(10), bytes: 1 })), None, "it told nothing yet");
+    assert_eq!(isr_after(Some(follower(2, 5, 5))), None);
+    assert_eq!(isr_after(Some(Event::Appended { end: Offset(11), bytes: 1 })), Some(vec![1]));
+    assert_eq!(isr_after(Some(committed(1, &[1], 2))), None, "nor may it come back");
+    assert_eq!(isr_after(Some(follower(2, 6, 6))), Some(vec![1, 2]));
 }
 
 #[test]

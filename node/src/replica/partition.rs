@@ -292,6 +292,7 @@ impl<R: Runtime> Partition<R> {
                     assert!(seen >= after, "{token:?} is told {after:?} while readers see {seen:?}");
                     turn.answer(token, Ok);
                 }
+                Effect::TooFew { token } => turn.answer(token, |_| Err(WriteError::TooFew)),
                 Effect::Refuse { token, why } => turn.answer(token, |_| Err(WriteError::Abandoned(why))),
             }
         }

@@ -25,6 +25,10 @@ pub struct Policy {
     pub durability: Durability,
     /// `min.insync.replicas`: fewer members in sync refuse acks=all and hold the watermark.
     pub min_insync: u32,
+    /// `acks.required`: copies with which acks=all is answered; 0 is every one in sync.
+    pub acks_required: u32,
+    /// `replica.lag.max.messages`: records that a replica may lack and be in sync. At least 1.
+    pub lag_records: i64,
     /// Unless durable: a flush is asked for when this many bytes are not synced.
     pub flush_bytes: u64,
     /// Unless durable: a flush is asked for when this many records are not synced. At least 1.
@@ -38,6 +42,8 @@ impl Default for Policy {
         Policy {
             durability: Durability::Durable,
             min_insync: 1,
+            acks_required: 0,
+            lag_records: i64::MAX,
             flush_bytes: u64::MAX,
             flush_records: i64::MAX,
             flush_interval: None,

@@ -51,6 +51,9 @@ pub enum WriteError {
     /// A definite no: the coordinator does not say that the batch belongs to an open transaction.
     #[error("the transaction of the batch is not vouched for: {0:?}")]
     NotVouched(ErrorCode),
+    /// Appended, and fewer replicas are in sync now than `min.insync.replicas`: it may become safe, or not.
+    #[error("the batch is appended, and fewer replicas are in sync now than min.insync.replicas")]
+    TooFew,
     /// Appended, but the leader stopped before it was safe: the outcome is unknown.
     #[error("the leader stopped before the batch was safe: {0:?}")]
     Abandoned(Resigned),

@@ -214,6 +214,32 @@ pub fn an_entry_of_an_older_epoch_is_not_committed_by_count() -> Verdict {
     must(story.raft.marks().0 == Offset(6), "not committed with its own")
 }
 
+/// A disk that was replaced, or a voter that was removed, is not listed for ever; a voter that is silent is.
+pub fn an_observer_that_is_gone_is_forgotten_and_a_voter_is_not() -> Verdict {
+    let mut story = Story::elected();
+    story.durable();
+    let fetch = || Message::Fetch { log: at(0, 0), durable: Offset(0), commit: Offset(0), round: 0 };
+    let listed = |story: &Story, id: i32| {
+        story.raft.leading().is_some_and(|leading| leading.replicas.contains_key(&key(id)))
+    };
+    story.hears(9, 1, None, fetch());
+    story.hears(3, 1, None, fetch());
+    let gone_at = story.now.plus(ELECTION * 2 * 10);
+    let mut was_listed_until = story.now;
+    while story.now < gone_at.plus(ELECTION * 2) {
+        story.now = story.raft.deadline().max(story.now.plus(Duration::from_nanos(1)));
+        story.step(Input::Tick);
+        story.hears(2, 1, None, fetch());
+        was_listed_until = if listed(&story, 9) { story.now } else { was_listed_until };
+    }
+    must(story.leads(), "it has a majority")?;
+    must(listed(&story, 2) && listed(&story, 3), "a voter is not listed")?;
+    must(!listed(&story, 9), "an observer that is gone is listed")?;
+    must(was_listed_until.plus(ELECTION) > gone_at, "forgotten too early")?;
+    story.hears(9, 1, None, fetch());
+    must(listed(&story, 9), "one that comes back is not listed")
+}
+
 /// A name, and what tells whether it holds.
 type Named = (&'static str, fn() -> Verdict);
 
@@ -224,5 +250,6 @@ pub const STORIES: &[Named] = &[
     ("late completion", a_late_completion_does_not_speak_for_bytes_that_replaced_others),
     ("old snapshot", a_snapshot_from_before_erases_nothing),
     ("pre-vote", a_node_that_hears_nobody_stays_in_its_epoch),
+    ("forgotten observer", an_observer_that_is_gone_is_forgotten_and_a_voter_is_not),
     ("older epoch", an_entry_of_an_older_epoch_is_not_committed_by_count),
 ];

@@ -108,6 +108,7 @@ fn plan(world: &World) -> Plan {
         keys: None,
         replicas: 1,
         min_insync: 1,
+        acks_required: 0,
     }];
     (plan.producers, plan.consumers) = (vec![], vec![]);
     (plan.admins, plan.sequencers, plan.hostiles) = (0, 0, 0);

@@ -17,6 +17,9 @@ use crate::disk::Speed;
 use crate::oracle::Compacted;
 use crate::rng::Dice;
 
+/// An `acks.required` that is more than there are replicas: every one of them.
+const EVERY: usize = 9;
+
 /// A topic.
 #[derive(Debug, Clone)]
 pub struct TopicPlan {
@@ -38,6 +41,8 @@ pub struct TopicPlan {
     pub replicas: i16,
     /// Copies that have every record which acks=all acknowledged (`min.insync.replicas`).
     pub min_insync: usize,
+    /// `acks.required`: copies with which acks=all is answered; 0 is all in sync, more than there are is every replica.
+    pub acks_required: usize,
 }
 
 /// A producer.
@@ -305,6 +310,27 @@ impl Plan {
         self
     }
 
+    /// Lets some topics ask for another number of copies with acks=all, or put replicas out of sync by records that they lack.
+    #[must_use]
+    pub fn with_acks(mut self, dice: &mut Dice) -> Plan {
+        for topic in &mut self.topics {
+            let drawn = *dice.pick(&[0, 0, 0, 0, 0, 0, EVERY, EVERY, 1, 2]);
+            if drawn > 0 {
+                topic.acks_required = drawn;
+                topic.configs.insert("acks.required".into(), drawn.to_string());
+            }
+            if dice.chance(250) {
+                let most = dice.log_between(20, 2000).to_string();
+                topic.configs.insert("replica.lag.max.messages".into(), most);
+            }
+        }
+        if self.topics.iter().any(TopicPlan::is_weak) {
+            // What such a topic loses leaves a gap in the sequence of an idempotent producer, which gives up then.
+            self.producers.iter_mut().for_each(|producer| producer.idempotent = false);
+        }
+        self
+    }
+
     /// Adds a fault with its weight; 0 is never.
     #[must_use]
     pub fn fault(mut self, weight: u64, fault: Fault) -> Plan {
@@ -314,6 +340,12 @@ impl Plan {
 }
 
 impl TopicPlan {
+    /// Whether acks=all promises no more than acks=1 does when the leader changes: a member without a copy may lead next.
+    #[must_use]
+    pub fn is_weak(&self) -> bool {
+        self.acks_required > 0 && self.acks_required < self.replicas as usize
+    }
+
     /// What may go of its records by compaction.
     #[must_use]
     pub fn compacted(&self) -> Option<Compacted> {
@@ -336,6 +368,7 @@ impl TopicPlan {
             keys: None,
             replicas: 1,
             min_insync: 1,
+            acks_required: 0,
         }
     }
 }

@@ -291,6 +291,7 @@ fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) 
         acks: match plan.acks {
             Acks::None => oracle::Acks::None,
             Acks::Leader => oracle::Acks::Leader,
+            Acks::All if topic.is_weak() => oracle::Acks::Leader,
             Acks::All => oracle::Acks::All,
         },
         idempotent: plan.idempotent,

@@ -82,6 +82,7 @@ pub(super) fn quiet(world: &World, (topic, partitions): (&str, i32), (word, dura
         keys: None,
         replicas: 1,
         min_insync: 1,
+        acks_required: 0,
     }];
     (plan.producers, plan.consumers) = (vec![], vec![]);
     (plan.admins, plan.sequencers, plan.hostiles) = (0, 0, 0);

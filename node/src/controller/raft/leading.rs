@@ -31,6 +31,9 @@ use crate::runtime::Mono;
 
 /// Replicas that a leader keeps in mind; the observer that was silent for longest is forgotten for a new one.
 const MAX_REPLICAS: usize = 512;
+/// An observer that is silent for so many times what a leader waits for its voters is not listed any more: it is a voter
+/// that was removed, a disk that was replaced, or comes back and says so.
+const FORGOTTEN: u32 = 10;
 /// Proposals, and reads, without an answer.
 const MAX_WAITING: usize = 1024;
 
@@ -98,6 +101,13 @@ impl Raft {
         }
         leading.beat = now + timing.beat;
         let voters = self.store.entries().voters();
+        leading.replicas.retain(|key, progress| {
+            let stays = voters.has(*key) || now < progress.heard + timing.quorum * FORGOTTEN;
+            if !stays {
+                mark!("an observer that is gone is forgotten");
+            }
+            stays
+        });
         let heard = |key: ReplicaKey| leading.replicas.get(&key).map_or(Mono(0), |progress| progress.heard);
         let known = |voter: &dejaq_wire::peer::raft::Voter| {
             if voter.key == me { now } else { heard(voter.key) }

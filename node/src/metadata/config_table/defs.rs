@@ -36,6 +36,15 @@ const NO_THROTTLE: Rule = Rule::Only("", "replication throttles are not availabl
 /// Every topic config, sorted by name.
 pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
     def(
+        "acks.required",
+        Kind::Int { min: 0 },
+        "0",
+        "",
+        "In-sync replicas, the leader among them, that have a record when acks=all is answered; 0 is all that are in sync, \
+         more than there are is every replica. Fewer than are in sync are answered before consumers see the record, and it \
+         may be lost when another one is elected. Transactions always wait for all.",
+    ),
+    def(
         "cleanup.policy",
         Kind::List(&["delete", "compact"]),
         "delete",
@@ -257,6 +266,14 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
     .rule(NO_TIERING),
     def("remote.storage.enable", Kind::Bool, "false", "", "Whether old segments move to remote storage.")
         .rule(NO_TIERING),
+    def(
+        "replica.lag.max.messages",
+        Kind::Long { min: 1 },
+        MAX,
+        "",
+        "Records that a replica may lack and be in sync, beside the time that it may lag (replica-lag-ms). It must be \
+         more than producers send at a time.",
+    ),
     def(
         "retention.bytes",
         Kind::Long { min: -1 },

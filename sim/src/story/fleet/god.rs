@@ -78,7 +78,7 @@ impl God {
         self.note(stage, replicas::matching(&disks));
         for (folder, acked) in stage.recorder.promised() {
             if acked >= stage.recorder.trimmed(&folder)
-                && let Some(need) = self.need(stage, &folder)
+                && let Some(need) = self.owed(stage, &folder)
             {
                 self.note(stage, replicas::copies(&disks, &folder, acked, need));
             }
@@ -176,6 +176,19 @@ impl God {
         let part = stage.recorder.part_of_folder(folder)?;
         let topic = stage.recorder.topic_of(part, &stage.plan);
         topic.durable.then_some(topic.min_insync - self.operator.wiped().min(topic.min_insync))
+    }
+
+    /// On how many disks what was acknowledged must be durable: on all where the topic asks for every replica, unless disks
+    /// forget or replicas move.
+    fn owed(&self, stage: &Stage, folder: &str) -> Option<usize> {
+        let need = self.need(stage, folder)?;
+        let topic = stage.recorder.topic_of(stage.recorder.part_of_folder(folder)?, &stage.plan);
+        let is_every =
+            topic.acks_required >= topic.replicas as usize && stage.plan.brokers == topic.replicas as u32;
+        let takes =
+            |fault| matches!(fault, Fault::Rot | Fault::Wipe | Fault::Reassign | Fault::Drain | Fault::Readd);
+        let taken = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && takes(*fault));
+        Some(if is_every && !taken { need.max(topic.replicas as usize) } else { need })
     }
 
     /// What must hold when everything is healed and all have stopped: REP-16.
