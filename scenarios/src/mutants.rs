@@ -1,7 +1,7 @@
 //! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
-//! Every planted bug that a scenario kills is here. Not here: M11, M12, M14 and M49, which the tests of `dejaq::replica` and
+//! Every planted bug that a scenario kills is here. Not here: M11, M14 and M49, which the tests of `dejaq::replica` and
 //! of the controller kill; M32, which a story of the quorum's core kills (`node/tests/raft_mutants.rs`, M31, M33 and M39,
 //! too); M51, M52 and M55 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named
 //! for; M59 to M69 of delays, filters, the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since
@@ -138,6 +138,13 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "cluster_failover",
         checkers: &["assertion"],
         budget: 200,
+    },
+    Mutant {
+        number: 12,
+        about: "a replica is let into the in-sync set for what its earlier life had",
+        scenario: "cluster_behind",
+        checkers: &["REP-13"],
+        budget: 60,
     },
     Mutant {
         number: 15,
