@@ -226,6 +226,9 @@ impl<R: Runtime> Partition<R> {
                                 let mended = damaged.saturating_sub(log.damaged().len());
                                 self.shared.health.counts.mended_ranges.add(mended as u64);
                                 follower.cut(end, &mut turn.effects);
+                                if log.owes_marker() {
+                                    self.shared.flusher.mark_soon(self);
+                                }
                             }
                             Err(sealed) => {
                                 self.shared.health.fail(&format!("{}: {sealed}", self.name()));

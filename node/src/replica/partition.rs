@@ -157,6 +157,7 @@ impl<R: Runtime> Partition<R> {
         let role = begin(&mut log, assignment, watermark, policy, shared.runtime.now(), &mut effects)?;
         let view = View::new(log.reader());
         let told = told(&role);
+        let owes_marker = log.owes_marker();
         let identity = log.identity().clone();
         let turn = Turn {
             log: Some(log),
@@ -185,6 +186,10 @@ impl<R: Runtime> Partition<R> {
             partition.carry_out(turn);
             partition.publish_role(turn);
         });
+        if owes_marker {
+            mark!("a log that was just opened owes a durable point");
+            partition.shared.flusher.mark_soon(&partition);
+        }
         Ok(partition)
     }
 

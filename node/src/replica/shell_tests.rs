@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Op, Plan};
-use dejaq_storage::{DataDir, VerifiedBatch};
+use dejaq_storage::{DataDir, Log, VerifiedBatch};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 use tokio::sync::oneshot;
@@ -138,6 +138,30 @@ async fn a_failed_sync_of_a_start_takes_the_directory_offline_too() {
     assert_eq!(move_start(&life.partition("t", 0), None).await, Err(MoveError::NotNow));
     assert!(life.directory.health().is_offline());
     assert_eq!(life.produce("t", &["b"]).await.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
+}
+
+#[tokio::test]
+async fn a_start_writes_down_how_far_an_idle_log_is_durable_also_if_the_disk_was_full_for_a_while() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    assert!(life.produce("t", &["a"]).await.error_code.is_none());
+    life.kill().await; // within the second after which an idle log is marked
+    let life = world.start().await;
+    let partition = life.partition("t", 0);
+    let marked = || partition.with_turn(|turn| turn.log.as_ref().map(Log::marked_durable));
+    assert_eq!(marked(), Some(Offset(0)));
+    let used: u64 = world.platter.lengths().iter().map(|(_, length)| length).sum();
+    world.platter.set_capacity(Some(used));
+    life.node.sleep(Duration::from_millis(1500)).await;
+    assert_eq!(marked(), Some(Offset(0)), "there is no room");
+    assert!(!life.directory.health().is_offline());
+    world.platter.set_capacity(None);
+    let deadline = life.node.now().plus(Duration::from_secs(10));
+    while marked() != Some(Offset(1)) {
+        assert!(life.node.now() < deadline, "marked to {:?}", marked());
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

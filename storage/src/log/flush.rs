@@ -93,6 +93,11 @@ impl<D: Disk> Commit<D> {
         end > self.flushed.end || !self.rolled.is_empty() || self.names_dirty || self.epochs_dirty
     }
 
+    /// What is durable is not written down, or not durably.
+    fn is_unmarked(&self) -> bool {
+        self.flushed.end > self.marked || self.side_dirty || !self.derived.is_empty()
+    }
+
     fn begin(&mut self, point: Point) {
         assert!(self.in_flight.is_none(), "a second flush beside {:?}", self.in_flight);
         assert!(point.end >= self.flushed.end, "{point:?} behind {:?}", self.flushed);
@@ -202,6 +207,13 @@ impl<D: Disk> Log<D> {
         self.sealed.is_none() && self.commit.is_dirty(self.end())
     }
 
+    /// Whether [`Log::begin_idle_flush`] has a durable point to write down. So it is where a start or a truncation just
+    /// accepted a tail and synced it: until a marker says so, rot in it looks like a torn tail to the next start.
+    #[must_use]
+    pub fn owes_marker(&self) -> bool {
+        self.sealed.is_none() && self.commit.is_unmarked()
+    }
+
     /// Everything below survived a sync *and* the side file says so durably: damage below is told apart from a torn tail.
     #[must_use]
     pub fn marked_durable(&self) -> Offset {
@@ -232,10 +244,7 @@ impl<D: Disk> Log<D> {
         if self.commit.is_in_flight() || self.busy == Busy::Truncating {
             return Ok(None);
         }
-        let unmarked = self.commit.flushed.end > self.commit.marked
-            || self.commit.side_dirty
-            || !self.commit.derived.is_empty();
-        let needed = self.commit.is_dirty(self.end()) || (idle && unmarked);
+        let needed = self.commit.is_dirty(self.end()) || (idle && self.commit.is_unmarked());
         if !needed {
             return Ok(None);
         }

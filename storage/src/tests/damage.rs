@@ -122,6 +122,31 @@ fn any_rotten_byte_of_the_log_below_the_durable_point_is_refused_and_the_rest_is
     }
 }
 
+/// A start accepts a tail and syncs it; when it wrote its durable point down, rot in it is damage and no torn tail.
+#[test]
+fn a_tail_that_a_start_accepted_is_marked_by_the_idle_flush_that_it_owes() {
+    let mut pair = Pair::new(small());
+    let is_log = |(file, _): &(PathBuf, u64)| file.extension().is_some_and(|extension| extension == "log");
+    while pair.platter.lengths().iter().filter(|file| is_log(file)).count() < 2 {
+        pair.fill(1);
+    }
+    pair.flush(); // the last batch is alone in its segment, and no marker tells of it
+    pair.platter.kill();
+    let (mut pair, report) = pair.reopen(small());
+    assert_eq!((report.cut, report.end, pair.log.flushed()), (None, pair.end(), pair.end()));
+    assert!(pair.log.owes_marker(), "marked to {:?} of {:?}", pair.log.marked_durable(), pair.end());
+    while let Some(flush) = pair.log.begin_idle_flush().expect("healthy") {
+        now(pair.log.run_flush(flush)).expect("healthy");
+    }
+    assert_eq!((pair.log.owes_marker(), pair.log.marked_durable()), (false, pair.end()));
+    let last = pair.batches.last().expect("filled").base;
+    assert!(pair.platter.rot(&path(FileKind::Log, last.0), 70, 1));
+    pair.platter.crash(&mut stream(7, "crash", 0), CrashMode::Lose);
+    let (log, report) = try_open(&pair.platter, small()).expect("recovery");
+    assert_eq!((log.end(), report.cut), (pair.end(), None));
+    assert_eq!(read_around(&log).1, [(last, pair.end())]);
+}
+
 /// Reads on behind damage; returns the batches and the holes.
 fn read_around(log: &Log<ModelDisk>) -> (Vec<Expected>, Vec<(Offset, Offset)>) {
     let (mut found, mut holes, mut offset) = (Vec::new(), Vec::new(), log.start());
