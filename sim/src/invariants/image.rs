@@ -79,6 +79,14 @@ impl Logs {
                 side_files.insert(place, bytes);
             }
         }
+        for (path, bytes) in files {
+            let Some(path) = renewed(path) else { continue };
+            if let Some(place) = segment(&path, ".log") {
+                segments.entry(place).or_insert(bytes);
+            } else if let Some(place) = segment(&path, ".sum") {
+                side_files.entry(place).or_insert(bytes);
+            }
+        }
         let mut logs = Logs::default();
         for ((folder, base), bytes) in segments {
             let side_file = side_files.get(&(folder.clone(), base)).copied().unwrap_or_default();
@@ -135,6 +143,14 @@ impl Logs {
     pub fn batches(&self) -> usize {
         self.0.values().map(Vec::len).sum()
     }
+}
+
+/// The name that a file had before a start began to renew it: that changes it to another and back, and a crash in between
+/// leaves the other, which the next start puts back (unless the first is there, too).
+#[must_use]
+pub fn renewed(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".again")?;
+    Some(path.with_file_name(name))
 }
 
 /// Undoes damage, the newest first; tells of each whether it was still there.

@@ -8,27 +8,31 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::Broken;
+use super::image::renewed;
 
 type Files = [(PathBuf, Vec<u8>)];
 
 /// The first segment of each partition, as the process has it, begins at or below the start that is durable.
 #[must_use]
 pub fn check(volatile: &Files, durable: &Files) -> Option<Broken> {
-    let mut first: BTreeMap<&Path, i64> = BTreeMap::new();
+    let mut first: BTreeMap<PathBuf, i64> = BTreeMap::new();
     for (path, _) in volatile.iter().filter(|(path, _)| path.starts_with("partitions")) {
+        let path = renewed(path).unwrap_or_else(|| path.clone());
         let base = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".log"));
         let base = base.filter(|base| base.len() == 20).and_then(|base| base.parse().ok());
-        if let Some((folder, base)) = path.parent().zip(base) {
+        if let Some((folder, base)) = path.parent().map(Path::to_path_buf).zip(base) {
             let known = first.entry(folder).or_insert(base);
             *known = base.min(*known);
         }
     }
     let start_of = |folder: &Path| {
-        let file = durable.iter().find(|(path, _)| *path == folder.join("start"));
+        let (start, again) = (folder.join("start"), folder.join("start.again"));
+        let file = durable.iter().find(|(path, _)| *path == start);
+        let file = file.or_else(|| durable.iter().find(|(path, _)| *path == again));
         file.map_or(Some(0), |(_, bytes)| payload(bytes))
     };
     first.into_iter().find_map(|(folder, base)| {
-        let start = start_of(folder)?; // a file that cannot be read says nothing
+        let start = start_of(&folder)?; // a file that cannot be read says nothing
         (base > start).then(|| Broken {
             name: "LOG-14",
             evidence: format!("{}: begins at {base}, but the durable start is {start}", folder.display()),
@@ -60,6 +64,14 @@ fn payload(bytes: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_segment_whose_name_is_being_renewed_is_still_the_first() {
+        let named = |name: &str| (PathBuf::from(format!("partitions/a-0/{name}")), vec![]);
+        let names = ["00000000000000000000.log.again", "00000000000000000005.log"].map(named);
+        assert!(check(&names, &[]).is_none());
+        assert!(check(&names[1..], &[]).is_some());
+    }
 
     #[test]
     fn a_first_segment_behind_the_durable_start_is_found() {
