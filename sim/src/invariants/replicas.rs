@@ -44,7 +44,7 @@ pub fn matching(copies: &[Copy]) -> Option<Broken> {
     let mut places: BTreeMap<(&str, i64, i32), First> = BTreeMap::new();
     for copy in copies {
         for (folder, log) in &copy.written.0 {
-            for batch in log.iter().filter(|batch| batch.intact) {
+            for batch in whole(log).filter(|batch| batch.intact) {
                 let place = (folder.as_str(), batch.base, batch.epoch);
                 let first = places.entry(place).or_insert(First { node: copy.node, batch: *batch });
                 if first.batch.crc != batch.crc || first.batch.last != batch.last {
@@ -60,6 +60,17 @@ pub fn matching(copies: &[Copy]) -> Option<Broken> {
         }
     }
     None
+}
+
+/// A log up to a batch whose front was torn off: the CRC that a batch carries covers neither its offset nor its epoch (the
+/// record in the side file does), so what has no record and does not follow says nothing, and the next start cuts it.
+fn whole(log: &[Batch]) -> impl Iterator<Item = &Batch> {
+    let mut end = None;
+    log.iter().take_while(move |batch| {
+        let follows = batch.base == end.unwrap_or(batch.segment as i64);
+        end = Some(batch.last + 1);
+        batch.recorded || follows
+    })
 }
 
 /// REP-1g: of the offset that a client was told, `need` disks durably hold one and the same batch.
@@ -175,6 +186,18 @@ mod tests {
         assert_eq!(matching(&same), None);
         let longer = [copy(1, &[batch(0, 3, 1)]), copy(2, &[batch(0, 4, 1)])];
         assert_eq!(matching(&longer).map(|broken| broken.name), Some("REP-2"));
+    }
+
+    #[test]
+    fn a_batch_whose_front_was_torn_off_is_no_second_one() {
+        let torn = |base: i64, count: i32| {
+            let mut bytes = batch(base, count, 0);
+            bytes[..8].fill(0); // the first sector of it was lost, the CRC still fits
+            bytes
+        };
+        assert_eq!(matching(&[copy(1, &[batch(0, 1, 0), batch(1, 1, 0), torn(2, 3)])]), None);
+        let rival = [copy(1, &[batch(0, 1, 0), batch(1, 1, 0)]), copy(2, &[batch(0, 1, 0), batch(1, 2, 0)])];
+        assert_eq!(matching(&rival).map(|broken| broken.name), Some("REP-2"), "what follows counts");
     }
 
     #[test]
