@@ -5,7 +5,7 @@
 //! that no watermark that a leader reached is missed. Reads what readers of the product read (its published view), never its
 //! metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Broken;
 use super::inside::Inside;
@@ -53,6 +53,8 @@ pub struct Ghosts {
     leaders: BTreeMap<(String, i32), u32>,
     /// The newest epoch of each process, by partition.
     epochs: BTreeMap<(u32, u32, String), i32>,
+    /// The processes that had a partition at the last look.
+    holders: BTreeMap<String, BTreeSet<(u32, u32)>>,
 }
 
 impl Ghosts {
@@ -66,6 +68,26 @@ impl Ghosts {
     #[must_use]
     pub fn highest(&self, folder: &str) -> i64 {
         self.true_watermark.get(folder).copied().unwrap_or(0)
+    }
+
+    /// REP-8 of all that readers were given by now. A process that gave a partition up since the last look (its topic was
+    /// deleted, or the replica moved away) cannot be asked any more how far it was visible: what readers were given counts as
+    /// committed then, and REP-1 asks the next leader for it.
+    pub fn shown(&mut self, shown: &[(String, i64)], living: &[Sight]) -> Option<Broken> {
+        let mut holders: BTreeMap<String, BTreeSet<(u32, u32)>> = BTreeMap::new();
+        for sight in living {
+            holders.entry(sight.folder.clone()).or_default().insert((sight.node, sight.incarnation));
+        }
+        let before = std::mem::replace(&mut self.holders, holders);
+        for (folder, shown) in shown {
+            let now = self.holders.get(folder);
+            let left = |process| !now.is_some_and(|now| now.contains(process));
+            if before.get(folder).is_some_and(|before| before.iter().any(left)) {
+                let highest = self.true_watermark.entry(folder.clone()).or_default();
+                *highest = (*highest).max(*shown);
+            }
+        }
+        shown.iter().find_map(|(folder, shown)| self.early(folder, *shown))
     }
 
     /// REP-8: a reader was given what is below `shown`, so some leader's watermark has reached that.
@@ -125,6 +147,21 @@ mod tests {
     fn sight(node: u32, leads: bool, epoch: i32, watermark: i64, end: i64) -> Sight {
         let folder = "a-0".into();
         Sight { node, incarnation: 1, folder, leads, epoch, start: 0, watermark, end, inside: None }
+    }
+
+    #[test]
+    fn what_a_reader_was_given_by_who_left_since_is_asked_of_the_next_leader() {
+        let given = [("a-0".to_owned(), 7)];
+        let (old, new) = (sight(1, true, 1, 5, 7), sight(2, true, 2, 5, 6));
+        let mut ghosts = Ghosts::default();
+        assert_eq!(name(ghosts.see(std::slice::from_ref(&old))), None);
+        assert_eq!(
+            name(ghosts.shown(&given, std::slice::from_ref(&old))),
+            Some("REP-8"),
+            "it is still there"
+        );
+        assert_eq!(name(ghosts.shown(&given, std::slice::from_ref(&new))), None, "nobody can tell");
+        assert_eq!(name(ghosts.see(&[new])), Some("REP-1"), "but the next leader must have it");
     }
 
     fn name(broken: Option<Broken>) -> Option<&'static str> {

@@ -128,7 +128,7 @@ impl God {
         };
         let found = watched.see(stage, &living, highest, self.operator.wiped_at());
         let shown = if stage.plan.reports { Vec::new() } else { stage.recorder.shown() };
-        let found = found.or_else(|| shown.iter().find_map(|(folder, shown)| ghosts.early(folder, *shown)));
+        let found = found.or_else(|| ghosts.shown(&shown, &living));
         drop(state);
         self.note(stage, found);
         all
