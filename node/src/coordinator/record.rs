@@ -85,7 +85,7 @@ pub struct StoredGroup {
     pub generation: Generation,
     /// The assignor; none while the group is empty.
     pub protocol: Option<String>,
-    /// Who made the plan; none while the group is empty.
+    /// Who made the plan; none while the group is empty, and when it has members and a rebalance is due.
     pub leader: Option<String>,
     /// Since when it is as it is, in ms since 1970; -1 if not known.
     pub since_ms: i64,

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use dejaq_storage::mark;
 use dejaq_wire::ids::{Generation, ProducerId};
 
 use super::ask::Now;
-use super::classic::{Group, State};
+use super::classic::{Group, Joining, State};
 use super::consumer::convert::{all_keys, keep_free};
 use super::consumer::member::Member as Consumer;
 use super::consumer::members::Members;
@@ -176,9 +177,16 @@ fn restore(id: Arc<str>, stored: Stored, settings: &Settings, now: Now) -> Group
     let instances = &group.instances;
     group.members.retain(|id, member| member.instance.as_ref().is_none_or(|i| instances.get(i) == Some(id)));
     let leads = |id: &Arc<str>| group.members.contains_key(id);
+    let is_due = kept.leader.is_none();
     group.leader = kept.leader.map(Arc::from).filter(leads).or_else(|| group.members.keys().next().cloned());
     group.protocol = Some(protocol);
     group.state = State::Stable;
+    if is_due {
+        mark!("a rebalance that was due when the coordinator changed is begun");
+        let until = now.mono.plus(group.patience());
+        group.state = State::Preparing(Joining { until, first: None });
+        group.rebalancing = Some(now.mono);
+    }
     group.subscribed = group.read_subscriptions();
     group
 }

@@ -180,12 +180,15 @@ impl Group {
             }
             self.members.insert(id, copy);
         }
-        self.leader = self.members.keys().next().cloned();
         self.protocol = Some(self.choose_protocol());
         self.state = State::Stable;
         self.since_ms = Some(turn.now.unix_ms);
         self.subscribed = self.read_subscriptions();
+        // Nobody has the part of who is gone. Without a leader the log says that a rebalance is due: the next coordinator
+        // would take the group for a settled one, and nobody would ever read that part.
+        self.leader = None;
         self.save_now(turn);
+        self.leader = self.members.keys().next().cloned();
         self.rebalance(turn);
     }
 }

@@ -102,8 +102,8 @@ fn a_live_group_goes_up_with_its_first_new_member_and_down_with_its_last() {
     kit.heard(Beat::alive("new", LEAVES.0));
     assert_eq!((kit.state().as_str(), kit.desk.state().as_str()), ("none", "PreparingRebalance"));
     kit.reload();
-    assert_eq!(kit.desk.state(), "Stable", "as if it had always been classic");
-    // A leader that joins again makes a new plan.
+    assert_eq!(kit.desk.state(), "PreparingRebalance", "a partition has no owner, whoever coordinates");
+    assert_eq!(kit.desk.heartbeat(&old, Generation(2)), ErrorCode::REBALANCE_IN_PROGRESS);
     let joined = kit.joined(&old);
     assert_eq!((joined.leader.as_str(), joined.members.len()), (old.as_str(), 1));
     assert!(joined.generation_id > Generation(2), "{joined:?}");
