@@ -3,7 +3,7 @@
 //! Owns: the queue of partitions that asked for a sync, the times at which background syncs and idle marks are due.
 //! Promises: the next sync starts when the last one ended and covers everything that was appended by then, in every
 //! partition that asked; a failed sync is never retried: the directory goes offline and every producer that waits is
-//! refused (LOG-9); an idle node is not woken.
+//! refused (LOG-9); an idle node is not woken, unless its disk is full and a mark is owed (each second).
 //! Leaves out: what a flushed end means (`leader`), what is synced (`dejaq_storage::sync_flushes`).
 //! `partition` queues itself; one task runs [`Flusher::run`]; `directory` stops it.
 //!
@@ -228,7 +228,9 @@ impl<R: Runtime> Flusher<R> {
         }
         for (partition, flush) in partitions.iter().zip(flushes) {
             partition.end_flush(flush, &result);
-            if marks_idle && result.is_ok() {
+            // A mark may meet a batch that came right before it: it speaks of what was durable then, and its sync covers the
+            // batch, for which nobody asks again. While more is not synced, whoever syncs that sees to the mark.
+            if result.is_ok() && (marks_idle || partition.owes_marker()) {
                 self.mark_idle(partition);
             }
         }

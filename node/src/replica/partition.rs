@@ -394,6 +394,11 @@ impl<R: Runtime> Partition<R> {
         })
     }
 
+    /// Whether its durable point is to be written down and nothing is left to be synced.
+    pub(super) fn owes_marker(self: &Arc<Self>) -> bool {
+        self.with_turn(|turn| turn.log.as_ref().is_some_and(|log| log.owes_marker() && !log.needs_flush()))
+    }
+
     /// Begins to write the durable point of a log that went idle.
     pub(super) fn begin_idle_flush(self: &Arc<Self>) -> Result<Option<Flush<R::Disk>>, FlushError> {
         self.with_turn(|turn| turn.log.as_mut().map_or(Ok(None), Log::begin_idle_flush))

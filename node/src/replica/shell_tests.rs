@@ -165,6 +165,31 @@ async fn a_start_writes_down_how_far_an_idle_log_is_durable_also_if_the_disk_was
 }
 
 #[tokio::test]
+async fn a_mark_that_meets_a_new_batch_is_followed_by_another() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    life.create("other", 1, &[]).await;
+    assert!(life.produce("t", &["a"]).await.error_code.is_none());
+    life.node.sleep(Duration::from_millis(700)).await;
+    world.gate.close();
+    let (one, other) = write(&["x"]);
+    life.partition("other", 0).write(vec![one]); // the flusher is busy with it while the mark of `t` becomes due
+    life.node.sleep(Duration::from_millis(500)).await;
+    let (two, outcome) = write(&["b"]);
+    life.partition("t", 0).write(vec![two]);
+    world.gate.open();
+    assert!(other.await.expect("answered").is_ok() && outcome.await.expect("answered").is_ok());
+    let partition = life.partition("t", 0);
+    let marked = || partition.with_turn(|turn| turn.log.as_ref().map(Log::marked_durable));
+    let deadline = life.node.now().plus(Duration::from_secs(5));
+    while marked() != Some(Offset(2)) {
+        assert!(life.node.now() < deadline, "nobody wrote to it since, and it is marked to {:?}", marked());
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_stop_leaves_a_clean_directory_and_everything_in_it() {
     let world = World::new();
     let life = world.start().await;
