@@ -241,12 +241,12 @@ impl<D: Disk> DataDir<D> {
             io::ErrorKind::WouldBlock => LayoutError::InUse(disk.display(Path::new(""))),
             _ => LayoutError::Io(error),
         })?;
-        reserve::make_room_to_start(&disk).await?;
         let meta = match read_meta(&disk).await? {
             Some(meta) => meta,
             None => make_meta(&disk, &expect).await?,
         };
         refuse_foreign(&disk, &meta, &expect)?;
+        reserve::make_room_to_start(&disk).await?;
         let (closed, since_stop) = take_marker(&disk, &meta.directory_id).await?.unzip();
         let mut since_stop = since_stop.unwrap_or_default();
         let is_untried = since_stop.remove(&UNTRIED).is_some();

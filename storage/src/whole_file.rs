@@ -81,7 +81,8 @@ pub async fn replace<D: Disk>(
     let sum = Binding::none().sum(&slices).to_be_bytes();
     let file = create_empty(disk, &aside(path))?;
     let parts: Vec<Bytes> = parts.into_iter().chain([Bytes::copy_from_slice(&sum)]).collect();
-    file.append_at(0, &parts)?;
+    // What fitted on a full disk would keep the room from whatever could free some.
+    file.append_at(0, &parts).inspect_err(|_| drop(file.truncate(0)))?;
     disk.sync_many(vec![file]).await?;
     disk.rename(&aside(path), path)?;
     disk.sync_dir(path.parent().unwrap_or(Path::new(""))).await
@@ -131,6 +132,19 @@ mod tests {
     use crate::model_disk::{CrashMode, Platter, Setup, random::stream};
 
     const KIND: WholeFileKind = WholeFileKind { magic: *b"DJxx", version: 3, max_bytes: 100 };
+
+    #[tokio::test]
+    async fn what_finds_no_room_takes_none() {
+        let platter = Platter::new(Setup::default());
+        let (disk, path) = (platter.mount(), Path::new("f"));
+        replace(&disk, path, KIND, &[Bytes::from_static(b"old")]).await.expect("room");
+        let used: u64 = platter.lengths().iter().map(|(_, length)| length).sum();
+        platter.set_capacity(Some(used + 40));
+        let full = replace(&disk, path, KIND, &[Bytes::from(vec![7; 90])]).await.expect_err("no room");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(disk.free_bytes().expect("it says"), 40, "what fitted is given back");
+        assert_eq!(read(&disk, path, KIND).await.expect("the old one"), "old");
+    }
 
     #[tokio::test]
     async fn what_was_replaced_survives_a_power_cut_and_every_flipped_bit_is_noticed() {

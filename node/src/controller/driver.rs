@@ -617,17 +617,23 @@ impl<R: Runtime> Driver<R> {
             return Ok(());
         }
         let closing = self.waits.closing.take().expect("it was asked to close");
+        self.leave_in_doubt();
         self.orders.close(closing.done);
         Err(End::Gone)
+    }
+
+    /// Nobody knows what becomes of the change that is under way: it may be in the log.
+    fn leave_in_doubt(&mut self) {
+        if let Some((_, releases)) = self.active.take().and_then(|active| active.proposal) {
+            mark!("a change of the metadata ends in doubt");
+            release(releases, Err(Unavailable::Unsure));
+        }
     }
 
     /// Gives up for good. Everyone who waits, and everyone who comes, is told.
     fn stop(&mut self, why: String) {
         error!(why, "the controller of this node stops until the node is restarted");
-        if let Some((_, releases)) = self.active.take().and_then(|active| active.proposal) {
-            mark!("a change of the metadata ends in doubt");
-            release(releases, Err(Unavailable::Unsure));
-        }
+        self.leave_in_doubt();
         self.shown.stopped.set(why).expect("the driver stops once");
         self.shown.leader.set(None);
     }

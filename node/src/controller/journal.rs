@@ -6,7 +6,8 @@
 //! not to start. A vote and a snapshot are durable when their write returned, appends after [`Journal::sync`]. An
 //! install of a snapshot that a crash interrupted is finished at the next start, and once only. What a start sees need
 //! not be durable (the directory may have failed to sync in an earlier life), so after any stop but a clean one the files
-//! are written anew before anything is said on their word.
+//! are written anew before anything is said on their word. Not on a disk without room for them: then a power cut may
+//! still take back what an earlier life failed to sync.
 //! Leaves out: what records mean (`metadata::replay`), who decides them (`decide`), the order of writes (`raft`).
 //! Called by the driver at start, and by `quorum::writer`.
 //!
@@ -456,9 +457,10 @@ async fn renew<D: Disk>(
         unless_full(VOTE, put_vote(disk, directory, hard).await)?;
     }
     let Some(snapshot) = snapshot else { return Ok(()) };
-    unless_full(SNAPSHOT, put_snapshot(disk, snapshot).await)?;
     let under_way = read_install(disk).await?;
-    Ok(unless_full(INSTALL, put_install(disk, under_way).await)?)
+    unless_full(INSTALL, put_install(disk, under_way).await)?;
+    // The large one last: it must not take the room of the small ones.
+    Ok(unless_full(SNAPSHOT, put_snapshot(disk, snapshot).await)?)
 }
 
 /// A disk without room keeps no node down: only one that runs can be told to delete something. The file is there as it

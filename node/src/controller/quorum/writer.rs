@@ -133,7 +133,9 @@ impl<R: Runtime> Writer<R> {
                 Err(End::Abandoned) => return,
                 Err(End::Failed(why)) => {
                     self.inbox.failed(why.to_owned());
-                    if let Some(done) = work.close {
+                    // It may have been asked to close while it waited for room.
+                    let close = work.close.or_else(|| self.shared.lock().close.take());
+                    if let Some(done) = close {
                         let _ = done.send(Err(format!("the metadata log: {why}")));
                     }
                     return;
