@@ -71,9 +71,15 @@ impl Ghosts {
     }
 
     /// REP-8 of all that readers were given by now. A process that gave a partition up since the last look (its topic was
-    /// deleted, or the replica moved away) cannot be asked any more how far it was visible: what readers were given counts as
-    /// committed then, and REP-1 asks the next leader for it.
-    pub fn shown(&mut self, shown: &[(String, i64)], living: &[Sight]) -> Option<Broken> {
+    /// deleted, the replica moved away, or it was stopped) cannot be asked any more how far it was visible: what readers were
+    /// given counts as committed then, and REP-1 asks the next leader for it. Not so one that `fell`: what it believed at that
+    /// moment was seen.
+    pub fn shown(
+        &mut self,
+        shown: &[(String, i64)],
+        living: &[Sight],
+        fell: impl Fn(u32, u32) -> bool,
+    ) -> Option<Broken> {
         let mut holders: BTreeMap<String, BTreeSet<(u32, u32)>> = BTreeMap::new();
         for sight in living {
             holders.entry(sight.folder.clone()).or_default().insert((sight.node, sight.incarnation));
@@ -81,7 +87,9 @@ impl Ghosts {
         let before = std::mem::replace(&mut self.holders, holders);
         for (folder, shown) in shown {
             let now = self.holders.get(folder);
-            let left = |process| !now.is_some_and(|now| now.contains(process));
+            let left = |process: &(u32, u32)| {
+                !now.is_some_and(|now| now.contains(process)) && !fell(process.0, process.1)
+            };
             if before.get(folder).is_some_and(|before| before.iter().any(left)) {
                 let highest = self.true_watermark.entry(folder.clone()).or_default();
                 *highest = (*highest).max(*shown);
@@ -155,13 +163,13 @@ mod tests {
         let (old, new) = (sight(1, true, 1, 5, 7), sight(2, true, 2, 5, 6));
         let mut ghosts = Ghosts::default();
         assert_eq!(name(ghosts.see(std::slice::from_ref(&old))), None);
-        assert_eq!(
-            name(ghosts.shown(&given, std::slice::from_ref(&old))),
-            Some("REP-8"),
-            "it is still there"
-        );
-        assert_eq!(name(ghosts.shown(&given, std::slice::from_ref(&new))), None, "nobody can tell");
-        assert_eq!(name(ghosts.see(&[new])), Some("REP-1"), "but the next leader must have it");
+        let (old, new) = (std::slice::from_ref(&old), std::slice::from_ref(&new));
+        let lives = |_, _| false;
+        assert_eq!(name(ghosts.shown(&given, old, lives)), Some("REP-8"), "it is still there");
+        let mut killed = Ghosts { holders: ghosts.holders.clone(), ..Ghosts::default() };
+        assert_eq!(name(killed.shown(&given, new, |_, _| true)), Some("REP-8"), "what it knew was seen");
+        assert_eq!(name(ghosts.shown(&given, new, lives)), None, "nobody can tell");
+        assert_eq!(name(ghosts.see(new)), Some("REP-1"), "but the next leader must have it");
     }
 
     fn name(broken: Option<Broken>) -> Option<&'static str> {

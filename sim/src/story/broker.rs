@@ -4,7 +4,7 @@
 //! Promises: when an incarnation says that it is ready, its logs are checked against every crash since the last check.
 //! Leaves out: when to crash (see `nemesis`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -86,6 +86,8 @@ struct State {
     errors_before: u64,
     /// How often the device had no room before this process began.
     refused_before: u64,
+    /// Which of its processes were killed or lost their power: god was told what they believed last.
+    fallen: BTreeSet<u32>,
     /// The device failed the last start, so that some partition may be left closed until the next.
     is_lame: bool,
 }
@@ -303,7 +305,8 @@ impl BrokerNode {
         let broken = state.ghost.down(&device, (power, serves), &self.0.recorder);
         self.note(&mut state, broken);
         state.bad_ends += u64::from(serves);
-        state.ready = None;
+        let fell = state.ready.take().map(|who| who.incarnation);
+        state.fallen.extend(fell);
         state.stop = None;
         let last = state.look.take().map(|look| (self.0.world.now_ns(), look()));
         state.last_sights.extend(last);
@@ -316,6 +319,12 @@ impl BrokerNode {
         let mut sights = std::mem::take(&mut state.last_sights);
         sights.extend(state.look.as_ref().map(|look| (self.0.world.now_ns(), look())));
         sights
+    }
+
+    /// Whether this process of it was killed or lost its power while it served.
+    #[must_use]
+    pub fn fell(&self, incarnation: u32) -> bool {
+        self.lock().fallen.contains(&incarnation)
     }
 
     /// `kill -9`.

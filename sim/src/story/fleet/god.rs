@@ -128,7 +128,10 @@ impl God {
         };
         let found = watched.see(stage, &living, highest, self.operator.wiped_at());
         let shown = if stage.plan.reports { Vec::new() } else { stage.recorder.shown() };
-        let found = found.or_else(|| ghosts.shown(&shown, &living));
+        let fell = |node: u32, incarnation: u32| {
+            stage.brokers.iter().any(|broker| broker.node() == node && broker.fell(incarnation))
+        };
+        let found = found.or_else(|| ghosts.shown(&shown, &living, fell));
         drop(state);
         self.note(stage, found);
         all
