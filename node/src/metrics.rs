@@ -247,7 +247,7 @@ metrics! {
     partitions_led: Gauge = "dejaq_partitions_led", "Partitions that this broker leads.";
     under_replicated: Gauge = "dejaq_under_replicated_partitions", "Partitions that this broker leads with fewer replicas in sync than there are to be; one that only comes is not missing.";
     under_min_insync: Gauge = "dejaq_under_min_insync_partitions", "Partitions that this broker leads with fewer replicas in sync than min.insync.replicas.";
-    leader_epochs: Gauge = "dejaq_leader_epochs", "Sum of the leader epochs of the partitions that this broker leads; it grows with every election.";
+    leader_epochs: Gauge = "dejaq_leader_epochs", "Sum of the leader epochs of the partitions that this broker leads; it grows with every election of theirs, and changes when leadership comes or goes.";
     follower_lag_records: Gauge = "dejaq_follower_lag_records", "Records that the slowest follower of this broker lacks.";
     insync_shrinks: Counter = "dejaq_insync_shrinks_total", "Times that an in-sync set of a partition led here lost members.";
     insync_expands: Counter = "dejaq_insync_expands_total", "Times that an in-sync set of a partition led here gained members.";

@@ -1,5 +1,5 @@
-//! Clients that send garbage, lies about lengths, half frames and floods, beside honest ones: the hostile ones are
-//! refused or cut off, the honest ones notice nothing, and memory stays bounded.
+//! Clients that send garbage, lies about lengths and floods, beside honest ones: the hostile ones are refused or cut off,
+//! the honest ones notice nothing. Half frames and bounded memory are asked by the tests of `server` and of the wire.
 
 use dejaq_sim::runner::{RunParams, RunReport, Scenario};
 use dejaq_sim::story::{self, Fault, Plan};

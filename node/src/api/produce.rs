@@ -2,7 +2,8 @@
 //!
 //! Owns: the way of a request from bytes to writes and from outcomes to its answer; the one mapping of write errors to
 //! Kafka's codes. Promises: batches for one partition reach it in the order of the requests, in one call; acks=all is
-//! answered after the watermark passed, or with REQUEST_TIMED_OUT at its deadline; acks=0 is never answered, and an
+//! answered after the watermark passed (with `acks.required`, after so many have it; with NOT_ENOUGH_REPLICAS_AFTER_APPEND when
+//! too few are in sync by then), or with REQUEST_TIMED_OUT at its deadline; acks=0 is never answered, and an
 //! error of it closes the connection.
 //! Leaves out: rules about batches (`produce_check`), what batches of transactions wait for (`produce_txn`), when a write is safe (`replica::leader`).
 //!

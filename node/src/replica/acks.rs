@@ -1,4 +1,4 @@
-//! Producers that wait for the watermark, in the order in which it reaches them.
+//! Producers that wait for the watermark, or for `acks.required` copies, in the order in which it reaches them.
 //!
 //! Owns: one entry a waiting batch: its token and the end offset that the watermark must reach.
 //! Promises: a token is released once; releases leave in the order of end offsets, equal ends in the order of

@@ -2,7 +2,8 @@
 //!
 //! Owns: the ends of the log as the leader counts them, the watermark, the in-sync set, the waiting producers.
 //! Promises: `log_start <= watermark <= local_end`, `flushed_end <= local_end`; the watermark never moves back; an
-//! acks=all promise is kept once, after the watermark passed the batch's end, and the effect says so; under
+//! acks=all promise is kept once, after the watermark passed the batch's end (with `acks.required`, after so many members
+//! have it), and the effect says so; under
 //! `durable` the watermark never passes what is synced here and on every member; when the leader resigns every
 //! waiting producer is refused in one place.
 //! Leaves out: bytes, disks, clocks, sockets; which token is whose; choosing the in-sync set (see `isr`).

@@ -42,7 +42,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "",
         "In-sync replicas, the leader among them, that have a record when acks=all is answered; 0 is all that are in sync, \
          more than there are is every replica. Fewer than are in sync are answered before consumers see the record, and it \
-         may be lost when another one is elected. Transactions always wait for all.",
+         may be lost when another one is elected. An idempotent \
+         producer meets an out-of-order sequence then. Transactions always wait for all.",
     ),
     def(
         "cleanup.policy",
