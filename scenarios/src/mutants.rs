@@ -135,9 +135,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         number: 10,
         about: "a follower of another leader epoch is served",
-        scenario: "cluster_failover",
+        scenario: "cluster_behind",
         checkers: &["assertion"],
-        budget: 200,
+        budget: 20,
     },
     Mutant {
         number: 12,
