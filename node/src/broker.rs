@@ -40,6 +40,7 @@ use crate::coordinator::group::consumer::convert::Migration;
 use crate::coordinator::room::TxnRoom;
 use crate::coordinator::{Coordinators, coordinators, group, lag, txn};
 use crate::metadata::config_table::InvalidConfig;
+use crate::metadata::level::Levels;
 use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
@@ -147,7 +148,7 @@ impl<R: Runtime> Broker<R> {
         coordinators.apply(&image);
         cluster.published.applied(&image);
         let following = Arc::new(Following::default());
-        let member = Member::new(node, broker_epoch);
+        let member = Member::new(node, broker_epoch, Levels::up_to(config.feature_level_max));
         let follower = Follower {
             published: cluster.published.clone(),
             directory: directory.clone(),
@@ -391,6 +392,7 @@ fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> cont
             leader_round: config.healing.leader_interval,
             auto_rebalance: config.healing.auto_rebalance,
         },
+        levels: Levels::up_to(config.feature_level_max),
     }
 }
 

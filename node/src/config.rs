@@ -45,6 +45,7 @@ pub struct Config {
     pub quorum: Vec<QuorumNode>,
     pub election_timeout: Duration,
     pub snapshot_bytes: u64,
+    pub feature_level_max: u16,
     pub rack: Option<String>,
     /// `host:port`, or empty for no admin port.
     pub admin_listen: String,

@@ -11,19 +11,17 @@ use dejaq_wire::kafka::api_versions::{
 };
 
 use crate::controller::decide::register_broker::{METADATA_VERSION, METADATA_VERSION_FEATURE};
+use crate::controller::decide::update_features::BUILT_IN;
 use crate::metadata::Image;
+use crate::metadata::level::{DEJAQ_VERSION, Levels};
 use crate::server::service::{Session, Software};
 
-/// Features that every broker of this version has, so that nobody has to switch them on: clients look at them before
-/// they use what they name. `group.version` 1 is KIP-848. `transaction.version` 2 is KIP-890: a producer gets a new epoch
-/// with each transaction, and partitions join as they are written to.
-const BUILT_IN: &[(&str, i16)] = &[("group.version", 1), ("transaction.version", 2)];
-
-/// Answers in the version of the request. `served` are the APIs that this broker answers.
+/// Answers in the version of the request. `served` are the APIs that this broker answers, `levels` of `dejaq.version` what it
+/// supports.
 #[must_use]
 pub fn answer(
     served: &[ApiKey],
-    image: &Image,
+    (image, levels): (&Image, Levels),
     session: &Session,
     version: i16,
     request: ApiVersionsRequest,
@@ -38,22 +36,28 @@ pub fn answer(
             version: request.client_software_version,
         });
     }
-    let supported = |(name, level): (&str, i16)| SupportedFeatureKey {
+    let supported = |(name, min, max): (&str, i16, i16)| SupportedFeatureKey {
         name: name.to_owned(),
-        // What a cluster may be without is supported from 0 on.
-        min_version: if name == METADATA_VERSION_FEATURE { level } else { 0 },
-        max_version: level,
+        min_version: min,
+        max_version: max,
     };
-    let metadata = [(METADATA_VERSION_FEATURE, METADATA_VERSION)];
-    let built_in = BUILT_IN.iter().copied();
-    let finalized = image.features().chain(built_in.clone()).map(|(name, level)| FinalizedFeatureKey {
+    let own = [
+        (METADATA_VERSION_FEATURE, METADATA_VERSION, METADATA_VERSION),
+        (DEJAQ_VERSION, levels.min, levels.max),
+    ];
+    // What a cluster may be without is supported from 0 on.
+    let built_in = BUILT_IN.iter().map(|(name, level)| (*name, 0, *level));
+    let stands = |(name, level): (&str, i16)| FinalizedFeatureKey {
         name: name.to_owned(),
         max_version_level: level,
         min_version_level: level,
-    });
+    };
+    // The first level is written nowhere.
+    let first = image.feature(DEJAQ_VERSION).is_none().then_some((DEJAQ_VERSION, image.level()));
+    let finalized = image.features().chain(first).chain(BUILT_IN.iter().copied()).map(stands);
     ApiVersionsResponse {
         api_keys: advertise(served.iter().copied()),
-        supported_features: metadata.into_iter().chain(built_in).map(supported).collect(),
+        supported_features: own.into_iter().chain(built_in).map(supported).collect(),
         finalized_features_epoch: image.end().0,
         finalized_features: finalized.collect(),
         ..Default::default()
@@ -96,7 +100,7 @@ mod tests {
         let request =
             ApiVersionsRequest { client_software_name: name.into(), client_software_version: "1.0".into() };
         let served = [ApiKey::Produce, ApiKey::ApiVersions];
-        let response = answer(&served, &Image::default(), &session, version, request);
+        let response = answer(&served, (&Image::default(), Levels::default()), &session, version, request);
         (response, session.software())
     }
 
@@ -107,6 +111,16 @@ mod tests {
             response.api_keys.iter().map(|api| (api.api_key, api.min_version, api.max_version)).collect();
         assert_eq!(ranges, [(0, 0, 13), (18, 0, 4)]);
         assert_eq!(software.map(|software| software.name).as_deref(), Some("kcat"));
+    }
+
+    #[test]
+    fn what_is_supported_and_where_the_cluster_stands_are_told() {
+        let (response, _) = ask(4, "kcat");
+        let supported = response.supported_features.iter().find(|one| one.name == DEJAQ_VERSION);
+        let stands = response.finalized_features.iter().find(|one| one.name == DEJAQ_VERSION);
+        let range = supported.map(|one| (one.min_version, one.max_version));
+        assert_eq!(range, Some((Levels::default().min, Levels::default().max)));
+        assert_eq!(stands.map(|one| one.max_version_level), Some(1), "nothing is written at level 1");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::controller::decide::broker_heartbeat::BrokerHeartbeat;
 use crate::controller::decide::tests::{Desk, topic};
 use crate::controller::driver::tests::imaginary;
 use crate::metadata::Published;
+use crate::metadata::level::Levels;
 use crate::runtime::tokio::TokioRuntime;
 use crate::runtime::tokio_net::SocketOptions;
 use crate::server::service::Session;
@@ -382,7 +383,9 @@ async fn fenced_brokers_and_moves_are_told_to_who_asks() {
     let broker = replicas[1];
     let broker_epoch = image.broker(broker).expect("registered").epoch;
     let (metadata_end, want_fence) = (image.end(), true);
-    let fence = BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown: false };
+    let levels = Levels::default();
+    let want_shutdown = false;
+    let fence = BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown, levels };
     here.control.change(fence, 1000).await.expect("registered");
     let response = here.metadata(9, Some(vec![named("a")])).await;
     assert_eq!(response.topics[0].partitions[0].offline_replicas, [broker]);

@@ -22,7 +22,7 @@ use super::{
     end_txn, fetch, find_coordinator, heartbeat, incremental_alter_configs, init_producer_id, join_group,
     leave_group, list_groups, list_offsets, list_partition_reassignments, list_transactions, metadata,
     offset_commit, offset_delete, offset_fetch, offset_for_leader_epoch, produce, reply, sync_group,
-    txn_offset_commit, unregister_broker, write_txn_markers,
+    txn_offset_commit, unregister_broker, update_features, write_txn_markers,
 };
 use crate::coordinator::transactions::Transactions;
 use crate::runtime::Runtime;
@@ -64,6 +64,7 @@ pub const SERVED: &[ApiKey] = &[
     ApiKey::AlterPartitionReassignments,
     ApiKey::ListPartitionReassignments,
     ApiKey::OffsetDelete,
+    ApiKey::UpdateFeatures,
     ApiKey::DescribeCluster,
     ApiKey::DescribeProducers,
     ApiKey::UnregisterBroker,
@@ -196,7 +197,8 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         }
         ApiKey::ApiVersions => {
             let image = control.published.current();
-            now!(request, |body| api_versions::answer(SERVED, &image, &session, v, body))
+            let levels = control.settings.levels;
+            now!(request, |body| api_versions::answer(SERVED, (&image, levels), &session, v, body))
         }
         ApiKey::Metadata => later!(request, |body| metadata::answer(&control, &session, v, body)),
         ApiKey::CreateTopics => later!(request, |body| create_topics::answer(&control, body)),
@@ -224,7 +226,7 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::RemoveRaftVoter => later!(request, |body| describe_quorum::remove(&control, body)),
         ApiKey::ElectLeaders => later!(request, |body| elect_leaders::answer(&control, body)),
         ApiKey::UnregisterBroker => later!(request, |body| unregister_broker::answer(&control, body)),
-        api => Started::Done(not_served(api)),
+        ApiKey::UpdateFeatures => later!(request, |body| update_features::answer(&control, v, body)),
     }
 }
 

@@ -65,6 +65,7 @@ mod reply;
 pub mod sync_group;
 pub mod txn_offset_commit;
 pub mod unregister_broker;
+pub mod update_features;
 pub mod write_txn_markers;
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest, FetchTopic, Partiti
 use dejaq_wire::kafka::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
+use dejaq_wire::peer::FEATURE_LEVEL;
 use dejaq_wire::record::{BatchBuilder, Batches, Compression, NewRecord};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -194,7 +195,7 @@ impl World {
         published.applied(&image);
         let peers = Peers::new(
             node.clone(),
-            Identity { node: ME, cluster: ClusterId::default() },
+            Identity { node: ME, cluster: ClusterId::default(), speaks: FEATURE_LEVEL },
             PeerLimits::default(),
         );
         let settings = coordinators::Settings { groups: self.groups.clone(), ..Default::default() };

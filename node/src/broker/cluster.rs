@@ -27,6 +27,7 @@ use crate::controller::room::ControlRoom;
 use crate::controller::{self, Boot, Controller, Reach, Settings, Started};
 use crate::metadata::Published;
 use crate::metadata::image::PEER_LISTENER;
+use crate::metadata::level::Levels;
 use crate::metadata::record::Endpoint;
 use crate::peer::{ClusterId, Identity, LateRoom, PeerBound, PeerLimits, PeerServer, Peers, Routes};
 use crate::replica::Directory;
@@ -69,7 +70,7 @@ impl<R: Runtime> Cluster<R> {
             "" => ClusterId::default(),
             known => ClusterId::known(known),
         };
-        let me = Identity { node, cluster: cluster.clone() };
+        let me = Identity { node, cluster: cluster.clone(), speaks: config.feature_level_max };
         let peers = Peers::new(runtime.clone(), me.clone(), PeerLimits::default());
         let boot = Boot {
             settings: settings.clone(),
@@ -120,6 +121,7 @@ impl<R: Runtime> Cluster<R> {
             clean: data.was_clean(),
             // Who stands alone waits for nobody to let it in.
             entry: if self.is_shared() { Entry::Fenced } else { Entry::Live },
+            levels: Levels::up_to(config.feature_level_max),
         };
         let session = config.healing.session_timeout;
         let enrolled = enroll(runtime, &self.reach, &self.published, register, session);

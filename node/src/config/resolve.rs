@@ -191,6 +191,7 @@ impl Values {
             quorum: read.quorum("quorum"),
             election_timeout: read.millis("quorum-election-timeout-ms"),
             snapshot_bytes: read.number("metadata-snapshot-bytes"),
+            feature_level_max: u16::try_from(read.number("feature-level-max")).expect("the table bounds it"),
             rack: Some(read.text("rack")).filter(|rack| !rack.is_empty()),
             admin_listen: read.address("admin-listen"),
             topics,

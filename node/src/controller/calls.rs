@@ -11,7 +11,7 @@
 //! ```
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerEpoch, Offset};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
 use dejaq_wire::peer::{Ask, Body, Parts, PeerError};
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,11 @@ use super::decide::alter_partition::{AlterPartition, Current};
 use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
 use super::decide::create_internal::{CreateInternal, Made};
 use super::decide::producer_ids::{AllocateProducerIds, Block};
-use super::decide::register_broker::RegisterBroker;
+use super::decide::register_broker::{Entry, RegisterBroker};
 use super::draft::{Decide, Refusal};
 use super::handle::{Committed, Unavailable};
+use crate::metadata::level::Levels;
+use crate::metadata::record::Endpoint;
 
 /// A request to the controller that any node may make: `Reach::ask` takes it there.
 pub trait ControlCall: Ask + Decide + Clone {
@@ -122,9 +124,65 @@ macro_rules! answered {
 }
 pub(super) use {answered, plain};
 
-plain!(0x0301, RegisterBroker);
+/// A body whose version 1 has the supported levels behind what version 0 says; without them they are those of the first
+/// release. `|body| older` is version 0 as a tuple, `|tuple| body` the way back.
+macro_rules! with_levels {
+    ($tag:expr, $body:ident, $older:ty, |$this:ident| $down:expr, |$read:ident| $up:expr) => {
+        impl Body for $body {
+            const TAG: u16 = $tag;
+            const VERSION: u16 = 1;
+            fn into_parts(self) -> Result<Parts, PeerError> {
+                Parts::plain(&self)
+            }
+            fn older(&self) -> Result<Option<Parts>, PeerError> {
+                let $this = self;
+                Parts::older_plain::<$body>(0, &$down).map(Some)
+            }
+            fn from_parts(parts: Parts) -> Result<Self, PeerError> {
+                if parts.version > 0 {
+                    return parts.into_plain();
+                }
+                let $read = parts.into_older_plain::<$body, $older>(0)?;
+                Ok($up)
+            }
+        }
+    };
+}
+
+type OldRegistration = (BrokerId, u128, Vec<Endpoint>, Option<String>, [u8; 16], bool, Entry);
+type OldHeartbeat = (BrokerId, BrokerEpoch, Offset, bool, bool);
+
+with_levels!(
+    0x0301,
+    RegisterBroker,
+    OldRegistration,
+    |this| (
+        this.broker,
+        this.incarnation,
+        &this.endpoints,
+        &this.rack,
+        this.directory_id,
+        this.clean,
+        this.entry
+    ),
+    |read| {
+        let (broker, incarnation, endpoints, rack, directory_id, clean, entry) = read;
+        let levels = Levels::FIRST;
+        RegisterBroker { broker, incarnation, endpoints, rack, directory_id, clean, entry, levels }
+    }
+);
 answered!(0x0301 RegisterBroker, true, |decided| decided, BrokerEpoch);
-plain!(0x0302, BrokerHeartbeat);
+with_levels!(
+    0x0302,
+    BrokerHeartbeat,
+    OldHeartbeat,
+    |this| (this.broker, this.broker_epoch, this.metadata_end, this.want_fence, this.want_shutdown),
+    |read| {
+        let (broker, broker_epoch, metadata_end, want_fence, want_shutdown) = read;
+        let levels = Levels::FIRST;
+        BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown, levels }
+    }
+);
 answered!(0x0302 BrokerHeartbeat, true, |decided| decided, HeartbeatAnswer);
 plain!(0x0303, AlterPartition);
 answered!(0x0303 AlterPartition, true, |decided| decided, Vec<Result<Current, Refusal>>);
@@ -135,17 +193,25 @@ answered!(0x0305 CreateInternal, true, |decided| decided, Made);
 
 #[cfg(test)]
 mod tests {
-    use dejaq_wire::ids::{BrokerId, LeaderEpoch, PartitionId, ProducerId, TopicId};
+    use dejaq_wire::ids::{LeaderEpoch, PartitionId, ProducerId, TopicId};
+    use dejaq_wire::peer::level_of;
 
     use super::super::decide::alter_partition::Proposal;
-    use super::super::decide::register_broker::Entry;
     use super::*;
-    use crate::metadata::record::Endpoint;
 
     fn line<B: Body + Clone + PartialEq + std::fmt::Debug>(body: &B) -> String {
         let parts = body.clone().into_parts().expect("short");
         let hex: String = parts.head.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(B::from_parts(parts.clone()).as_ref(), Ok(body));
+        format!("{:04x}/{} {hex}", parts.tag, parts.version)
+    }
+
+    /// As it goes to a peer of the first release, and what that makes of it.
+    fn older<B: Body + Clone + PartialEq + std::fmt::Debug>(body: &B, read: &B) -> String {
+        let parts = body.older().expect("short").expect("there is an older version");
+        assert_eq!((level_of(parts.tag, parts.version), level_of(B::TAG, B::VERSION)), (1, 2));
+        assert_eq!(B::from_parts(parts.clone()).as_ref(), Ok(read));
+        let hex: String = parts.head.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{:04x}/{} {hex}", parts.tag, parts.version)
     }
 
@@ -160,10 +226,13 @@ mod tests {
             directory_id: [9; 16],
             clean: true,
             entry: Entry::Fenced,
+            levels: Levels { min: 1, max: 2 },
         };
         let metadata_end = Offset(300);
+        let levels = Levels { min: 1, max: 2 };
+        let (want_fence, want_shutdown) = (false, true);
         let heartbeat =
-            BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence: false, want_shutdown: true };
+            BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown, levels };
         let proposal = Proposal {
             topic_id: TopicId([1; 16]),
             partition: PartitionId(4),
@@ -184,8 +253,10 @@ mod tests {
             configs: vec![("a".into(), "b".into())],
         };
         let lines = [
+            older(&register, &RegisterBroker { levels: Levels::FIRST, ..register.clone() }),
             line(&register),
             line(&Answered { result: Ok(broker_epoch), end }),
+            older(&heartbeat, &BrokerHeartbeat { levels: Levels::FIRST, ..heartbeat.clone() }),
             line(&heartbeat),
             line(&Answered { result: Ok(beat), end }),
             line(&alter),
@@ -198,8 +269,10 @@ mod tests {
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
         0301/0 04070104504545520168e847010172090909090909090909090909090909090100
+        0301/1 04070104504545520168e8470101720909090909090909090909090909090901000204
         0381/0 0006da04
         0302/0 0406d8040001
+        0302/1 0406d80400010204
         0382/0 00010000da04
         0303/0 04060101010101010101010101010101010101080a0c010406
         0383/0 000200040a01040e01d60100da04

@@ -44,8 +44,9 @@ use super::raft::{
 };
 use super::settings::Settings;
 use super::tell::tell;
+use crate::metadata::level::Readable;
 use crate::metadata::record::ClusterNamed;
-use crate::metadata::{Image, Published, snapshot};
+use crate::metadata::{Image, Published, Record, snapshot};
 use crate::peer::{ClusterId, Peers};
 use crate::runtime::{Mono, Runtime};
 
@@ -99,6 +100,8 @@ pub async fn start<R: Runtime>(
     peers: Peers<R>,
 ) -> Result<Started, JournalError> {
     let (journal, found) = Journal::open(runtime.disk().clone(), data, runtime.unix_ms()).await?;
+    let levels = boot.settings.levels;
+    found.check_level(levels.max)?;
     let Found { hard, snapshot, image, batches } = found;
     let me = ReplicaKey { id: boot.settings.node, directory: DirectoryId(data.meta().directory_id) };
     let bootstrap = match boot.voters.as_slice() {
@@ -136,7 +139,8 @@ pub async fn start<R: Runtime>(
             every: boot.snapshot_bytes,
             since: 0,
             epoch: applied_epoch,
-            under_way: false,
+            newest: 1,
+            under_way: None,
         },
         shown: Shown { published: published.clone(), leader: leader.clone(), stopped: stopped.clone() },
         named: Named { settings: boot.settings, cluster: boot.cluster, new_cluster_id: boot.new_cluster_id },
@@ -154,7 +158,18 @@ struct Compaction {
     since: u64,
     /// Epoch of the last entry that is in the image.
     epoch: LeaderEpoch,
-    under_way: bool,
+    /// The newest level that a record needs which came after the last snapshot was begun.
+    newest: i16,
+    under_way: Option<Purpose>,
+}
+
+/// Why a snapshot is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To keep the log short.
+    Size,
+    /// So that a node of the level to which the cluster went back need not read what is newer.
+    Level,
 }
 
 /// What others see of the driver.
@@ -273,8 +288,11 @@ impl<R: Runtime> Driver<R> {
             self.step(Input::Durable(ticket))?;
         }
         if let Some(snapshot) = compacted {
-            self.compaction.under_way = false;
+            let purpose = self.compaction.under_way.take();
             self.step(Input::Compacted(snapshot))?;
+            if purpose == Some(Purpose::Level) {
+                self.step(Input::Forget)?;
+            }
         }
         for envelope in messages {
             self.step(Input::Received(envelope))?;
@@ -344,11 +362,13 @@ impl<R: Runtime> Driver<R> {
     /// Takes what is committed into the image. What does not fit ends this node's part: it means that nodes disagree.
     fn apply(&mut self, apply: Apply) -> Result<(), End> {
         let fatal = |why: String| End::Failed(format!("what the quorum committed cannot be applied: {why}"));
+        let readable = Readable { up_to: self.named.settings.levels.max };
         match apply {
             Apply::Snapshot(snapshot) => {
                 mark!("a snapshot of the leader takes the place of the metadata");
                 let image = snapshot::decode(&snapshot.bytes).map_err(|why| fatal(why.to_string()))?;
-                self.compaction.since = 0;
+                readable.image(&image).map_err(|why| fatal(why.to_string()))?;
+                (self.compaction.since, self.compaction.newest) = (0, 1);
                 self.compaction.epoch = snapshot.id.position.epoch;
                 self.image = Arc::new(image);
                 self.acquaint(&snapshot.id.voters);
@@ -366,6 +386,9 @@ impl<R: Runtime> Driver<R> {
                         batch::decode(bytes.clone()).map_err(|why| fatal(why.to_string()))?
                     }
                 };
+                readable.records(&records).map_err(|why| fatal(why.to_string()))?;
+                let newest = records.iter().map(Record::level).max();
+                self.compaction.newest = self.compaction.newest.max(newest.unwrap_or(1));
                 tell(&self.image, &records);
                 let image = self.image.after(&records, end).map_err(|why| fatal(why.to_string()))?;
                 self.compaction.epoch = epoch;
@@ -394,8 +417,13 @@ impl<R: Runtime> Driver<R> {
     /// Begins a snapshot, if it is time.
     fn compact(&mut self) {
         let is_early = self.compaction.since > 0 && buggify!("metadata is compacted early", 50);
-        if (self.compaction.since < self.compaction.every && !is_early) || self.compaction.under_way {
+        let is_lowered = self.compaction.newest > self.image.level();
+        let is_due = self.compaction.since >= self.compaction.every || is_early || is_lowered;
+        if !is_due || self.compaction.under_way.is_some() {
             return;
+        }
+        if is_lowered {
+            mark!("a snapshot takes away what an older release cannot read");
         }
         let end = self.image.end();
         let bytes = snapshot::encode(&self.image);
@@ -403,8 +431,8 @@ impl<R: Runtime> Driver<R> {
         let position = Position { epoch: self.compaction.epoch, end };
         let id = SnapshotId { position, bytes: bytes.len() as u64, voters };
         info!(end = end.0, bytes = bytes.len(), "a snapshot of the metadata is written");
-        self.compaction.since = 0;
-        self.compaction.under_way = true;
+        (self.compaction.since, self.compaction.newest) = (0, 1);
+        self.compaction.under_way = Some(if is_lowered { Purpose::Level } else { Purpose::Size });
         self.orders.keep(Arc::new(Snapshot { id, bytes }));
     }
 

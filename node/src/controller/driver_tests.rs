@@ -1,6 +1,7 @@
 //! A controller without a disk, for the tests of API handlers; the driver on a disk of which the power is cut.
 
 use dejaq_wire::ids::{BrokerEpoch, BrokerId};
+use dejaq_wire::peer::FEATURE_LEVEL;
 
 use super::super::decide::register_broker::{Entry, RegisterBroker};
 use super::super::member::enroll;
@@ -78,8 +79,9 @@ pub(crate) async fn start_alone<R: Runtime>(
     data: &DataDir<R::Disk>,
     boot: Boot,
 ) -> Result<Enrolled, JournalError> {
-    let me = Identity { node: boot.settings.node, cluster: boot.cluster.clone() };
+    let me = Identity { node: boot.settings.node, cluster: boot.cluster.clone(), speaks: FEATURE_LEVEL };
     let (node, session) = (me.node, boot.settings.healing.session_timeout);
+    let boot_levels = boot.settings.levels;
     let peers = Peers::new(runtime.clone(), me, PeerLimits::default());
     let Started { controller, published } = start(runtime, data, boot, peers.clone()).await?;
     let reach = Reach::new(runtime.clone(), controller.clone(), peers);
@@ -91,6 +93,7 @@ pub(crate) async fn start_alone<R: Runtime>(
         directory_id: data.meta().directory_id,
         clean: data.was_clean(),
         entry: Entry::Live,
+        levels: boot_levels,
     };
     let enrolled = enroll(runtime, &reach, &published, register, session).await;
     let broker_epoch = enrolled.expect("nobody else has its number");
@@ -118,9 +121,12 @@ mod on_a_disk {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::controller::decide::alter_configs::{AlterConfigs, Change, Operation, Target};
     use crate::controller::decide::create_topics::CreateTopics;
     use crate::controller::decide::producer_ids::AllocateProducerIds;
     use crate::controller::decide::tests::topic;
+    use crate::controller::decide::update_features::{Update, UpdateFeatures, Way};
+    use crate::metadata::level::{DEJAQ_VERSION, Levels, NEWEST};
     use crate::runtime::tokio::TokioRuntime;
     use crate::runtime::tokio_net::{SocketOptions, TokioNet};
 
@@ -176,6 +182,11 @@ mod on_a_disk {
         }
 
         async fn start(&self) -> Result<Life, JournalError> {
+            self.start_at(Levels::default()).await
+        }
+
+        /// As a release that supports these levels.
+        async fn start_at(&self, levels: Levels) -> Result<Life, JournalError> {
             let real = FileDisk::open(self.dir.path()).expect("the directory is there");
             let node = Node {
                 real: TokioRuntime::new(real, SocketOptions::default()),
@@ -189,7 +200,8 @@ mod on_a_disk {
                 new_directory_id: [1; 16],
             };
             let data = DataDir::open(node.disk.clone(), expect).await.expect("the directory is ours");
-            let started = start_alone(&node, &data, alone(Settings::default())).await?;
+            let started =
+                start_alone(&node, &data, alone(Settings { levels, ..Settings::default() })).await?;
             Ok(Life { node, data, started })
         }
     }
@@ -201,6 +213,23 @@ mod on_a_disk {
             let committed = self.started.controller.submit(&self.node, request, deadline).await?;
             let mut answer = committed.answer;
             Ok(answer.remove(0).1.map(drop).map_err(|refusal| refusal.code))
+        }
+
+        async fn alter(&self, topic: &str, config: &str, operation: Operation) {
+            let operations = BTreeMap::from([(config.to_owned(), operation)]);
+            let change = Change { target: Target::Topic(topic.into()), operations, replace: false };
+            let request = AlterConfigs { changes: vec![change], validate_only: false };
+            let deadline = self.node.now().plus(Duration::from_secs(10));
+            let committed = self.started.controller.submit(&self.node, request, deadline).await;
+            committed.expect("healthy").answer.remove(0).expect("it may be set");
+        }
+
+        async fn go_down_to(&self, level: i16) -> Result<(), ErrorCode> {
+            let update = Update { feature: DEJAQ_VERSION.into(), level, way: Some(Way::Down) };
+            let request = UpdateFeatures { updates: vec![update], validate_only: false };
+            let deadline = self.node.now().plus(Duration::from_secs(10));
+            let committed = self.started.controller.submit(&self.node, request, deadline).await;
+            committed.expect("healthy").answer.results.remove(0).map_err(|refusal| refusal.code)
         }
 
         async fn block(&self) -> i64 {
@@ -243,6 +272,39 @@ mod on_a_disk {
         let topic = image.topic_named("a").expect("it was answered");
         assert!(topic.partitions.iter().all(|partition| partition.leader_epoch == LeaderEpoch(1)));
         assert_eq!((first_block, life.block().await), (0, 1000), "blocks are disjoint across lives");
+    }
+
+    #[tokio::test]
+    async fn a_node_of_the_older_release_starts_once_the_cluster_went_back_and_a_snapshot_took_its_forms_away()
+     {
+        let world = World::new();
+        let life = world.start().await.expect("empty directory");
+        assert_eq!((life.create("a").await, life.image().level()), (Ok(Ok(())), NEWEST));
+        life.alter("a", "acks.required", Operation::Set("1".into())).await;
+        assert_eq!(life.go_down_to(1).await, Err(ErrorCode::FEATURE_UPDATE_FAILED), "it is in use");
+        life.started.controller.close().await.expect("clean");
+        world.platter.kill();
+        let refused = world.start_at(Levels::FIRST).await.map(drop).expect_err("too new");
+        assert!(matches!(refused, JournalError::TooNew(_)), "{refused}");
+
+        let life = world.start().await.expect("nothing was changed");
+        life.alter("a", "acks.required", Operation::Delete).await;
+        assert_eq!(life.go_down_to(1).await, Ok(()));
+        let has_snapshot =
+            || world.platter.lengths().iter().any(|(path, _)| path == Path::new("quorum/snapshot"));
+        for _ in 0..500 {
+            if has_snapshot() {
+                break;
+            }
+            life.node.sleep(Duration::from_millis(10)).await;
+        }
+        assert!(has_snapshot(), "the older release must not meet what lies in the log");
+        life.end();
+        world.platter.crash(&mut stream(1, "crash", 0), CrashMode::Lose);
+        let life = world.start_at(Levels::FIRST).await.expect("it reads everything");
+        let image = life.image();
+        assert_eq!((image.level(), image.topic_named("a").map(|topic| topic.configs.len())), (1, Some(0)));
+        assert_eq!(life.create("b").await, Ok(Ok(())));
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!  0x0311 create topics   0x0312 delete topics   0x0313 more partitions   0x0314 configs
-//!  0x0315 elect leaders   0x0316 reassign        0x0317 unregister        answers: 0x0391 …
+//!  0x0315 elect leaders   0x0316 reassign        0x0317 unregister        0x0318 features (level 2)
+//!  answers: 0x0391 …
 //! ```
 //!
 //! Creating carries the bytes of Kafka's own request, because that is what its types are for.
@@ -26,6 +27,7 @@ use super::decide::delete_topics::{DeleteTopics, Deleted};
 use super::decide::elect_leaders::{ElectLeaders, Elected};
 use super::decide::members::UnregisterBroker;
 use super::decide::reassign::Reassign;
+use super::decide::update_features::{UpdateFeatures, Updated};
 use super::draft::{Decide, Refusal};
 
 /// The version of Kafka's request that is carried; part of the body's version.
@@ -87,6 +89,8 @@ plain!(0x0316, Reassign);
 answered!(0x0316 Reassign, false, |decided| Ok(decided), Moved);
 plain!(0x0317, UnregisterBroker);
 answered!(0x0317 UnregisterBroker, false, |decided| decided, ());
+plain!(0x0318, UpdateFeatures);
+answered!(0x0318 UpdateFeatures, false, |decided| Ok(decided), Updated);
 
 #[cfg(test)]
 mod tests {
@@ -96,7 +100,7 @@ mod tests {
     use dejaq_wire::kafka::create_partitions::CreatePartitionsTopic;
     use dejaq_wire::kafka::create_topics::CreatableTopic;
 
-    use super::super::decide::{alter_configs, delete_topics, reassign};
+    use super::super::decide::{alter_configs, delete_topics, reassign, update_features};
     use super::*;
 
     fn line<B: Body + std::fmt::Debug + Clone>(body: &B) -> String {
@@ -130,6 +134,8 @@ mod tests {
         };
         let elect =
             ElectLeaders { unclean: true, partitions: Some(vec![("t".into(), vec![PartitionId(1)])]) };
+        let way = Some(update_features::Way::Down);
+        let update = update_features::Update { feature: "f".into(), level: 2, way };
         let lines = [
             line(&CreateTopics { topics: vec![topic], validate_only: true }),
             line(&DeleteTopics { targets: vec![delete_topics::Target::Id(TopicId([1; 16]))] }),
@@ -138,6 +144,7 @@ mod tests {
             line(&elect),
             line(&reassign),
             line(&UnregisterBroker { broker: BrokerId(3) }),
+            line(&UpdateFeatures { updates: vec![update], validate_only: true }),
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
         0311/0 :0202740000000200030101000000ea600100
@@ -147,6 +154,7 @@ mod tests {
         0315/0 01010101740102:
         0316/0 010174010200010401:
         0317/0 06:
+        0318/0 01016604010101:
         ");
     }
 }

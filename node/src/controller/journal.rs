@@ -37,6 +37,7 @@ use super::batch::{self, NotOurs};
 use super::quorum::entry::{self, NoEntry};
 use super::raft::restore::{Fit, fit};
 use super::raft::{BadVoters, HardState, Snapshot, Write};
+use crate::metadata::level::{NEWEST, Readable, TooNew};
 use crate::metadata::replay::Inapplicable;
 use crate::metadata::{Image, snapshot};
 
@@ -145,6 +146,9 @@ pub enum JournalError {
         /// Why.
         why: Inapplicable,
     },
+    /// This node is of an older release than what it reads.
+    #[error("the metadata is of a newer release: {0}")]
+    TooNew(#[from] TooNew),
     /// The disk.
     #[error("the data directory does not list: {0}")]
     Io(#[from] io::Error),
@@ -193,6 +197,26 @@ pub struct Found {
     pub image: Image,
     /// The log behind it.
     pub batches: Vec<Batch>,
+}
+
+impl Found {
+    /// Whether a node reads all of it that supports nothing above `level`: what is behind the snapshot, committed or not, too.
+    ///
+    /// # Errors
+    /// [`JournalError`]: do not start.
+    pub fn check_level(&self, level: i16) -> Result<(), JournalError> {
+        if level >= NEWEST {
+            return Ok(()); // what is newer does not even decode
+        }
+        let readable = Readable { up_to: level };
+        readable.image(&self.image)?;
+        for found in &self.batches {
+            let Content::Records(bytes) = &found.content else { continue };
+            let records = batch::decode(bytes.clone());
+            readable.records(&records.map_err(|why| JournalError::Record { at: found.base, why })?)?;
+        }
+        Ok(())
+    }
 }
 
 /// The metadata of this node on its disk.

@@ -18,6 +18,7 @@ use dejaq_storage::mark;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
 
 use crate::metadata::Image;
+use crate::metadata::level::Levels;
 use crate::runtime::Mono;
 
 /// One broker, as this controller hears it.
@@ -35,6 +36,8 @@ struct Session {
     leaving: bool,
     /// When this controller first saw it fenced.
     fenced_since: Option<Mono>,
+    /// The levels of `dejaq.version` that it supports; `None` before it said so to this controller.
+    levels: Option<Levels>,
     /// It may stop once everybody has applied the metadata before this: nobody sends it anything any more.
     stopping_at: Option<Offset>,
 }
@@ -102,6 +105,7 @@ impl Liveness {
             suspected: false,
             leaving: false,
             fenced_since,
+            levels: None,
             stopping_at: None,
         };
         self.sessions.insert(broker, session);
@@ -115,6 +119,19 @@ impl Liveness {
         session.heard = session.heard.max(now);
         session.suspected = false;
         session.metadata_end = session.metadata_end.max(metadata_end);
+    }
+
+    /// A broker says which levels it supports. An epoch that is not its newest changes nothing.
+    pub fn supports(&mut self, broker: BrokerId, epoch: BrokerEpoch, levels: Levels) {
+        if let Some(session) = self.sessions.get_mut(&broker).filter(|session| session.epoch == epoch) {
+            session.levels = Some(levels);
+        }
+    }
+
+    /// The levels that a broker supports, if this controller has heard it.
+    #[must_use]
+    pub fn levels(&self, broker: BrokerId) -> Option<Levels> {
+        self.sessions.get(&broker).and_then(|session| session.levels)
     }
 
     /// The processes of these brokers are gone, as far as can be seen. Too early a word is healed by a heartbeat: a fenced

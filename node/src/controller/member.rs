@@ -25,6 +25,7 @@ use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
 use super::decide::register_broker::RegisterBroker;
 use super::draft::Refusal;
 use super::reach::Reach;
+use crate::metadata::level::Levels;
 use crate::metadata::{Image, Published};
 use crate::runtime::{Mono, Runtime};
 
@@ -101,6 +102,8 @@ async fn is_applied(published: &Published, broker: BrokerId, epoch: BrokerEpoch)
 pub struct Member {
     me: BrokerId,
     epoch: BrokerEpoch,
+    /// What it supports: the controller hears it again and again, because no record of level 1 says it.
+    levels: Levels,
     state: Mutex<State>,
     /// One waiter: the heartbeat.
     told: Notify,
@@ -123,9 +126,9 @@ pub type IsUnfit = Box<dyn Fn() -> bool + Send + Sync>;
 impl Member {
     /// A member that says nothing yet.
     #[must_use]
-    pub fn new(me: BrokerId, epoch: BrokerEpoch) -> Arc<Member> {
+    pub fn new(me: BrokerId, epoch: BrokerEpoch, levels: Levels) -> Arc<Member> {
         let state = Mutex::default();
-        Arc::new(Member { me, epoch, state, told: Notify::new(), let_go: Notify::new() })
+        Arc::new(Member { me, epoch, levels, state, told: Notify::new(), let_go: Notify::new() })
     }
 
     /// Begins to say that it lives.
@@ -220,6 +223,7 @@ impl<R: Runtime> Pulse<R> {
             metadata_end: self.published.applied_end(),
             want_fence: (self.is_unfit)(),
             want_shutdown: leaving,
+            levels: self.member.levels,
         };
         let answered = self.reach.ask(heartbeat, runtime.now().plus(quarter)).await;
         match answered.result {

@@ -23,6 +23,7 @@ use super::decide::tests::{Desk, topic};
 use super::decide::tick::{TICK, Tick};
 use super::liveness::Liveness;
 use super::sweep::TopicRules;
+use crate::metadata::level::Levels;
 use crate::metadata::record::{Endpoint, RebalanceChanged, Record};
 use crate::metadata::{Image, Partition};
 
@@ -166,6 +167,7 @@ impl World {
             directory_id: node.directory,
             clean: node.clean,
             entry: Entry::Fenced,
+            levels: Levels::default(),
         }
     }
 
@@ -193,6 +195,7 @@ impl World {
             metadata_end: node.sees.end(),
             want_fence: false,
             want_shutdown: node.stopping,
+            levels: Levels::default(),
         };
         let answer = self.desk.decide(request);
         let node = self.nodes.get_mut(&id).expect("known");

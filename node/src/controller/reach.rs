@@ -19,7 +19,7 @@ use std::time::Duration;
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, Offset};
-use dejaq_wire::peer::Ask;
+use dejaq_wire::peer::{Ask, FEATURE_LEVEL, Refusal as PeerRefusal};
 
 use super::calls::{Answered, ControlCall};
 use super::draft::Refusal;
@@ -72,7 +72,7 @@ impl<R: Runtime> Reach<R> {
     /// By this node's own controller only: for a node without peers.
     #[must_use]
     pub fn alone(runtime: R, controller: Controller, node: BrokerId) -> Reach<R> {
-        let me = Identity { node, cluster: ClusterId::default() };
+        let me = Identity { node, cluster: ClusterId::default(), speaks: FEATURE_LEVEL };
         let peers = Peers::new(runtime.clone(), me, PeerLimits::default());
         Reach::new(runtime, controller, peers)
     }
@@ -191,6 +191,14 @@ impl<R: Runtime> Reach<R> {
         match self.peers.request(node, request, until).await {
             Ok(answer) => told(unpack(answer)),
             Err(error @ (AskError::Lost(_) | AskError::TimedOut(_))) => in_doubt(error),
+            Err(AskError::Refused(_, PeerRefusal::Unknown)) => {
+                mark!("the active controller is of an older release and does not know what is asked");
+                let why = format!(
+                    "the active controller is broker {node}, which is of an older release and does not know this request: \
+                     upgrade every broker first"
+                );
+                Attempt::Over(Answered::refused(Refusal::new(ErrorCode::UNSUPPORTED_VERSION, why)))
+            }
             Err(error @ AskError::Stopping) => {
                 Attempt::Over(Answered::refused(Refusal::new(ErrorCode::NOT_CONTROLLER, error.to_string())))
             }
@@ -240,7 +248,7 @@ mod tests {
     use dejaq_storage::file_disk::FileDisk;
 
     fn identity(node: i32) -> Identity {
-        Identity { node: BrokerId(node), cluster: ClusterId::known("c") }
+        Identity { node: BrokerId(node), cluster: ClusterId::known("c"), speaks: FEATURE_LEVEL }
     }
 
     /// A node that answers for its controller to others.

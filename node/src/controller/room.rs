@@ -24,6 +24,7 @@ use super::decide::members::UnregisterBroker;
 use super::decide::producer_ids::AllocateProducerIds;
 use super::decide::reassign::Reassign;
 use super::decide::register_broker::RegisterBroker;
+use super::decide::update_features::UpdateFeatures;
 use super::handle::{Controller, Quorum};
 use super::introduce::{Introduce, take};
 use super::probe;
@@ -99,6 +100,7 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
             ElectLeaders::TAG => self.submit::<ElectLeaders>(parts),
             Reassign::TAG => self.submit::<Reassign>(parts),
             UnregisterBroker::TAG => self.submit::<UnregisterBroker>(parts),
+            UpdateFeatures::TAG => self.submit::<UpdateFeatures>(parts),
             Look::TAG => match read::<Look>(parts) {
                 Ok(Look) => {
                     let controller = self.controller.clone();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use dejaq_wire::ids::BrokerId;
 
 use crate::metadata::Image;
+use crate::metadata::level::Levels;
 use crate::metadata::topic_config::Overrides;
 
 /// The settings that decisions depend on. The same on every node of a cluster, but for `node`.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub topic_defaults: Overrides,
     /// How the cluster heals itself.
     pub healing: Healing,
+    /// The levels of `dejaq.version` that this node supports.
+    pub levels: Levels,
 }
 
 /// When the controller acts by itself, and how much at a time.
@@ -73,6 +76,7 @@ impl Default for Settings {
             max_partitions: 100_000,
             topic_defaults: Overrides::new(),
             healing: Healing::default(),
+            levels: Levels::default(),
         }
     }
 }

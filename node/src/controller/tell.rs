@@ -48,12 +48,19 @@ pub(super) fn tell(before: &Image, records: &[Record]) {
                     "UNCLEAN ELECTION: acknowledged records may be lost"
                 );
             }
+            Record::FeatureLevelSet(set) => {
+                info!(
+                    feature = set.name,
+                    level = set.level,
+                    was = before.feature(&set.name),
+                    "feature level set"
+                );
+            }
             Record::PartitionChanged(_)
             | Record::LeadershipsRestarted(_)
             | Record::ProducerIdsAllocated(_)
             | Record::BrokerRegistered(_)
-            | Record::ClusterNamed(_)
-            | Record::FeatureLevelSet(_) => debug!(?record, "metadata changed"),
+            | Record::ClusterNamed(_) => debug!(?record, "metadata changed"),
         }
     }
 }

@@ -84,6 +84,8 @@ pub struct TopicConfigDef {
     pub rule: Rule,
     /// Shown only when it is set (Kafka's internal configs, for tests).
     pub internal: bool,
+    /// The level of the cluster (`dejaq.version`) from which on it can be set.
+    pub since: i16,
     /// One line for people.
     pub doc: &'static str,
 }

@@ -281,6 +281,12 @@ impl Image {
         self.features.iter().map(|(name, level)| (name.as_str(), *level))
     }
 
+    /// The level of one feature, if it is on.
+    #[must_use]
+    pub fn feature(&self, name: &str) -> Option<i16> {
+        self.features.get(name).copied()
+    }
+
     /// First producer id that no block holds yet.
     #[must_use]
     pub fn next_producer_id(&self) -> ProducerId {

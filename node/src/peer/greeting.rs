@@ -10,16 +10,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use dejaq_wire::ids::BrokerId;
-use dejaq_wire::peer::{FEATURE_LEVEL, Hello, HelloReply, HelloVerdict, PeerError, PeerMessage};
+use dejaq_wire::peer::{Hello, HelloReply, HelloVerdict, OLDEST_FEATURE_LEVEL, PeerError, PeerMessage};
 
 use crate::runtime::net::{Frame, FrameReader, FrameWriter, RecvError};
 
 /// Longest greeting, in bytes.
 const MAX_GREETING_BYTES: usize = 4 << 10;
-/// The oldest feature level that this build still speaks.
-const OLDEST_LEVEL: u16 = 1;
-
-const _: () = assert!(OLDEST_LEVEL <= FEATURE_LEVEL);
 
 /// The id of the cluster, which a node may learn only after it has started. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +55,8 @@ pub struct Identity {
     pub node: BrokerId,
     /// Its cluster.
     pub cluster: ClusterId,
+    /// The newest feature level that it speaks.
+    pub speaks: u16,
 }
 
 impl Identity {
@@ -66,7 +64,7 @@ impl Identity {
         Hello {
             cluster_id: self.cluster.get().to_owned(),
             node_id: self.node,
-            feature_level: FEATURE_LEVEL,
+            feature_level: self.speaks,
             build: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -76,7 +74,7 @@ impl Identity {
             HelloVerdict::OtherCluster
         } else if theirs.node_id == self.node {
             HelloVerdict::SameNodeId
-        } else if theirs.feature_level < OLDEST_LEVEL {
+        } else if theirs.feature_level < OLDEST_FEATURE_LEVEL {
             HelloVerdict::TooOld
         } else {
             HelloVerdict::Accepted
@@ -130,7 +128,7 @@ pub(super) async fn greet<Rd: FrameReader, Wr: FrameWriter>(
         return Err(GreetingError::OtherNode { got: who, meant });
     }
     match me.judge(&hello) {
-        HelloVerdict::Accepted => Ok(met(&hello)),
+        HelloVerdict::Accepted => Ok(met(me, &hello)),
         verdict => Err(GreetingError::Refused { who, cluster, verdict }),
     }
 }
@@ -149,14 +147,14 @@ pub(super) async fn welcome<Rd: FrameReader, Wr: FrameWriter>(
     let reply = HelloReply { hello: me.hello(), verdict };
     writer.send(vec![encoded(PeerMessage::HelloReply(reply))?]).await?;
     match verdict {
-        HelloVerdict::Accepted => Ok(met(&hello)),
+        HelloVerdict::Accepted => Ok(met(me, &hello)),
         verdict => Err(GreetingError::Refused { who: hello.node_id, cluster: hello.cluster_id, verdict }),
     }
 }
 
-fn met(hello: &Hello) -> Met {
-    assert!(hello.feature_level >= OLDEST_LEVEL, "{hello:?} was judged");
-    Met { node: hello.node_id, feature_level: hello.feature_level.min(FEATURE_LEVEL) }
+fn met(me: &Identity, hello: &Hello) -> Met {
+    assert!(hello.feature_level >= OLDEST_FEATURE_LEVEL, "{hello:?} was judged");
+    Met { node: hello.node_id, feature_level: hello.feature_level.min(me.speaks) }
 }
 
 fn encoded(message: PeerMessage) -> Result<Frame, PeerError> {
@@ -172,10 +170,12 @@ async fn first<Rd: FrameReader>(reader: &mut Rd) -> Result<Bytes, RecvError> {
 
 #[cfg(test)]
 mod tests {
+    use dejaq_wire::peer::FEATURE_LEVEL;
+
     use super::*;
 
     fn identity(node: i32, cluster: &str) -> Identity {
-        Identity { node: BrokerId(node), cluster: ClusterId::known(cluster) }
+        Identity { node: BrokerId(node), cluster: ClusterId::known(cluster), speaks: FEATURE_LEVEL }
     }
 
     #[test]
@@ -189,8 +189,17 @@ mod tests {
     }
 
     #[test]
+    fn the_lower_of_two_levels_is_spoken_whoever_is_the_older_one() {
+        let (new, old) = (identity(1, "c"), Identity { speaks: 1, ..identity(2, "c") });
+        assert!(old.speaks < new.speaks);
+        assert_eq!(met(&new, &old.hello()).feature_level, 1);
+        assert_eq!(met(&old, &new.hello()).feature_level, 1);
+        assert_eq!(met(&new, &identity(3, "c").hello()).feature_level, FEATURE_LEVEL);
+    }
+
+    #[test]
     fn a_node_that_does_not_know_its_cluster_yet_is_taken_and_takes_the_first_id_it_learns() {
-        let new = Identity { node: BrokerId(3), cluster: ClusterId::default() };
+        let new = Identity { node: BrokerId(3), cluster: ClusterId::default(), speaks: FEATURE_LEVEL };
         assert_eq!(identity(1, "c").judge(&new.hello()), HelloVerdict::Accepted);
         assert_eq!(new.judge(&identity(1, "c").hello()), HelloVerdict::Accepted);
         assert!(!new.cluster.learn(""));

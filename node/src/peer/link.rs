@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dejaq_storage::{buggify, mark};
 use dejaq_wire::ids::BrokerId;
-use dejaq_wire::peer::{Call, Parts, PeerMessage};
+use dejaq_wire::peer::{Call, Parts, PeerMessage, Refusal, level_of};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
@@ -32,6 +32,8 @@ const FRAMES: usize = 64;
 /// One thing to ask.
 pub(super) struct Order {
     pub parts: Parts,
+    /// The same for a peer of a lower feature level, if it can be said there.
+    pub older: Option<Parts>,
     pub repeatable: bool,
     pub repeated: bool,
     pub deadline: Mono,
@@ -40,6 +42,12 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// What a connection of this feature level carries of it.
+    fn parts_for(&self, level: u16) -> Option<&Parts> {
+        let fits = |parts: &&Parts| level_of(parts.tag, parts.version) <= level;
+        [Some(&self.parts), self.older.as_ref()].into_iter().flatten().find(fits)
+    }
+
     fn is_wanted(&self, now: Mono) -> bool {
         self.reply.as_ref().is_none_or(|reply| !reply.is_closed()) && now < self.deadline
     }
@@ -81,9 +89,9 @@ pub(super) async fn run<R: Runtime>(
             }
         }
         let end = match connect(&shared, node, &address).await {
-            Some((reader, out)) => {
-                info!(peer = %node, address, "connected");
-                Conn::new(&shared, node, reader, out).serve(&mut orders, &mut again).await
+            Some((reader, out, level)) => {
+                info!(peer = %node, address, level, "connected");
+                Conn::new(&shared, (node, level), reader, out).serve(&mut orders, &mut again).await
             }
             None => {
                 again.drain(..).for_each(|order| order.fail(AskError::NotConnected(node)));
@@ -139,21 +147,21 @@ async fn connect<R: Runtime>(
     shared: &Arc<Shared<R>>,
     node: BrokerId,
     address: &str,
-) -> Option<(Reader<R>, mpsc::Sender<Frame>)> {
+) -> Option<(Reader<R>, mpsc::Sender<Frame>, u16)> {
     let deadline = shared.runtime.now() + shared.limits.connect_timeout;
     let greeted = shared.runtime.before(deadline, async {
         let (mut reader, mut writer) =
             shared.runtime.net().connect(address).await.map_err(|error| Unwanted::by_chance(&error))?;
-        greet(&shared.me, node, &mut reader, &mut writer).await.map_err(|error| Unwanted {
+        let met = greet(&shared.me, node, &mut reader, &mut writer).await.map_err(|error| Unwanted {
             why: error.to_string(),
             is_refused: matches!(error, GreetingError::Refused { .. } | GreetingError::OtherNode { .. }),
         })?;
-        Ok::<_, Unwanted>((reader, writer))
+        Ok::<_, Unwanted>((reader, writer, met.feature_level))
     });
     match greeted.await {
-        Some(Ok((mut reader, writer))) => {
+        Some(Ok((mut reader, writer, level))) => {
             reader.set_memory(shared.memory.clone());
-            Some((reader, shared.outbox(writer)))
+            Some((reader, shared.outbox(writer), level))
         }
         Some(Err(Unwanted { why, is_refused: true })) => {
             // Not by a cable: somebody has to change something.
@@ -182,6 +190,8 @@ enum Event {
 struct Conn<R: Runtime> {
     shared: Arc<Shared<R>>,
     node: BrokerId,
+    /// The feature level that both sides speak.
+    level: u16,
     reader: Reader<R>,
     out: mpsc::Sender<Frame>,
     /// By the number that each travels under; at most `in_flight`.
@@ -194,10 +204,16 @@ struct Conn<R: Runtime> {
 }
 
 impl<R: Runtime> Conn<R> {
-    fn new(shared: &Arc<Shared<R>>, node: BrokerId, reader: Reader<R>, out: mpsc::Sender<Frame>) -> Conn<R> {
+    fn new(
+        shared: &Arc<Shared<R>>,
+        (node, level): (BrokerId, u16),
+        reader: Reader<R>,
+        out: mpsc::Sender<Frame>,
+    ) -> Conn<R> {
         Conn {
             shared: shared.clone(),
             node,
+            level,
             reader,
             out,
             pending: BTreeMap::new(),
@@ -259,9 +275,13 @@ impl<R: Runtime> Conn<R> {
         if !order.is_wanted(now) {
             return;
         }
+        let Some(parts) = order.parts_for(self.level).cloned() else {
+            mark!("a peer of an older release is not asked what it does not know");
+            return order.fail(AskError::Refused(self.node, Refusal::Unknown));
+        };
         let correlation = self.next_correlation;
         self.next_correlation += 1;
-        let frame = Call { correlation, parts: order.parts.clone() }.encode();
+        let frame = Call { correlation, parts }.encode();
         if buggify!("a peer takes no more frames", 5) || self.out.try_send(frame).is_err() {
             // The other side takes no frames; those of requests that were given up fill the way.
             return order.fail(AskError::Full(self.node));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dejaq_wire::ids::BrokerId;
-use dejaq_wire::peer::{Ask, Body, PeerError, Refusal};
+use dejaq_wire::peer::{Ask, Body, Parts, PeerError, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::greeting::Identity;
@@ -131,11 +131,8 @@ impl<R: Runtime> Peers<R> {
         question: Q,
         deadline: Mono,
     ) -> Result<Q::Answer, AskError> {
-        let parts = question.into_parts().map_err(|error| AskError::Wrong(node, error))?;
         let (reply, answer) = oneshot::channel();
-        let reply = Some(reply);
-        let order = Order { parts, repeatable: Q::REPEATABLE, repeated: false, deadline, reply };
-        self.enqueue(node, order)?;
+        self.enqueue(node, order(node, question, deadline, Some(reply))?)?;
         let answered = self.shared.runtime.before(deadline, answer).await;
         match answered {
             None => Err(AskError::TimedOut(node)),
@@ -150,8 +147,7 @@ impl<R: Runtime> Peers<R> {
     /// # Errors
     /// [`AskError`]: it was not even tried.
     pub fn tell<Q: Ask>(&self, node: BrokerId, question: Q, deadline: Mono) -> Result<(), AskError> {
-        let parts = question.into_parts().map_err(|error| AskError::Wrong(node, error))?;
-        self.enqueue(node, Order { parts, repeatable: Q::REPEATABLE, repeated: false, deadline, reply: None })
+        self.enqueue(node, order(node, question, deadline, None)?)
     }
 
     /// Gives up every link and every request; later ones are refused.
@@ -172,6 +168,19 @@ impl<R: Runtime> Peers<R> {
             mpsc::error::TrySendError::Closed(_) => AskError::Lost(node),
         })
     }
+}
+
+/// In the newest version, and in the older one for a peer that is of an older release.
+fn order<Q: Ask>(
+    node: BrokerId,
+    question: Q,
+    deadline: Mono,
+    reply: Option<oneshot::Sender<Result<Parts, AskError>>>,
+) -> Result<Order, AskError> {
+    let wrong = |error| AskError::Wrong(node, error);
+    let older = question.older().map_err(wrong)?;
+    let parts = question.into_parts().map_err(wrong)?;
+    Ok(Order { parts, older, repeatable: Q::REPEATABLE, repeated: false, deadline, reply })
 }
 
 impl<R: Runtime> Shared<R> {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dejaq_wire::peer::{Call, PeerMessage, Refusal};
+use dejaq_wire::peer::{Call, PeerMessage, Refusal, level_of};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, warn};
 
@@ -85,6 +85,13 @@ impl<R: Runtime> Served<R> {
             }
         };
         let Call { correlation, parts } = call;
+        if level_of(parts.tag, parts.version) > self.session.feature_level {
+            warn!(
+                node = %self.session.node, tag = parts.tag, version = parts.version,
+                "it says what it did not agree on: the message is of a newer release"
+            );
+            return self.out.try_send(frame_of(correlation, Err(Refusal::Unknown))).is_ok();
+        }
         match self.shared.routes.start(&self.session, parts) {
             // There is room: every call in flight has a place in the outbox.
             Answering::Now(answer) => return self.out.try_send(frame_of(correlation, answer)).is_ok(),

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use dejaq_storage::file_disk::FileDisk;
 use dejaq_wire::ids::BrokerId;
-use dejaq_wire::peer::{Ask, Body, Parts, PeerError, Refusal};
+use dejaq_wire::peer::{Ask, Body, Call, FEATURE_LEVEL, Parts, PeerError, PeerMessage, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::*;
 use crate::runtime::Runtime;
+use crate::runtime::net::{FrameReader, FrameWriter, Net};
 use crate::runtime::tokio::TokioRuntime;
 use crate::runtime::tokio_net::SocketOptions;
 
@@ -83,7 +84,7 @@ struct Echo {
 
 impl PeerService for Echo {
     fn start(&self, session: &Arc<PeerSession>, parts: Parts) -> Answering {
-        assert_eq!((session.node, session.feature_level), (BrokerId(2), 1));
+        assert_eq!((session.node, session.feature_level), (BrokerId(2), FEATURE_LEVEL));
         let say: Say = match read(parts) {
             Ok(say) => say,
             Err(refusal) => return Answering::Now(Err(refusal)),
@@ -116,7 +117,7 @@ struct Pair {
 }
 
 fn identity(node: i32, cluster: &str) -> Identity {
-    Identity { node: BrokerId(node), cluster: ClusterId::known(cluster) }
+    Identity { node: BrokerId(node), cluster: ClusterId::known(cluster), speaks: FEATURE_LEVEL }
 }
 
 impl Pair {
@@ -247,4 +248,105 @@ async fn a_room_that_nobody_serves_and_a_node_that_nobody_knows_are_told() {
     pair.peers.stop();
     let stopped = pair.peers.request(BrokerId(1), Elsewhere, deadline).await;
     assert_eq!(stopped, Err(AskError::Stopping));
+}
+
+/// A message of which level 2 has a version of its own.
+#[derive(Debug, PartialEq, Eq)]
+struct Grown(u16);
+
+impl Body for Grown {
+    const TAG: u16 = 0x0301;
+    const VERSION: u16 = 1;
+    fn into_parts(self) -> Result<Parts, PeerError> {
+        Parts::with_tail::<Grown>(&(), Vec::new())
+    }
+    fn older(&self) -> Result<Option<Parts>, PeerError> {
+        Parts::older_plain::<Grown>(0, &()).map(Some)
+    }
+    fn from_parts(parts: Parts) -> Result<Self, PeerError> {
+        Ok(Grown(parts.version))
+    }
+}
+
+/// A message that there is only from level 2 on.
+#[derive(Debug)]
+struct New;
+
+impl Body for New {
+    const TAG: u16 = 0x0318;
+    const VERSION: u16 = 0;
+    fn into_parts(self) -> Result<Parts, PeerError> {
+        Parts::with_tail::<New>(&(), Vec::new())
+    }
+    fn from_parts(_: Parts) -> Result<Self, PeerError> {
+        Ok(New)
+    }
+}
+
+/// The version in which something arrived.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct CameAs(u16);
+
+impl Body for CameAs {
+    const TAG: u16 = 0x0381;
+    const VERSION: u16 = 0;
+    fn into_parts(self) -> Result<Parts, PeerError> {
+        Parts::plain(&self)
+    }
+    fn from_parts(parts: Parts) -> Result<Self, PeerError> {
+        parts.into_plain()
+    }
+}
+
+impl Ask for Grown {
+    type Answer = CameAs;
+    const REPEATABLE: bool = true;
+}
+
+impl Ask for New {
+    type Answer = CameAs;
+    const REPEATABLE: bool = false;
+}
+
+struct Versions;
+
+impl PeerService for Versions {
+    fn start(&self, _session: &Arc<PeerSession>, parts: Parts) -> Answering {
+        Answering::Now(answer(CameAs(parts.version)))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_carries_nothing_of_a_level_that_one_of_its_ends_does_not_speak() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = FileDisk::open(dir.path()).expect("the directory is there");
+    let runtime = TokioRuntime::new(disk, SocketOptions::default());
+    let deadline = runtime.now() + Duration::from_secs(20);
+    for (asks, answers, level) in [(2, 2, 2), (2, 1, 1), (1, 2, 1), (1, 1, 1)] {
+        let routes = Routes { control: Some(Arc::new(Versions)), ..Routes::default() };
+        let bound = PeerBound::bind(&runtime, "127.0.0.1:0").await.expect("free");
+        let address = bound.address();
+        let server =
+            bound.serve(Identity { speaks: answers, ..identity(1, "c") }, PeerLimits::default(), routes);
+        let me = Identity { speaks: asks, ..identity(2, "c") };
+        let peers = Peers::new(runtime.clone(), me.clone(), PeerLimits::default());
+        peers.know(BrokerId(1), &address);
+        assert_eq!(peers.request(BrokerId(1), Grown(9), deadline).await, Ok(CameAs(level - 1)));
+        let unknown = Err(AskError::Refused(BrokerId(1), Refusal::Unknown));
+        let new = peers.request(BrokerId(1), New, deadline).await;
+        assert_eq!(new, if level == 2 { Ok(CameAs(0)) } else { unknown });
+
+        // Who says more than was agreed on is not understood.
+        let (mut reader, mut writer) = runtime.net().connect(&address).await.expect("it listens");
+        greeting::greet(&me, BrokerId(1), &mut reader, &mut writer).await.expect("taken");
+        let parts = Grown(0).into_parts().expect("short");
+        let call = PeerMessage::Call(Call { correlation: 7, parts }).encode().expect("short");
+        writer.send(vec![call]).await.expect("connected");
+        let mut frames = Vec::new();
+        reader.recv(&mut frames, 1, 1 << 20).await.expect("it answers");
+        let refused = PeerMessage::Refused { correlation: 7, why: Refusal::Unknown };
+        let said = PeerMessage::decode(&frames[0]).expect("ours");
+        assert_eq!(said == refused, level < 2, "{said:?}");
+        server.stop().await;
+    }
 }

@@ -54,6 +54,21 @@ pub const fn is_answer(tag: u16) -> bool {
     tag & ANSWER != 0
 }
 
+/// The feature level from which on this message is spoken; see [`super::FEATURE_LEVEL`]. A connection of a lower level carries
+/// none of it, either way.
+///
+/// ```text
+/// 0x0301 registration, 0x0302 heartbeat: version 1 says which levels the broker supports
+/// 0x0318 features of the cluster (answer 0x0398)
+/// ```
+#[must_use]
+pub const fn level_of(tag: u16, version: u16) -> u16 {
+    match (tag, version) {
+        (0x0301 | 0x0302, 1..) | (0x0318 | 0x0398, _) => 2,
+        _ => 1,
+    }
+}
+
 /// A request or an answer as it travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -88,6 +103,15 @@ pub trait Body: Sized + Send {
     /// # Errors
     /// [`PeerError`]: a fault of the caller; nothing may be sent.
     fn into_parts(self) -> Result<Parts, PeerError>;
+
+    /// The same in an older version, for a peer that does not speak the level of [`Body::VERSION`] yet; `None` if no older
+    /// version can say it.
+    ///
+    /// # Errors
+    /// As for [`Body::into_parts`].
+    fn older(&self) -> Result<Option<Parts>, PeerError> {
+        Ok(None)
+    }
 
     /// Puts it together and checks its bounds.
     ///
@@ -124,6 +148,31 @@ impl Parts {
             return Err(PeerError::TooLong { bytes: head.len() });
         }
         Ok(Parts { tag: B::TAG, version: B::VERSION, head: head.into(), tail })
+    }
+
+    /// The message `B` in an older version, all postcard.
+    ///
+    /// # Errors
+    /// [`PeerError::TooLong`].
+    pub fn older_plain<B: Body>(version: u16, head: &impl Serialize) -> Result<Parts, PeerError> {
+        assert!(version < B::VERSION, "version {version} of {:#06x} is not older", B::TAG);
+        let parts = Parts::with_tail::<B>(head, Vec::new())?;
+        Ok(Parts { version, ..parts })
+    }
+
+    /// The other way of [`Parts::older_plain`].
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub fn into_older_plain<B: Body, H: for<'a> Deserialize<'a>>(self, version: u16) -> Result<H, PeerError> {
+        let Parts { tag, version: told, head, tail } = self;
+        if (tag, told) != (B::TAG, version) {
+            return Err(PeerError::Unknown { tag, version: told });
+        }
+        if !tail.is_empty() {
+            return Err(PeerError::Damaged { tag });
+        }
+        decode_body(tag, &head)
     }
 
     /// The other way of [`Parts::plain`].

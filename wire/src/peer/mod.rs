@@ -12,7 +12,8 @@
 //!
 //! Decided: a version names one exact body, and both sides speak the lower feature level of the two
 //! greetings; Hello and HelloReply keep version 0 for ever. Because postcard has no field names, so
-//! that "append and let the old reader ignore it" cannot be told from damage. Revisit when a rolling
+//! that "append and let the old reader ignore it" cannot be told from damage. Which body belongs to which level says
+//! one table, [`level_of`]; who asks hands both bodies over ([`Body::older`]), the connection picks. Revisit when a rolling
 //! upgrade needs to add a field to a message that is hot.
 
 pub mod call;
@@ -24,12 +25,20 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::BrokerId;
-pub use call::{Ask, Body, Call, Parts, Refusal, Room};
+pub use call::{Ask, Body, Call, Parts, Refusal, Room, level_of};
 
 /// Longest text in a greeting, in bytes.
 pub const MAX_TEXT_BYTES: usize = 255;
 /// The feature level that this build speaks; the lower one of two greetings is spoken.
-pub const FEATURE_LEVEL: u16 = 1;
+///
+/// One number for every form that a node of the last release does not know: of messages between nodes (see
+/// [`call::level_of`]), and, as the feature `dejaq.version` of the cluster, of metadata records and configs. 1 is what the first
+/// release speaks.
+pub const FEATURE_LEVEL: u16 = 2;
+/// The oldest feature level that this build still speaks.
+pub const OLDEST_FEATURE_LEVEL: u16 = 1;
+
+const _: () = assert!(OLDEST_FEATURE_LEVEL <= FEATURE_LEVEL);
 
 const ENVELOPE_BYTES: usize = 4;
 const HELLO: u16 = 1;

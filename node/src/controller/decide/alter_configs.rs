@@ -6,7 +6,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
 use serde::{Deserialize, Serialize};
 
-use super::create_topics::invalid_config;
+use super::create_topics::{check_level, invalid_config};
 use super::members::DrainBroker;
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::succession::Wanted;
@@ -149,6 +149,10 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
         Resource::Topic(_) => check_topic(&wanted).map_err(|why| invalid_config(&why))?,
         Resource::Broker(_) | Resource::AllBrokers => check_broker(&wanted)?,
     };
+    if matches!(resource, Resource::Topic(_)) {
+        let set = wanted.iter().filter(|(name, value)| now.get(*name) != Some(*value));
+        check_level(set.map(|(name, _)| name), draft.image())?;
+    }
     let changes_minimum = now.get(MIN_INSYNC) != wanted.get(MIN_INSYNC);
     if changes_minimum {
         check_everywhere(&resource, draft)?;

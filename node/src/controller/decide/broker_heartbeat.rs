@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::succession::{Election, Wanted};
 use crate::controller::sweep::{admit, retire, sweep};
+use crate::metadata::level::Levels;
 
 /// Leaderships that a leaving broker gives away with one heartbeat: each stops its producers for a moment, and they
 /// should not all stop at once.
@@ -32,6 +33,8 @@ pub struct BrokerHeartbeat {
     pub want_fence: bool,
     /// It wants to stop.
     pub want_shutdown: bool,
+    /// The levels of `dejaq.version` that it supports.
+    pub levels: Levels,
 }
 
 /// The answer.
@@ -58,6 +61,7 @@ impl Decide for BrokerHeartbeat {
         context.liveness.watch(context.now, context.settings.healing.session_timeout);
         context.liveness.heard(context.now, broker, broker_epoch, self.metadata_end);
         context.liveness.leaves(broker, self.want_shutdown);
+        context.liveness.supports(broker, broker_epoch, self.levels);
         let caught_up = context.liveness.is_caught_up(broker);
         let mut should_shut_down = false;
         if known.fenced {

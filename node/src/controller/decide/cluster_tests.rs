@@ -16,6 +16,7 @@ use super::tests::{Desk, topic};
 use super::tick::{TICK, Tick};
 use crate::controller::draft::Refusal;
 use crate::metadata::Partition;
+use crate::metadata::level::Levels;
 
 fn ids(list: &[i32]) -> Vec<BrokerId> {
     list.iter().copied().map(BrokerId).collect()
@@ -44,7 +45,8 @@ fn epoch(desk: &Desk, id: i32) -> BrokerEpoch {
 fn beat(desk: &mut Desk, id: i32, want_shutdown: bool) -> Result<HeartbeatAnswer, Refusal> {
     let (broker_epoch, metadata_end) = (epoch(desk, id), desk.image.end());
     let broker = BrokerId(id);
-    desk.decide(BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence: false, want_shutdown })
+    let (want_fence, levels) = (false, Levels::default());
+    desk.decide(BrokerHeartbeat { broker, broker_epoch, metadata_end, want_fence, want_shutdown, levels })
 }
 
 /// Lets time pass while only these are heard.
@@ -109,6 +111,7 @@ fn a_broker_is_let_in_only_once_it_has_followed_the_metadata() {
         directory_id: [7; 16],
         clean: true,
         entry: Entry::Fenced,
+        levels: Levels::default(),
     };
     let broker_epoch = desk.decide(request).expect("new");
     let late = BrokerHeartbeat {
@@ -117,6 +120,7 @@ fn a_broker_is_let_in_only_once_it_has_followed_the_metadata() {
         metadata_end: Offset::ZERO,
         want_fence: false,
         want_shutdown: false,
+        levels: Levels::default(),
     };
     let answer = desk.decide(late.clone()).expect("registered");
     assert_eq!((answer.caught_up, answer.fenced), (false, true));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dejaq_storage::{mark, mutant};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, TopicId};
 use dejaq_wire::kafka::create_topics::CreatableTopic;
@@ -11,8 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::replicas::{born, check_manual, check_room};
 use crate::controller::draft::{Context, Decide, Draft, MAX_PARTITIONS_PER_REQUEST, Refusal};
 use crate::controller::placement::Loads;
+use crate::metadata::Image;
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::image::is_internal;
+use crate::metadata::level;
 use crate::metadata::record::{ConfigChanged, PartitionState, Resource, TopicCreated};
 use crate::metadata::topic_config::{Overrides, check_topic};
 
@@ -105,6 +108,7 @@ fn create(
 ) -> Result<Created, Refusal> {
     check_name(&topic.name, draft)?;
     let configs = configs(topic)?;
+    check_level(configs.keys(), draft.image())?;
     // A refused topic must leave no trace, so that placing works on a copy.
     let mut after = loads.clone();
     let placed = partitions(topic, draft, &mut after, context)?;
@@ -151,6 +155,25 @@ fn configs(topic: &CreatableTopic) -> Result<Overrides, Refusal> {
         given.insert(config.name.clone(), value.clone());
     }
     check_topic(&given).map_err(|why| invalid_config(&why))
+}
+
+/// Configs that brokers of the last release do not know wait until the cluster has none of them any more.
+pub(super) fn check_level<'a>(
+    mut names: impl Iterator<Item = &'a String>,
+    image: &Image,
+) -> Result<(), Refusal> {
+    // The planted bug M232: what an older broker does not know is written while one may be there.
+    let newer = names.find(|name| level::of_config(name) > image.level() && !mutant!(232));
+    let Some(name) = newer else { return Ok(()) };
+    mark!("a config of a newer level is refused");
+    let why = format!(
+        "Topic config {name} needs {} {}, and the cluster stands at {}: when every broker runs the newer release, raise it \
+         with `dejaq cluster upgrade`.",
+        level::DEJAQ_VERSION,
+        level::of_config(name),
+        image.level()
+    );
+    Err(Refusal::new(ErrorCode::INVALID_CONFIG, why))
 }
 
 /// The refusal of a config.

@@ -4,7 +4,7 @@
 //! ([`delete_topics`]); configs are set and removed ([`alter_configs`]); producers get ids ([`producer_ids`]); brokers begin a new life
 //! ([`register_broker`]), say that they live ([`broker_heartbeat`]) and go for good ([`members`]); leaders change
 //! their in-sync sets ([`alter_partition`]); leaderships ([`elect_leaders`]) and replicas ([`reassign`]) move; time
-//! passes ([`tick`]). [`replicas`] is what creating and growing share.
+//! passes ([`tick`]); the cluster goes to another level ([`update_features`]). [`replicas`] is what creating and growing share.
 
 pub mod alter_configs;
 pub mod alter_partition;
@@ -20,6 +20,7 @@ pub mod reassign;
 pub mod register_broker;
 mod replicas;
 pub mod tick;
+pub mod update_features;
 
 #[cfg(test)]
 mod cluster_tests;

@@ -2,7 +2,9 @@
 //!
 //! Promises: a new life is admitted only after the old one is fenced, in the same batch (MQ-14); a broker that did
 //! not stop cleanly is in no in-sync and no eligible set afterwards (KIP-966, REP-14), and whose disk is new was never
-//! there; a second process under the same number is refused while the first is heard.
+//! there; a second process under the same number is refused while the first is heard; so is a broker that does not support
+//! the level of the cluster (`metadata::level`). The first broker of a new cluster sets that level, as high as it and the
+//! controller can.
 
 use dejaq_storage::{mark, mutant};
 use dejaq_wire::ErrorCode;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::succession::Wanted;
 use crate::controller::sweep::{ALL, sweep, welcome};
+use crate::metadata::level::{DEJAQ_VERSION, Levels};
 use crate::metadata::record::{BrokerRegistered, Endpoint, FeatureLevelSet, LeadershipsRestarted};
 use crate::metadata::{Broker, Partition};
 
@@ -48,6 +51,8 @@ pub struct RegisterBroker {
     pub clean: bool,
     /// How it enters.
     pub entry: Entry,
+    /// The levels of `dejaq.version` that it supports.
+    pub levels: Levels,
 }
 
 impl Decide for RegisterBroker {
@@ -59,10 +64,20 @@ impl Decide for RegisterBroker {
             return Ok(known.epoch);
         }
         self.check_alone(known.as_deref(), context)?;
-        let epoch = draft.image().last_broker_epoch().next();
-        if draft.image().features().all(|(name, _)| name != METADATA_VERSION_FEATURE) {
-            draft.push(FeatureLevelSet { name: METADATA_VERSION_FEATURE.into(), level: METADATA_VERSION });
+        let is_new_cluster = draft.image().feature(METADATA_VERSION_FEATURE).is_none();
+        if !is_new_cluster {
+            self.check_level(draft.image().level())?;
         }
+        let epoch = draft.image().last_broker_epoch().next();
+        if is_new_cluster {
+            draft.push(FeatureLevelSet { name: METADATA_VERSION_FEATURE.into(), level: METADATA_VERSION });
+            // The newest that the first two know. Level 1 is not written: the first release has no such feature.
+            let level = self.levels.max.min(context.settings.levels.max);
+            if level > 1 {
+                draft.push(FeatureLevelSet { name: DEJAQ_VERSION.into(), level });
+            }
+        }
+        let levels = self.levels;
         let (broker, fenced) = (self.broker, self.entry == Entry::Fenced);
         let clean = self.clean || known.is_none();
         let history = History::of(&self, known.as_deref());
@@ -78,6 +93,7 @@ impl Decide for RegisterBroker {
         });
         let decided = i64::try_from(draft.records().len()).expect("a draft is small");
         context.liveness.registered(context.now, broker, epoch, draft.image().end().plus(decided));
+        context.liveness.supports(broker, epoch, levels);
         sweep(draft, context, ALL, |_, _, partition| judge(broker, history, fenced, partition));
         if leads_anything(draft, broker) {
             draft.push(LeadershipsRestarted { broker, broker_epoch: epoch });
@@ -90,6 +106,25 @@ impl Decide for RegisterBroker {
 }
 
 impl RegisterBroker {
+    /// A broker that cannot live at the level of the cluster would read what it does not understand.
+    fn check_level(&self, level: i16) -> Result<(), Refusal> {
+        if self.levels.have(level) {
+            return Ok(());
+        }
+        mark!("a broker that does not support the level of the cluster is refused");
+        let cure = if self.levels.max < level {
+            "start the newer release on it (or raise its feature-level-max), or lower the cluster first, with \
+             `dejaq cluster downgrade` on a broker that runs"
+        } else {
+            "start an older release on it, or raise the cluster first, with `dejaq cluster upgrade`"
+        };
+        let why = format!(
+            "broker {} supports {DEJAQ_VERSION} {}, and the cluster stands at {level}: {cure}",
+            self.broker, self.levels
+        );
+        Err(Refusal::new(ErrorCode::UNSUPPORTED_VERSION, why))
+    }
+
     /// The same data directory proves that the old process is gone: it held a lock. Another one is told apart from a
     /// replaced disk only by silence.
     fn check_alone(&self, known: Option<&Broker>, context: &Context<'_>) -> Result<(), Refusal> {

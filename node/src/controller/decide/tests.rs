@@ -17,6 +17,7 @@ use super::register_broker::{Entry, RegisterBroker};
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
 use crate::controller::liveness::Liveness;
 use crate::controller::settings::Settings;
+use crate::metadata::level::Levels;
 use crate::metadata::record::{Endpoint, Record};
 use crate::metadata::{Image, Topic};
 use crate::runtime::Mono;
@@ -59,6 +60,7 @@ impl Desk {
             directory_id: [0; 16],
             clean: true,
             entry: Entry::Live,
+            levels: Levels::default(),
         };
         self.decide(request).expect("nobody else has this number")
     }

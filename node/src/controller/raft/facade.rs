@@ -74,6 +74,9 @@ pub enum Input {
     Read(Token),
     /// A snapshot of what was applied is durable.
     Compacted(Arc<Snapshot>),
+    /// No entry is kept for followers that the newest snapshot covers: who lacks it gets the snapshot. For entries that not
+    /// everybody may be able to read.
+    Forget,
     /// This node is about to stop: let another one lead.
     Resign,
     /// The process of this node is gone, as far as can be seen. If it leads, that is as if it had been silent for long

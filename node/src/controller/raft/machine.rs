@@ -120,6 +120,7 @@ impl Raft {
                     self.store.compact(snapshot, turn);
                 }
             }
+            Input::Forget => self.store.forget(turn),
             Input::Resign => self.resign(now, turn),
             Input::Gone(node) => self.leader_gone(now, node, turn),
         }

@@ -133,6 +133,15 @@ impl Store {
         }
     }
 
+    /// Nothing that the newest snapshot covers is kept.
+    pub fn forget(&mut self, turn: &mut Turn) {
+        let Some(end) = self.snapshot.as_ref().map(|snapshot| snapshot.id.position.end) else { return };
+        if end > self.entries.base().end {
+            self.entries.drop_before(end);
+            self.write(Write::Trim(end), None, turn);
+        }
+    }
+
     /// Every write up to this ticket is durable.
     pub fn settle(&mut self, ticket: Ticket) {
         assert!(ticket <= self.last_ticket, "{ticket:?} was never given out, {:?} was", self.last_ticket);

@@ -13,7 +13,7 @@ const fn def(
     doc: &'static str,
 ) -> TopicConfigDef {
     let broker_name = if broker_name.is_empty() { None } else { Some(broker_name) };
-    TopicConfigDef { name, kind, default, broker_name, rule: Rule::Any, internal: false, doc }
+    TopicConfigDef { name, kind, default, broker_name, rule: Rule::Any, internal: false, since: 1, doc }
 }
 
 impl TopicConfigDef {
@@ -24,6 +24,11 @@ impl TopicConfigDef {
 
     const fn internal(mut self) -> TopicConfigDef {
         self.internal = true;
+        self
+    }
+
+    const fn since(mut self, level: i16) -> TopicConfigDef {
+        self.since = level;
         self
     }
 }
@@ -44,7 +49,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
          more than there are is every replica. Fewer than are in sync are answered before consumers see the record, and it \
          may be lost when another one is elected. An idempotent \
          producer meets an out-of-order sequence then. Transactions always wait for all.",
-    ),
+    )
+    .since(2),
     def(
         "cleanup.policy",
         Kind::List(&["delete", "compact"]),
@@ -274,7 +280,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "",
         "Records that a replica may lack and be in sync, beside the time that it may lag (replica-lag-ms). It must be \
          more than producers send at a time.",
-    ),
+    )
+    .since(2),
     def(
         "retention.bytes",
         Kind::Long { min: -1 },
