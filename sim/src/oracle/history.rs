@@ -193,6 +193,10 @@ pub struct TxnOp {
     pub done: u64,
 }
 
+fn no_epoch() -> i32 {
+    -1
+}
+
 /// One event of a history, in the order of `done` (or of `begun` for what never ended).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -217,6 +221,16 @@ pub enum Event {
         offset: i64,
         /// When it was asked.
         begun: u64,
+        /// When it was answered; 0 if that was not noted.
+        #[serde(default)]
+        done: u64,
+        /// The leader epoch in the answer; -1 is none.
+        #[serde(default = "no_epoch")]
+        epoch: i32,
+        /// A newer leader epoch was committed by the time of the answer: who answered could not know that yet, and may have
+        /// told of an end that is over (REP-3: there are no leases).
+        #[serde(default)]
+        superseded: bool,
     },
     /// An admin client asked for something.
     Admin(AdminOp),

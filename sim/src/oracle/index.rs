@@ -26,6 +26,19 @@ pub enum Step<'h> {
     Handed,
 }
 
+/// An answer to "what is the end".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EndOffset {
+    pub asked: u64,
+    /// 0 if it was not noted.
+    pub answered: u64,
+    pub end: i64,
+    /// The leader epoch of who answered.
+    pub epoch: i32,
+    /// A newer one was committed by then.
+    pub is_old: bool,
+}
+
 /// Everything about one partition.
 #[derive(Debug)]
 pub struct PartIndex<'h> {
@@ -36,8 +49,8 @@ pub struct PartIndex<'h> {
     pub seen: BTreeMap<i64, Vec<Seen>>,
     /// The steps of each consumer.
     pub consumers: BTreeMap<u32, Vec<Step<'h>>>,
-    /// Answers to "what is the end", as (asked at, answer).
-    pub ends: Vec<(u64, i64)>,
+    /// Answers to "what is the end".
+    pub ends: Vec<EndOffset>,
     /// The highest start that may have been asked for.
     pub trimmed: i64,
     /// Offsets whose every copy was destroyed, as (first, last).
@@ -108,7 +121,10 @@ impl<'h> Index<'h> {
             Event::Seek { process, part, offset } => {
                 self.parts[*part].consumers.entry(*process).or_default().push(Step::Seek(*offset));
             }
-            Event::EndOffset { part, offset, begun } => self.parts[*part].ends.push((*begun, *offset)),
+            Event::EndOffset { part, offset, begun, done, epoch, superseded } => {
+                let (asked, end, epoch, is_old) = (*begun, *offset, *epoch, *superseded);
+                self.parts[*part].ends.push(EndOffset { asked, answered: *done, end, epoch, is_old });
+            }
             Event::Trimmed { part, to } => {
                 let part = &mut self.parts[*part];
                 part.trimmed = part.trimmed.max(*to);

@@ -3,7 +3,9 @@
 //! Owns: order within a producer, order in real time, end offsets that cover what was acknowledged.
 //! Source: CORRECTNESS.md 2.2, 2.3 step 4 (offsets give the order, so nothing is searched). Called by [`super::judge`].
 
-use super::index::{Index, PartIndex};
+use std::collections::BTreeMap;
+
+use super::index::{EndOffset, Index, PartIndex};
 use super::{Anomaly, Outcome, SendOp, Verdict};
 
 pub fn check(index: &Index<'_>, verdict: &mut Verdict) {
@@ -13,6 +15,7 @@ pub fn check(index: &Index<'_>, verdict: &mut Verdict) {
         per_producer(part, cuts, verdict);
         realtime(part, cuts, verdict);
         end_offsets(part, cuts, verdict);
+        ends_of_epochs(part, cuts, verdict);
     }
 }
 
@@ -28,7 +31,7 @@ fn whole(cuts: &[u64], send: &SendOp) -> bool {
 
 /// An idempotent session's records stand in the order of its calls.
 fn per_producer(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
-    let mut last: std::collections::BTreeMap<u32, (i64, &SendOp)> = std::collections::BTreeMap::new();
+    let mut last: BTreeMap<u32, (i64, &SendOp)> = BTreeMap::new();
     for send in part.sends.iter().filter(|send| send.idempotent && whole(cuts, send)) {
         let Some(offset) = part.offset_of(send) else { continue };
         if let Some((before, earlier)) = last.get(&send.process)
@@ -75,7 +78,8 @@ fn realtime(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
     }
 }
 
-/// An end offset that was asked for after a reply lies behind the record of that reply.
+/// An end offset that was asked for after a reply lies behind the record of that reply, unless a leader told it that another
+/// had replaced by then.
 fn end_offsets(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
     let counts = |send: &&&SendOp| {
         send.acks == super::Acks::All
@@ -88,7 +92,7 @@ fn end_offsets(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
     let mut ends = part.ends.clone();
     ends.sort_unstable();
     let mut highest: Option<(i64, &SendOp)> = None;
-    for (asked, end) in ends {
+    for EndOffset { asked, end, is_old, .. } in ends {
         while let Some(send) = acked.next_if(|send| send.done < asked) {
             let Outcome::Ok { offset: Some(offset) } = send.outcome else { continue };
             let newer_span = highest.is_none_or(|(_, top)| span(cuts, top.done) < span(cuts, send.done));
@@ -98,10 +102,40 @@ fn end_offsets(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
         }
         if let Some((top, send)) = highest
             && top >= end
+            && !is_old
             && span(cuts, send.done) == span(cuts, asked)
         {
             let text =
                 format!("value {} was acknowledged at {top}, then the end was said to be {end}", send.value);
+            verdict.report(Anomaly::StaleEndOffset, &part.info.name, text);
+        }
+    }
+}
+
+/// REP-3: of two end offsets, the later one of the same leader epoch or a newer one is not the smaller one.
+fn ends_of_epochs(part: &PartIndex<'_>, cuts: &[u64], verdict: &mut Verdict) {
+    let noted = || part.ends.iter().filter(|one| one.answered > 0 && one.epoch >= 0);
+    let mut told: Vec<&EndOffset> = noted().collect();
+    told.sort_by_key(|one| one.answered);
+    let mut told = told.into_iter().peekable();
+    let mut ends: Vec<&EndOffset> = noted().collect();
+    ends.sort();
+    let mut highest: BTreeMap<i32, &EndOffset> = BTreeMap::new();
+    for end in ends {
+        while let Some(before) = told.next_if(|before| before.answered < end.asked) {
+            let top = highest.entry(before.epoch).or_insert(before);
+            if before.end > top.end || span(cuts, top.answered) < span(cuts, before.answered) {
+                *top = before;
+            }
+        }
+        let mut older = highest.range(..=end.epoch).map(|(_, top)| *top);
+        let is_broken =
+            |top: &EndOffset| top.end > end.end && span(cuts, top.asked) == span(cuts, end.answered);
+        if let Some(top) = older.find(|top| is_broken(top)) {
+            let text = format!(
+                "the end was {} in leader epoch {}, then {} in {}",
+                top.end, top.epoch, end.end, end.epoch
+            );
             verdict.report(Anomaly::StaleEndOffset, &part.info.name, text);
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 
+#[derive(Clone)]
 pub(super) struct Story {
     pub history: History,
     pub clock: u64,
@@ -209,10 +210,34 @@ fn an_append_before_an_earlier_acknowledged_one_is_found() {
 
 #[test]
 fn an_end_offset_that_forgets_an_acknowledged_record_is_found() {
-    let mut story = Story::new(true).ok(1, 0);
+    let story = Story::new(true).ok(1, 0);
     let begun = story.clock + 6;
-    story = story.event(Event::EndOffset { part: 0, offset: 0, begun });
-    story.drain(0, 1, &[(0, 1)]).is(&[Anomaly::StaleEndOffset]);
+    let forgets =
+        |superseded| Event::EndOffset { part: 0, offset: 0, begun, done: begun, epoch: 3, superseded };
+    story.clone().event(forgets(false)).drain(0, 1, &[(0, 1)]).is(&[Anomaly::StaleEndOffset]);
+    story.event(forgets(true)).drain(0, 1, &[(0, 1)]).is(&[]);
+}
+
+#[test]
+fn an_end_offset_that_goes_back_in_a_newer_epoch_is_found() {
+    let story = |then, epoch| {
+        let story = Story::new(true).ok(1, 0).ok(2, 1);
+        let at = story.clock + 6;
+        let end = |offset, begun, done, epoch| Event::EndOffset {
+            part: 0,
+            offset,
+            begun,
+            done,
+            epoch,
+            superseded: true,
+        };
+        let story = story.event(end(2, at, at + 1, 3)).event(end(then, at + 2, at + 3, epoch));
+        story.drain(0, 2, &[(0, 1), (1, 2)])
+    };
+    story(1, 2).is(&[]);
+    story(2, 3).is(&[]);
+    story(1, 3).is(&[Anomaly::StaleEndOffset]);
+    story(1, 4).is(&[Anomaly::StaleEndOffset]);
 }
 
 #[test]
@@ -322,7 +347,14 @@ fn a_long_history_is_judged_in_a_moment() {
         story = story.ok(value + 1, value as i64);
         if value % 2 == 0 {
             let begun = story.clock + 6;
-            story.history.events.push(Event::EndOffset { part: 0, offset: value as i64 + 1, begun });
+            story.history.events.push(Event::EndOffset {
+                part: 0,
+                offset: value as i64 + 1,
+                begun,
+                done: begun,
+                epoch: 0,
+                superseded: false,
+            });
         }
     }
     let all: Vec<(i64, u64)> = (0..60_000).map(|at| (at, at as u64 + 1)).collect();

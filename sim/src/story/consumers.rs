@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use dejaq::runtime::Runtime;
-use dejaq_wire::ids::{BrokerId, TopicId};
+use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
 
 use super::plan::ConsumerPlan;
 use super::reader::{Fetched, Reader};
-use super::{Fault, Stage, native, producers};
+use super::{Stage, native, producers};
 use crate::oracle::{Event, Part, PollOp};
 use crate::rng::Dice;
 use crate::runtime::SimRuntime;
@@ -94,9 +94,7 @@ async fn consume(stage: &Stage, runtime: &SimRuntime, plan: &ConsumerPlan, numbe
             stage.recorder.event(runtime.who(), seek);
         }
         poll(stage, runtime, &reader, cursor, process, &mut dice).await;
-        // A leader that was deposed and does not know it may tell of an end that is over (REP-3): there are no leases.
-        let deposes = stage.plan.faults.iter().any(|(_, fault)| *fault == Fault::Depose);
-        if dice.chance(100) && !deposes {
+        if dice.chance(100) {
             ask_end(stage, runtime, &reader, cursor).await;
         }
         runtime.sleep(Duration::from_micros(dice.below(plan.think.as_micros() as u64 + 1) + 100)).await;
@@ -174,7 +172,18 @@ async fn poll(
 
 async fn ask_end(stage: &Stage, runtime: &SimRuntime, reader: &Reader, cursor: &Cursor) {
     let begun = runtime.world().now_ns();
-    if let Some(offset) = reader.list(&cursor.topic, cursor.index, -1).await {
-        stage.recorder.event(runtime.who(), Event::EndOffset { part: cursor.part, offset, begun });
+    let told = reader.list_with_epoch(&cursor.topic, cursor.index, -1).await;
+    let Some((offset, epoch)) = told else { return };
+    let done = runtime.world().now_ns();
+    let known = stage.brokers.iter().filter_map(super::BrokerNode::image);
+    let committed = known.filter_map(|image| {
+        image.topic(cursor.id)?.partition(PartitionId(cursor.index)).map(|one| one.leader_epoch.0)
+    });
+    let newest = committed.max().max(stage.recorder.newest_epoch(cursor.part));
+    let superseded = newest.is_some_and(|newest| epoch < newest);
+    if superseded {
+        stage.recorder.count("ends told by who was replaced");
     }
+    let (part, told) = (cursor.part, runtime.who());
+    stage.recorder.event(told, Event::EndOffset { part, offset, begun, done, epoch, superseded });
 }

@@ -19,6 +19,7 @@ mod drain;
 mod faults;
 mod fleet;
 mod ghost;
+mod glance;
 mod groups;
 mod hostiles;
 mod images;
@@ -124,6 +125,13 @@ enum Stop {
 }
 
 async fn acts(stage: &Stage) -> Result<(), Stop> {
+    glance::watch(stage);
+    let ended = both_acts(stage).await;
+    // What was found is the reason, also of a story that was stuck over it.
+    stage.broker.broken().map_or(ended, |broken| Err(Stop::Broken(broken)))
+}
+
+async fn both_acts(stage: &Stage) -> Result<(), Stop> {
     let stuck = |what: &str| Stop::Stuck(what.to_owned());
     stage.broker.start().await;
     let begun = stage.world.now_ns();
@@ -155,9 +163,6 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;
     consumers::finish(stage).await;
     within(stage, bounds::STOP, stage.broker.stop()).await?;
-    if let Some(broken) = stage.broker.broken() {
-        return Err(Stop::Broken(broken));
-    }
     if let Some(broken) = images::check(&stage.broker.device(), |folder| stage.recorder.has_gaps(folder)) {
         return Err(Stop::Broken(broken));
     }

@@ -62,6 +62,11 @@ impl Reader {
 
     /// The earliest (-2) or latest (-1) offset, or the one at a time.
     pub async fn list(&self, topic: &str, index: i32, timestamp: i64) -> Option<i64> {
+        self.list_with_epoch(topic, index, timestamp).await.map(|(offset, _)| offset)
+    }
+
+    /// As [`Reader::list`], with the leader epoch in the answer.
+    pub async fn list_with_epoch(&self, topic: &str, index: i32, timestamp: i64) -> Option<(i64, i32)> {
         let deadline = self.deadline(5);
         let (connection, _) = self.cluster.leader(topic, PartitionId(index), deadline).await.ok()?;
         let partitions = vec![ListOffsetsPartition {
@@ -73,7 +78,7 @@ impl Reader {
         let request = ListOffsetsRequest { replica_id: BrokerId::NONE, topics, ..Default::default() };
         let answer = connection.call(&request, deadline).await.ok()?;
         let partition = answer.topics.first()?.partitions.first()?;
-        partition.error_code.is_none().then_some(partition.offset.0)
+        partition.error_code.is_none().then_some((partition.offset.0, partition.leader_epoch.0))
     }
 
     /// One fetch from a position, waiting up to `wait_ms` for news.

@@ -4,7 +4,7 @@
 //! Leaves out: judging (see `oracle`).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use crate::invariants::resurrection::is_metadata;
 use crate::oracle::{Acks, Event, History, Outcome, Part, PartInfo, SendOp};
@@ -20,7 +20,11 @@ struct Inner {
     world: World,
     parts: BTreeMap<(String, i32), Part>,
     state: Mutex<State>,
+    looks: OnceLock<Look>,
 }
+
+/// Looks at the world after an event.
+type Look = Box<dyn Fn(&Event) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -34,6 +38,8 @@ struct State {
     spans: BTreeMap<String, Vec<u64>>,
     /// The offset behind the last record that a reader was given, by partition.
     shown: BTreeMap<Part, i64>,
+    /// The newest leader epoch in which somebody was seen to lead.
+    epochs: BTreeMap<Part, i32>,
 }
 
 impl Recorder {
@@ -55,7 +61,7 @@ impl Recorder {
             }
         }
         let state = Mutex::new(State { history, ..State::default() });
-        Recorder(Arc::new(Inner { world: world.clone(), parts, state }))
+        Recorder(Arc::new(Inner { world: world.clone(), parts, state, looks: OnceLock::new() }))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,6 +131,22 @@ impl Recorder {
         state.next_process
     }
 
+    /// Calls `look` after each event from now on; it must not add one.
+    ///
+    /// # Panics
+    /// If somebody looks already.
+    pub fn on_event(&self, look: Box<dyn Fn(&Event) + Send + Sync>) {
+        assert!(self.0.looks.set(look).is_ok(), "somebody looks already");
+    }
+
+    /// In which folder a partition of the plan lives, once its topic has an id.
+    #[must_use]
+    pub fn folder_of_part(&self, part: Part) -> Option<String> {
+        let state = self.lock();
+        let at = state.folders.iter().find(|(_, of)| self.0.parts[of] == part);
+        at.map(|(folder, _)| folder.clone())
+    }
+
     /// Adds an event, which `who` saw.
     #[track_caller]
     pub fn event(&self, who: Who, event: Event) {
@@ -137,7 +159,11 @@ impl Recorder {
             let shown = state.shown.entry(poll.part).or_default();
             *shown = (*shown).max(last.offset + 1);
         }
-        state.history.events.push(event);
+        state.history.events.push(event.clone());
+        drop(state);
+        if let Some(look) = self.0.looks.get() {
+            look(&event);
+        }
     }
 
     /// The offset behind the last record that any reader was given, by the folder of the partition.
@@ -148,6 +174,20 @@ impl Recorder {
             Some((folder.clone(), *state.shown.get(&self.0.parts[of])?))
         };
         state.folders.iter().filter_map(of).collect()
+    }
+
+    /// Notes that somebody leads in this epoch.
+    pub fn leads(&self, folder: &str, epoch: i32) {
+        let Some(part) = self.part_of_folder(folder) else { return };
+        let mut state = self.lock();
+        let newest = state.epochs.entry(part).or_insert(epoch);
+        *newest = (*newest).max(epoch);
+    }
+
+    /// The newest leader epoch in which somebody was seen to lead.
+    #[must_use]
+    pub fn newest_epoch(&self, part: Part) -> Option<i32> {
+        self.lock().epochs.get(&part).copied()
     }
 
     /// Counts something that the report tells.

@@ -112,6 +112,9 @@ impl God {
             all.extend(sights);
         }
         for sight in &all {
+            if sight.leads {
+                stage.recorder.leads(&sight.folder, sight.epoch);
+            }
             let found = self.promise(stage, &sight.folder).and_then(|promise| inside::check(sight, promise));
             self.note(stage, found);
         }
