@@ -50,6 +50,8 @@ pub async fn run_all<G: Ground>(ground: &mut G) {
     what_is_free_is_no_more_than_the_whole(&disk);
     the_lock_keeps_a_second_incarnation_out(disk, || ground.reopened());
     let disk = ground.fresh();
+    the_run_of_the_machine_outlives_a_process(disk, || ground.reopened());
+    let disk = ground.fresh();
     a_process_that_ends_leaves_its_page_cache(disk, || ground.reopened()).await;
 }
 
@@ -273,6 +275,13 @@ fn the_lock_keeps_a_second_incarnation_out<D: Disk>(disk: D, mut reopened: impl 
     assert_eq!(kind(reopened().lock(name)), Some(ErrorKind::WouldBlock), "a clone still holds it");
     drop(clone);
     reopened().lock(name).expect("the lock ends with the last clone");
+}
+
+fn the_run_of_the_machine_outlives_a_process<D: Disk>(disk: D, mut reopened: impl FnMut() -> D) {
+    let boot = disk.boot_id();
+    assert_eq!(disk.clone().boot_id(), boot, "every handle says the same");
+    drop(disk);
+    assert_eq!(reopened().boot_id(), boot, "the machine ran on");
 }
 
 async fn a_process_that_ends_leaves_its_page_cache<D: Disk>(disk: D, mut reopened: impl FnMut() -> D) {

@@ -135,10 +135,30 @@ pub enum LayoutError {
         /// What is wrong.
         why: String,
     },
+    /// The disk, or who may do what on it.
+    #[error("{path}: {error}{cure}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+        /// What else may be done, as the end of the sentence.
+        cure: &'static str,
+    },
     /// The disk.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
+
+/// Names the file that an error is about.
+fn at<D: Disk>(disk: &D, path: &str, cure: &'static str) -> impl FnOnce(io::Error) -> LayoutError {
+    let path = disk.display(Path::new(path));
+    move |error| LayoutError::Unreadable { path, error, cure }
+}
+
+/// Of the clean marker.
+const SCAN_INSTEAD: &str =
+    "; if it stays so, remove this file: the start then reads all logs, which is slower and as safe";
 
 impl DirMeta {
     fn encode(&self) -> Bytes {
@@ -236,25 +256,29 @@ impl<D: Disk> DataDir<D> {
     /// # Errors
     /// [`LayoutError`]; no log was touched then.
     pub async fn open(disk: D, expect: Expect) -> Result<DataDir<D>, LayoutError> {
-        disk.create_dir_all(Path::new(PARTITIONS))?;
+        disk.create_dir_all(Path::new(PARTITIONS)).map_err(at(&disk, PARTITIONS, ""))?;
         disk.lock(Path::new(LOCK)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => LayoutError::InUse(disk.display(Path::new(""))),
-            _ => LayoutError::Io(error),
+            _ => at(&disk, LOCK, "")(error),
         })?;
         let meta = match read_meta(&disk).await? {
             Some(meta) => meta,
             None => make_meta(&disk, &expect).await?,
         };
         refuse_foreign(&disk, &meta, &expect)?;
-        reserve::make_room_to_start(&disk).await?;
-        let (closed, since_stop) = take_marker(&disk, &meta.directory_id).await?.unzip();
+        reserve::make_room_to_start(&disk).await.map_err(at(&disk, RESERVE, ""))?;
+        let marker = take_marker(&disk, &meta.directory_id).await;
+        let (closed, since_stop) = marker.map_err(at(&disk, CLEAN_MARKER, SCAN_INSTEAD))?.unzip();
         let mut since_stop = since_stop.unwrap_or_default();
         let is_untried = since_stop.remove(&UNTRIED).is_some();
         let was_clean = since_stop.contains_key(&UNOPENED);
-        let (boot, since_boot) = read_boot(&disk)?.read().await;
+        let (boot, since_boot) = read_boot(&disk).read().await;
         let since_boot = match since_boot {
             Some(names) => names,
-            None => list_partitions(&disk)?.iter().map(|dir| (dir.name(), 0)).collect(),
+            None => {
+                let all = list_partitions(&disk).map_err(at(&disk, PARTITIONS, ""))?;
+                all.iter().map(|dir| (dir.name(), 0)).collect()
+            }
         };
         let unopened = Mutex::new(Unopened { since_stop, closed, since_boot, boot });
         Ok(DataDir { disk, meta, was_clean, is_untried, unopened })
@@ -536,8 +560,9 @@ struct Note<F> {
     boot: Option<u128>,
 }
 
-fn read_boot<D: Disk>(disk: &D) -> io::Result<Note<D::File>> {
-    Ok(Note { file: existing(disk, BOOT, Open::Write)?, boot: disk.boot_id() })
+/// One that cannot be opened says nothing, as one that cannot be read.
+fn read_boot<D: Disk>(disk: &D) -> Note<D::File> {
+    Note { file: existing(disk, BOOT, Open::Write).unwrap_or_default(), boot: disk.boot_id() }
 }
 
 impl<F: DiskFile> Note<F> {
@@ -580,14 +605,14 @@ async fn read_meta<D: Disk>(disk: &D) -> Result<Option<DirMeta>, LayoutError> {
     let path = Path::new(META);
     let file = match disk.open(path, Open::Read) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+        other => other.map_err(at(disk, META, ""))?,
     };
     let corrupt = |why: &str| LayoutError::Corrupt { path: disk.display(path), why: why.to_owned() };
-    let length = file.len()?;
+    let length = file.len().map_err(at(disk, META, ""))?;
     if length > META_MAX_BYTES {
         return Err(corrupt("it is too long to be ours"));
     }
-    let bytes = file.read_at(0, length as usize).await?;
+    let bytes = file.read_at(0, length as usize).await.map_err(at(disk, META, ""))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| corrupt("it is not text"))?;
     match DirMeta::decode(text) {
         Ok(meta) => Ok(Some(meta)),

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
@@ -18,11 +18,13 @@ use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::admin::{self, Shown};
-use crate::broker::{Broker, report_stop};
+use crate::broker::{Broker, Watch, report_stop};
 use crate::config::{Config, LogFormat, Sources, TABLE};
 use crate::runtime::tokio::{TokioRuntime, abort_on_panic};
 use crate::runtime::tokio_net::SocketOptions;
 
+/// Until the broker serves.
+const STARTING: &str = "starting: reading back what is on the disk, or waiting for the quorum";
 /// Read if it is there and `--config` does not say otherwise.
 const DEFAULT_FILE: &str = "dejaq.toml";
 
@@ -142,6 +144,8 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         .with_context(|| format!("cannot open the data directory {}", config.data_dir))?;
     let congestion = Some(config.tcp_congestion.clone()).filter(|name| !name.is_empty());
     let runtime = TokioRuntime::new(disk, SocketOptions { congestion });
+    let watched = Watched::default();
+    let admin = start_admin(&config, &watched).await?;
     let broker = tokio::select! {
         biased; // a stop during a long recovery is obeyed; it is a crash, which is safe
         _ = terminate.recv() => return Ok(false),
@@ -149,7 +153,7 @@ async fn serve(config: Config) -> anyhow::Result<bool> {
         // Its text holds its cause: handed on with the cause, that would be said twice.
         started = Broker::start(runtime, config.clone()) => started.map_err(|error| anyhow::anyhow!("{error}"))?,
     };
-    let admin = start_admin(&config, &broker).await?;
+    let _ = watched.set(broker.watch());
     announce(&config, &broker, admin.as_deref());
     tokio::select! {
         biased; // one of the two, the order does not matter
@@ -171,23 +175,32 @@ fn at_once() -> bool {
     false
 }
 
-async fn start_admin(config: &Config, broker: &Broker<TokioRuntime>) -> anyhow::Result<Option<String>> {
+/// The broker, once it serves.
+type Watched = Arc<OnceLock<Watch<TokioRuntime>>>;
+
+/// Before anything is read back: a port that is taken is told at once, and whoever watches over the process is answered
+/// through a recovery, however long it takes.
+async fn start_admin(config: &Config, watched: &Watched) -> anyhow::Result<Option<String>> {
     if config.admin_listen.is_empty() {
         return Ok(None);
     }
-    let broker = Arc::new(broker.watch());
-    let (watched, noticed) = (Arc::clone(&broker), Arc::clone(&broker));
+    let of = [watched.clone(), watched.clone(), watched.clone()];
+    let [numbers, problem, notice] = of;
     let shown = Shown {
         metrics: Box::new(move || {
-            let broker = Arc::clone(&broker);
-            Box::pin(async move { broker.metrics_text() + &broker.lag_text().await })
+            let numbers = Arc::clone(&numbers);
+            Box::pin(async move {
+                let Some(broker) = numbers.get() else { return String::new() };
+                broker.metrics_text() + &broker.lag_text().await
+            })
         }),
-        problem: Box::new(move || watched.problem()),
-        notice: Box::new(move || noticed.notice()),
+        problem: Box::new(move || problem.get().map_or_else(|| Some(STARTING.to_owned()), Watch::problem)),
+        notice: Box::new(move || notice.get().and_then(Watch::notice)),
     };
-    let address = admin::start(&config.admin_listen, shown)
-        .await
-        .with_context(|| format!("cannot listen on {} (admin-listen)", config.admin_listen))?;
+    let address = admin::start(&config.admin_listen, shown).await.with_context(|| {
+        let address = &config.admin_listen;
+        format!("cannot listen on {address} (admin-listen; is another broker running? \"\" is no admin port)")
+    })?;
     Ok(Some(address))
 }
 

@@ -1,5 +1,6 @@
 //! The quorum's files over failed directory syncs, restarts and power cuts.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use dejaq_storage::model_disk::random::stream;
@@ -124,4 +125,20 @@ async fn an_install_is_finished_after_a_power_cut_at_any_moment() {
             None => assert_eq!(found.batches, vec![entry(0, 1)], "seed {seed}: it is as before"),
         }
     }
+}
+
+/// The bytes of what the quorum keeps beside its log; a change of one is a new version.
+#[tokio::test]
+async fn the_files_of_the_quorum_are_as_they_were() {
+    let platter = platter(0);
+    let (mut journal, _) = start(&platter).await;
+    journal.carry_out(&Write::HardState(vote(5, 2)), 0).await.expect("healthy");
+    journal.carry_out(&Write::Install(snapshot_at(7, 4)), 0).await.expect("healthy");
+    drop(journal);
+    let mut story = String::new();
+    for (path, bytes) in platter.files().into_iter().filter(|(path, _)| path.starts_with("quorum")) {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(story, "{} {hex}", path.display()).expect("a string takes all");
+    }
+    insta::assert_snapshot!(story);
 }

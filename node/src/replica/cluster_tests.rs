@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dejaq_storage::model_disk::{CrashMode, Platter, Setup};
+use dejaq_storage::model_disk::{CrashMode, Fault, Plan, Platter, Setup};
 use dejaq_storage::{DataDir, Expect, ReadAsk, VerifiedBatch};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{
@@ -730,3 +730,16 @@ async fn a_replica_that_was_removed_and_added_unseen_is_not_taken_for_what_it_wa
 }
 
 mod mending;
+
+#[tokio::test]
+async fn a_follower_whose_old_log_does_not_go_begins_no_other() {
+    let cluster = Cluster::start(&[]).await;
+    cluster.live[&1].acked("a").await;
+    let follower = &cluster.live[&3];
+    let partition = follower.partition();
+    let plan = Plan { fault: Fault::DirSyncError, path_contains: "partitions".to_owned(), after: 0 };
+    cluster.platters[&3].plan(plan);
+    follower.directory.restart(PLACE, &partition, Offset(0)).await;
+    assert!(follower.directory.partition(PLACE).is_none(), "it may be there again after a power cut");
+    assert!(follower.directory.health().is_offline());
+}

@@ -577,22 +577,22 @@ impl<R: Runtime> Directory<R> {
         }
     }
 
-    /// Takes a partition out of service and removes its log for good.
-    async fn remove(&self, topic: TopicId, index: PartitionId, partition: &Arc<Partition<R>>) {
+    /// Takes a partition out of service and removes its log for good; returns whether nothing of it is left.
+    async fn remove(&self, topic: TopicId, index: PartitionId, partition: &Arc<Partition<R>>) -> bool {
         self.replace(|table| table.vacate(topic, index));
         self.hub.follow(partition.place(), BrokerId::NONE);
         partition.abandon().await;
         // A sync that runs now may still rename small files of it.
         self.flusher.settled().await;
-        self.remove_files(topic, index).await;
+        self.remove_files(topic, index).await
     }
 
-    async fn remove_files(&self, topic: TopicId, index: PartitionId) {
-        let Some(data_dir) = self.data_dir() else { return };
-        if let Err(error) = data_dir.remove_partition(topic, index).await {
-            self.health.mind(&format!("{topic}-{index}"), &error);
-            tracing::warn!(%topic, %index, %error, "the files of a partition stay until the next start");
-        }
+    async fn remove_files(&self, topic: TopicId, index: PartitionId) -> bool {
+        let Some(data_dir) = self.data_dir() else { return false };
+        let Err(error) = data_dir.remove_partition(topic, index).await else { return true };
+        self.health.mind(&format!("{topic}-{index}"), &error);
+        tracing::warn!(%topic, %index, %error, "the files of a partition stay until the next start");
+        false
     }
 
     /// Puts what was opened into the table, and tries again later what found no room.
@@ -636,9 +636,9 @@ impl<R: Runtime> Directory<R> {
         let Some(config) = self.table().with_id(place.topic).map(|entry| entry.config.clone()) else {
             return;
         };
-        self.remove(place.topic, place.partition, partition).await;
+        let is_gone = self.remove(place.topic, place.partition, partition).await;
         let job = Job { begin_at: Some(base), ..self.job(topic, place.partition, Some(assignment), config) };
-        let slot = open::open(self, &job).await;
+        let slot = if is_gone { open::open(self, &job).await } else { Slot::Failed };
         self.put(vec![(job, slot)]).await;
         self.hub.renew(place);
     }
@@ -664,8 +664,10 @@ impl<R: Runtime> Directory<R> {
     /// Remembers the run of the machine now, or as soon as there is room: all that this node places is open, or listed.
     pub fn note_boot(&self) {
         let noted = self.data_dir().map_or(Ok(()), |data_dir| data_dir.note_boot());
-        self.notes_boot.store(noted.is_err(), Ordering::Release);
-        if let Err(error) = noted {
+        let is_known = self.notes_boot.swap(noted.is_err(), Ordering::AcqRel);
+        if let Err(error) = noted
+            && !is_known
+        {
             tracing::warn!(
                 %error,
                 "this run of the machine is not remembered: the next start believes less of an unsynced tail"

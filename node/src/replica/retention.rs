@@ -62,6 +62,7 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
     let mut was_refusing = false;
     while !directory.is_stopping() {
         let mut pause = ROOM_EVERY;
+        directory.look_beside();
         match runtime.disk().free_bytes() {
             Ok(free_bytes) => {
                 space.update(free_bytes);
@@ -74,7 +75,6 @@ pub(super) async fn watch_room<R: Runtime>(runtime: R, space: SpaceGuard, direct
                 if directory.owes_note() && free_bytes / ROOM_AGAIN >= RESERVE_BYTES {
                     directory.note_boot();
                 }
-                directory.look_beside();
                 let is_refusing = space.is_refusing();
                 directory.health().see_room(free_bytes, is_refusing || free_bytes < ALMOST_NONE);
                 if free_bytes / PLENTY >= wanted_bytes {

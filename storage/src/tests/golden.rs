@@ -71,7 +71,8 @@ fn what_a_compaction_keeps_is_as_it_was() {
 #[test]
 fn a_list_of_what_is_not_open_is_as_it_was() {
     let names = [(TopicId::METADATA, PartitionId(0)), (identity().topic_id, PartitionId(3))];
-    golden("unopened.txt", &hex(&crate::unopened::encode(*b"DJcl", [7; 16], &names)));
+    let of = |magic| hex(&crate::unopened::encode(magic, [7; 16], &names));
+    golden("unopened.txt", &format!("closed\n{}boot\n{}", of(*b"DJcl"), of(*b"DJbt")));
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test reads its golden file from the source tree")]

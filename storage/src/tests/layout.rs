@@ -266,3 +266,51 @@ fn no_failed_sync_brings_a_name_back_either() {
         assert!(open.iter().all(|name| *name == METADATA) || !data.was_clean(), "seed {seed}");
     }
 }
+
+/// Who reads that a start failed must know over which file, and what to do.
+#[test]
+fn a_marker_that_cannot_be_read_stops_a_start_and_names_itself_and_the_cure() {
+    let platter = closed(1);
+    platter.plan(Plan { fault: Fault::ReadError, path_contains: CLEAN_MARKER.into(), after: 0 });
+    let expect = || Expect {
+        cluster_id: "c".into(),
+        node_id: BrokerId(1),
+        new_cluster_id: "c".into(),
+        new_directory_id: [4; 16],
+    };
+    let error = now(DataDir::open(platter.mount(), expect())).err().expect("it cannot be read").to_string();
+    assert!(error.contains(CLEAN_MARKER) && error.contains("remove this file"), "{error}");
+    // The cure works: all is scanned then.
+    now(platter.mount().remove(Path::new(CLEAN_MARKER))).expect("healthy");
+    assert!(!said(&start(&platter), names(1)[0]).clean);
+}
+
+#[test]
+fn a_note_of_the_boot_that_cannot_be_read_says_nothing() {
+    let (platter, all) = (closed(2), names(2));
+    let data = start(&platter);
+    now(data.opened(&[METADATA, all[0]])).expect("healthy");
+    drop(data);
+    platter.kill();
+    assert!(said(&start(&platter), all[0]).same_boot);
+    platter.kill();
+    platter.plan(Plan { fault: Fault::ReadError, path_contains: "boot".into(), after: 0 });
+    let data = start(&platter);
+    assert!(all.iter().all(|name| !said(&data, *name).same_boot));
+}
+
+#[test]
+fn a_note_of_the_boot_that_found_no_room_is_made_later() {
+    let (platter, all) = (closed(1), names(1));
+    platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
+    let data = start(&platter);
+    now(data.opened(&[METADATA, all[0]])).expect("healthy");
+    platter.set_capacity(Some(0));
+    let error = data.note_boot().expect_err("there is no room");
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    platter.set_capacity(None);
+    data.note_boot().expect("there is room again");
+    drop(data);
+    platter.kill();
+    assert!(said(&start(&platter), all[0]).same_boot);
+}
