@@ -23,6 +23,7 @@ mod metadata;
 mod misplaced;
 mod mutants;
 mod network;
+mod pipelines;
 mod power_cut;
 mod rebalance;
 mod retention_roll;
@@ -78,6 +79,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::REPLACED,
     transactions::ONE,
     transactions::FLEET,
+    pipelines::ONE,
+    pipelines::FLEET,
     swarm::ONE,
     swarm::FLEET,
     fleet_groups::AT_LEAST_ONCE,

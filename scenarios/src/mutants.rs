@@ -3,7 +3,7 @@
 //!
 //! Every planted bug that a scenario kills is here. Not here: M11, M14 and M49, which the tests of `dejaq::replica` and
 //! of the controller kill; M32, which a story of the quorum's core kills (`node/tests/raft_mutants.rs`, M31, M33 and M39,
-//! too); M51, M52 and M55 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named
+//! too); M52 of transactions, and M223 and M224 of compaction beside transactions, which unit tests are named
 //! for; M59 to M69 of delays, filters, the archive and reshaping. Of the tester's own, T2 (its partner M53 is here since
 //! there are transactions) is not built, T4 has no partner before delays exist; T3 (the final read stops at the first
 //! empty poll) cannot blind the oracle here: it takes what was not read for lost and would raise an alarm.
@@ -329,6 +329,27 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "transactions",
         checkers: &["AbortedRead", "PrecommittedRead", "OutcomeMismatch", "TornTxn"],
         budget: 20,
+    },
+    Mutant {
+        number: 51,
+        about: "a transaction is over when its marker is appended, replicated or not",
+        scenario: "transactions",
+        checkers: &["EarlyStable"],
+        budget: 20,
+    },
+    Mutant {
+        number: 55,
+        about: "the list of aborted transactions goes when its segment is full",
+        scenario: "transactions",
+        checkers: &["AbortedRead", "OutcomeMismatch"],
+        budget: 60,
+    },
+    Mutant {
+        number: 250,
+        about: "offsets in a transaction are not fenced by generation and member",
+        scenario: "transactions_ctp",
+        checkers: &["EosMultiplicity", "GRP-3"],
+        budget: 100,
     },
     Mutant {
         number: 53,

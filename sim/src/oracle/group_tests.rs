@@ -268,6 +268,63 @@ fn what_a_group_consumed_has_one_outcome() {
 }
 
 #[test]
+fn what_stands_in_two_places_is_consumed_twice() {
+    // Value 3 was sent again without a sequence number.
+    let of = |values: &[(u64, u64)]| {
+        let mut tale = made(values, TxnAct::Commit);
+        for event in &mut tale.0.history.events {
+            if let Event::Send(SendOp { part: 0, value: 3, idempotent, attempts, .. }) = event {
+                (*idempotent, *attempts) = (false, 2);
+            }
+            if let Event::Drained { part: 0, end, records, .. } = event {
+                (*end, *records) = (4, seen(&[(0, 1), (1, 2), (2, 3), (3, 3)]));
+            }
+            if let Event::Txn(TxnOp { act: TxnAct::Offsets { offsets, .. }, .. }) = event {
+                *offsets = vec![(0, 4)];
+            }
+        }
+        tale
+    };
+    let both = &[(1, 11), (2, 12), (3, 13), (3, 14)];
+    let member = |tale: Tale| tale.poll(7, 3, &[(3, 3)], 4);
+    member(visible(of(both), &[11, 12, 13, 14])).is(&[]);
+    let one = &[(1, 11), (2, 12), (3, 13)];
+    let found = Anomaly::EosMultiplicity;
+    member(visible(of(one), &[11, 12, 13])).is(&[found, found]);
+}
+
+#[test]
+fn what_the_group_was_told_is_set_whoever_heard_of_the_commit() {
+    let each = &[(1, 11), (3, 12)];
+    let unheard = || {
+        let mut tale = made(each, TxnAct::Commit);
+        for event in &mut tale.0.history.events {
+            if let Event::Txn(TxnOp { act: TxnAct::Commit, told, .. }) = event {
+                *told = Told::Maybe;
+            }
+        }
+        visible(tale, &[11, 12])
+    };
+    unheard().is(&[]);
+    unheard().fetched(7, Some(3)).is(&[Anomaly::EosMultiplicity]);
+}
+
+#[test]
+fn a_transaction_is_open_until_its_marker_is_replicated() {
+    let log = |told: &[(i64, i64)]| {
+        let mut tale = end(three());
+        tale = tale.event(|_| Event::Ended { part: 0, txns: vec![(4, 7), (5, 9)] });
+        for (watermark, stable) in told.iter().copied() {
+            tale = tale.event(|_| Event::Stable { part: 0, watermark, stable });
+        }
+        tale
+    };
+    log(&[(4, 4), (7, 4), (8, 4), (8, 5), (10, 10)]).is(&[]);
+    log(&[(7, 5)]).is(&[Anomaly::EarlyStable]); // its marker is at 7, which is not replicated
+    log(&[(9, 9)]).is(&[Anomaly::EarlyStable]);
+}
+
+#[test]
 fn the_position_of_an_aborted_transaction_is_nobodys() {
     let each = &[(1, 11), (2, 12), (3, 13)];
     let aborted = visible(made(each, TxnAct::Abort), &[]).fetched(7, Some(3));

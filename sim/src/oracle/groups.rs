@@ -354,17 +354,26 @@ fn outcomes(
     verdict: &mut Verdict,
 ) {
     let makes = txns.derived.range((group, 0)..).next().is_some_and(|((of, _), _)| *of == group);
-    let certain = place.sets.iter().filter(|set| set.done.is_some()).map(|set| set.offset).max();
+    // What was told is set, whether or not who set it heard of it.
+    let known = place.sets.iter().filter(|set| set.done.is_some()).map(|set| set.offset);
+    let certain = known.chain(place.gots.iter().filter_map(|got| got.offset)).max();
     let Some(certain) = certain.filter(|_| makes) else { return };
     let input = &index.parts[part];
+    // A producer without sequence numbers may have put one value into several places: each is consumed.
+    let mut places: BTreeMap<u64, usize> = BTreeMap::new();
+    for seen in input.drain.iter().flat_map(|drain| drain.records).filter(|seen| seen.offset < certain) {
+        *places.entry(seen.value).or_default() += 1;
+    }
     for (offset, seen) in input.seen.range(input.trimmed..certain.max(input.trimmed)) {
         for seen in seen.iter().filter(|seen| txns.is_certainly_visible(seen.value)) {
             let made = txns.derived.get(&(group, seen.value)).map_or(&[][..], Vec::as_slice);
             let visible: Vec<u64> = made.iter().copied().filter(|value| shown(index, *value)).collect();
-            if visible.len() != 1 && !input.is_destroyed(*offset) {
+            let wanted = places.get(&seen.value).copied().unwrap_or(1);
+            if visible.len() != wanted && !input.is_destroyed(*offset) {
                 let text = format!(
-                    "value {} at {offset} is below {certain}, which is committed; made of it and visible: {visible:?}",
-                    seen.value
+                    "value {} at {offset} is {}: the group stands at {certain}; made of it {made:?}, visible {visible:?}",
+                    seen.value,
+                    if visible.len() < wanted { "lost" } else { "there more than once" }
                 );
                 let name = format!("{group} in {}", input.info.name);
                 verdict.report(Anomaly::EosMultiplicity, &name, text);

@@ -272,6 +272,22 @@ pub enum Event {
         /// What was there.
         records: Vec<Seen>,
     },
+    /// A fetch of committed records told how far everything is replicated, and how far everything is decided.
+    Stable {
+        /// Where.
+        part: Part,
+        /// The watermark.
+        watermark: i64,
+        /// The last stable offset.
+        stable: i64,
+    },
+    /// The transactions of the final log.
+    Ended {
+        /// Where.
+        part: Part,
+        /// Of each the offset of its first record and of its marker.
+        txns: Vec<(i64, i64)>,
+    },
     /// The log start was moved by will (DeleteRecords, or retention that the workload drove): below it, silence is no loss.
     Trimmed {
         /// Where.

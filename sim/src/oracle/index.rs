@@ -58,6 +58,10 @@ pub struct PartIndex<'h> {
     pub drain: Option<Drain<'h>>,
     /// The values of the final read of committed records, if there was one.
     pub committed: Option<BTreeSet<u64>>,
+    /// What fetches of committed records told of the end: watermark and last stable offset.
+    pub stable: Vec<(i64, i64)>,
+    /// First record and marker of each transaction in the final log.
+    pub ended: &'h [(i64, i64)],
     /// Value to offset in the final log (the first, if there are several).
     pub final_offset: BTreeMap<u64, i64>,
 }
@@ -134,6 +138,10 @@ impl<'h> Index<'h> {
             Event::Keyed { value, key, deletes } => drop(self.keyed.insert(*value, (*key, *deletes))),
             Event::Admin(_) => {}                       // see `metadata`
             Event::Txn(_) | Event::Derived { .. } => {} // see `transactions`
+            Event::Stable { part, watermark, stable } => {
+                self.parts[*part].stable.push((*watermark, *stable));
+            }
+            Event::Ended { part, txns } => self.parts[*part].ended = txns,
             Event::Consumer { process, read_committed, .. } => {
                 if *read_committed {
                     self.read_committed.insert(*process);
@@ -205,6 +213,8 @@ impl<'h> PartIndex<'h> {
             destroyed: Vec::new(),
             drain: None,
             committed: None,
+            stable: Vec::new(),
+            ended: &[],
             final_offset: BTreeMap::new(),
         }
     }

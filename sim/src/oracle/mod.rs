@@ -93,6 +93,8 @@ pub enum Anomaly {
     AbortedRead,
     /// A reader of committed records was given one before anybody had asked to commit it (TXN-2).
     PrecommittedRead,
+    /// A last stable offset lies behind a transaction whose marker was not below the watermark (TXN-3).
+    EarlyStable,
     /// Of one transaction some records are visible and some are not (TXN-1).
     TornTxn,
     /// A transaction ended otherwise than was answered (TXN-7).

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use super::index::{Index, Step};
+use super::index::{Index, PartIndex, Step};
 use super::{Anomaly, Event, History, Outcome, Part, SendOp, Told, TxnAct, TxnOp, Verdict};
 
 /// What became of a transaction.
@@ -208,6 +208,7 @@ pub fn check(index: &Index<'_>, txns: &Txns<'_>, verdict: &mut Verdict) {
         outcome(index, txn, verdict);
     }
     for part in &index.parts {
+        stable(part, verdict);
         for (process, steps) in part.consumers.iter().filter(|(of, _)| index.read_committed.contains(of)) {
             for step in steps {
                 let Step::Poll(poll) = step else { continue };
@@ -225,6 +226,21 @@ pub fn check(index: &Index<'_>, txns: &Txns<'_>, verdict: &mut Verdict) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// A transaction counts as open until its marker is below the watermark (TXN-3).
+fn stable(part: &PartIndex<'_>, verdict: &mut Verdict) {
+    for (watermark, stable) in &part.stable {
+        let open = part.ended.iter().find(|(first, marker)| first < stable && marker >= watermark);
+        if let Some((first, marker)) = open {
+            let text = format!(
+                "everything below {stable} was called decided and below {watermark} replicated; the transaction that begins \
+                 at {first} has its marker at {marker}"
+            );
+            verdict.report(Anomaly::EarlyStable, &part.info.name, text);
+            return;
         }
     }
 }

@@ -37,6 +37,8 @@ pub(super) const READY: Step = Step::new("ready after the last fault", 120);
 pub(super) const PRODUCERS: Step = Step::new("producers done after the last fault", 120);
 /// A consumer group has read everything that was there, with one owner for each partition.
 pub(super) const GROUP: Step = Step::new("the group settled after the last fault", 120);
+/// Pipelines have passed everything that is committed, and nothing is undecided.
+pub(super) const PIPES: Step = Step::new("the pipelines at the end after the last fault", 120);
 /// Every replica of every partition is in sync.
 pub(super) const IN_SYNC: Step = Step::new("every replica in sync after the last fault", 120);
 /// Drains are taken back, and who lost its disk votes again.

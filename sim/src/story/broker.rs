@@ -508,6 +508,27 @@ impl BrokerNode {
         self.0.cluster.start(node, main);
     }
 
+    /// Runs a client on a machine of its own, anew if it was there.
+    pub fn reborn<F>(&self, node: u32, main: impl FnOnce(SimRuntime) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        if !self.0.cluster.has(node) {
+            self.0.cluster.add(node, None);
+        }
+        self.0.cluster.start(node, main);
+    }
+
+    /// `kill -9` of a client.
+    pub fn strike_machine(&self, node: u32) {
+        self.0.cluster.kill(node);
+    }
+
+    /// Stops a client where it stands, or lets it go on.
+    pub fn pause_machine(&self, node: u32, paused: bool) {
+        self.0.cluster.pause(node, paused);
+    }
+
     /// Whether byte `at` of a segment belongs to a batch of a partition of the plan.
     #[must_use]
     pub fn is_of_a_batch(&self, path: &Path, at: u64) -> bool {

@@ -26,6 +26,7 @@ mod images;
 mod meetings;
 mod native;
 mod nemesis;
+mod pipes;
 mod plan;
 mod producers;
 mod reader;
@@ -45,6 +46,7 @@ pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use groups::{GroupPlan, Speaks};
 pub use meetings::{behind_the_end, compacted_offsets, moving_coordinator, staged_offsets, zombie};
+pub use pipes::PipePlan;
 pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
 pub use rebalance::rebalance;
 pub use recorder::Recorder;
@@ -143,6 +145,7 @@ async fn both_acts(stage: &Stage) -> Result<(), Stop> {
     sequencer::start(stage);
     transactor::start(stage);
     groups::start(stage);
+    pipes::start(stage);
     nemesis::strike(stage).await;
     calm(stage).await?;
     if stage.world.now_ns() <= begun {
@@ -158,6 +161,7 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::READY, stage.broker.ready()).await?;
     within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
     within(stage, bounds::GROUP, groups::finish(stage)).await?;
+    within(stage, bounds::PIPES, pipes::finish(stage)).await?;
     // What acks=1 confirmed may still wait for its sync, and so for its place below the watermark.
     stage.world.sleep(SETTLE).await;
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;

@@ -167,7 +167,8 @@ impl Reading<'_> {
     }
 }
 
-fn seen(record: &ConsumedRecord) -> Seen {
+/// What a consumer was given, as the oracle wants it.
+pub fn seen(record: &ConsumedRecord) -> Seen {
     let headers: Vec<(String, Option<Bytes>)> = record
         .headers
         .iter()

@@ -12,6 +12,7 @@ use dejaq_wire::record::Compression;
 
 use super::faults::Fault;
 use super::groups::GroupPlan;
+use super::pipes::PipePlan;
 use crate::cuts::Cuts;
 use crate::disk::Speed;
 use crate::oracle::Compacted;
@@ -126,6 +127,8 @@ pub struct Plan {
     pub transactors: usize,
     /// A consumer group that reads every topic.
     pub group: Option<GroupPlan>,
+    /// Pipelines from all topics but the last one into that.
+    pub pipes: Option<PipePlan>,
     /// Whether the product has whims (`buggify!`) in the first act.
     pub buggify: bool,
     /// What is left out of all this.
@@ -188,6 +191,7 @@ impl Plan {
             sequencers: usize::from(dice.chance(300)),
             transactors: 0,
             group: None,
+            pipes: None,
             buggify: false,
             cuts: Cuts::default(),
         }
@@ -273,6 +277,7 @@ impl Plan {
             (self.admins, self.sequencers, self.hostiles) = (0, 0, 0);
         }
         self.group = self.group.filter(|_| !cuts.others);
+        self.pipes = self.pipes.filter(|_| !cuts.others && !cuts.narrow);
         for producer in &mut self.producers {
             producer.records = producer.records.min(cuts.records.unwrap_or(u64::MAX));
         }
@@ -328,6 +333,18 @@ impl Plan {
             // What such a topic loses leaves a gap in the sequence of an idempotent producer, which gives up then.
             self.producers.iter_mut().for_each(|producer| producer.idempotent = false);
         }
+        self
+    }
+
+    /// Adds pipelines, and a topic if there is none that they could write into.
+    #[must_use]
+    pub fn with_pipes(mut self, pipes: PipePlan) -> Plan {
+        assert!(self.group.is_none(), "a plan has one group");
+        if let [only] = &self.topics[..] {
+            let made = TopicPlan { name: "topic-made".into(), ..only.clone() };
+            self.topics.push(made);
+        }
+        self.pipes = Some(pipes);
         self
     }
 

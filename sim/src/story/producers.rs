@@ -81,6 +81,7 @@ pub fn machines(stage: &Stage) -> Vec<u32> {
     let admins = (0..stage.plan.admins as u32).map(|number| super::admins::FIRST_MACHINE + number);
     let sequencers = (0..stage.plan.sequencers as u32).map(|number| super::sequencer::FIRST_MACHINE + number);
     let others = admins.chain(sequencers).chain(super::transactor::machines(stage));
+    let others = others.chain(super::pipes::machines(stage));
     (FIRST_MACHINE..FIRST_MACHINE + producers).chain(consumers).chain(others).collect()
 }
 

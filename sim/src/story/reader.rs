@@ -42,6 +42,21 @@ pub enum Fetched {
     Failed,
 }
 
+/// An answer with what a reader of records does not ask for.
+pub struct Answer {
+    pub fetched: Fetched,
+    /// The watermark and the last stable offset that it told.
+    pub ends: Option<(i64, i64)>,
+    /// What it holds of transactions: whose, where it begins, and whether it is a marker.
+    pub txns: Vec<(ProducerId, i64, bool)>,
+}
+
+impl Answer {
+    fn bare(fetched: Fetched) -> Answer {
+        Answer { fetched, ends: None, txns: Vec::new() }
+    }
+}
+
 /// A reader.
 pub struct Reader {
     pub cluster: Cluster<SimRuntime>,
@@ -83,7 +98,7 @@ impl Reader {
 
     /// One fetch from a position, waiting up to `wait_ms` for news.
     pub async fn fetch(&self, topic: &str, id: TopicId, index: i32, from: i64, wait_ms: i32) -> Fetched {
-        self.ask(topic, id, index, from, (wait_ms, false)).await
+        self.whole(topic, id, index, from, (wait_ms, false)).await.fetched
     }
 
     /// As [`Reader::fetch`], from one broker, whatever it is to the partition (KIP-392).
@@ -97,20 +112,21 @@ impl Reader {
     ) -> Fetched {
         let deadline = self.deadline(8);
         match self.cluster.broker(broker, deadline).await {
-            Ok(connection) => self.ask_at(&connection, topic, id, index, from, (0, false)).await,
+            Ok(connection) => self.ask_at(&connection, topic, id, index, from, (0, false)).await.fetched,
             Err(_) => Fetched::Failed,
         }
     }
 
     /// As [`Reader::fetch`], of committed records only.
     pub async fn committed(&self, topic: &str, id: TopicId, index: i32, from: i64, wait_ms: i32) -> Fetched {
-        self.ask(topic, id, index, from, (wait_ms, true)).await
+        self.whole(topic, id, index, from, (wait_ms, true)).await.fetched
     }
 
-    async fn ask(&self, topic: &str, id: TopicId, index: i32, from: i64, how: (i32, bool)) -> Fetched {
+    /// One fetch with all that it tells; `how`: how long to wait, and whether of committed records only.
+    pub async fn whole(&self, topic: &str, id: TopicId, index: i32, from: i64, how: (i32, bool)) -> Answer {
         match self.cluster.leader(topic, PartitionId(index), self.deadline(8)).await {
             Ok((connection, _)) => self.ask_at(&connection, topic, id, index, from, how).await,
-            Err(_) => Fetched::Failed,
+            Err(_) => Answer::bare(Fetched::Failed),
         }
     }
 
@@ -122,7 +138,7 @@ impl Reader {
         index: i32,
         from: i64,
         (wait_ms, committed): (i32, bool),
-    ) -> Fetched {
+    ) -> Answer {
         let deadline = self.deadline(8);
         let partition = FetchPartition {
             partition: PartitionId(index),
@@ -139,33 +155,44 @@ impl Reader {
             topics,
             ..Default::default()
         };
-        let Ok(answer) = connection.call(&request, deadline).await else { return Fetched::Failed };
+        let Ok(answer) = connection.call(&request, deadline).await else {
+            return Answer::bare(Fetched::Failed);
+        };
         let data = answer.responses.into_iter().next().and_then(|topic| topic.partitions.into_iter().next());
-        let Some(data) = data else { return Fetched::Refused };
+        let Some(data) = data else { return Answer::bare(Fetched::Refused) };
         if data.error_code == ErrorCode::OFFSET_OUT_OF_RANGE {
-            return Fetched::OutOfRange;
+            return Answer::bare(Fetched::OutOfRange);
         }
         if !data.error_code.is_none() {
-            return Fetched::Refused;
+            return Answer::bare(Fetched::Refused);
         }
+        let ends = Some((data.high_watermark.0, data.last_stable_offset.0));
         let run = data.records.map(|records| records.into_bytes()).unwrap_or_default();
         let aborted = data.aborted_transactions.unwrap_or_default();
         let mut aborted: Vec<(i64, ProducerId)> =
             aborted.into_iter().map(|txn| (txn.first_offset.0, txn.producer_id)).collect();
         aborted.sort_unstable();
-        decode(run, from, aborted.into())
+        let (fetched, txns) = decode(run, from, aborted.into());
+        Answer { fetched, ends, txns }
     }
 }
 
 /// The records at or behind `from`, but for those of transactions that were told as aborted. Panics on bytes that no broker
 /// may send: that is a finding.
-fn decode(run: Bytes, from: i64, mut aborted: VecDeque<(i64, ProducerId)>) -> Fetched {
-    let (mut records, mut next) = (Vec::new(), from);
+fn decode(
+    run: Bytes,
+    from: i64,
+    mut aborted: VecDeque<(i64, ProducerId)>,
+) -> (Fetched, Vec<(ProducerId, i64, bool)>) {
+    let (mut records, mut next, mut txns) = (Vec::new(), from, Vec::new());
     let mut hidden: BTreeSet<ProducerId> = BTreeSet::new();
     for batch in Batches::new(run) {
         let batch = batch.unwrap_or_else(|error| panic!("the broker sent a broken run at {next}: {error}"));
         batch.check_crc().unwrap_or_else(|error| panic!("the broker served damage at {next}: {error}"));
         let (id, last) = (batch.header.producer_id, batch.header.last_offset().0);
+        if batch.header.is_control() || batch.header.is_transactional() {
+            txns.push((id, batch.header.base_offset.0, batch.header.is_control()));
+        }
         while let Some((_, id)) = aborted.pop_front_if(|(first, _)| *first <= last) {
             hidden.insert(id);
         }
@@ -195,5 +222,5 @@ fn decode(run: Bytes, from: i64, mut aborted: VecDeque<(i64, ProducerId)>) -> Fe
         }
         next = next.max(batch.header.last_offset().0 + 1);
     }
-    Fetched::Records { records, next }
+    (Fetched::Records { records, next }, txns)
 }

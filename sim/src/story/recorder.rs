@@ -353,6 +353,10 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
         Event::Keyed { value, key, deletes } => ("keyed", vec![*value, *key, u64::from(*deletes)]),
         Event::Derived { from, value, .. } => ("derived", vec![*from, *value]),
         Event::DrainedCommitted { part, records } => ("committed", vec![*part as u64, records.len() as u64]),
+        Event::Stable { part, watermark, stable } => {
+            ("stable", vec![*part as u64, *watermark as u64, *stable as u64])
+        }
+        Event::Ended { part, txns } => ("ended", vec![*part as u64, txns.len() as u64]),
         Event::Trimmed { part, to } => ("trim", vec![*part as u64, *to as u64]),
         Event::Destroyed { part, from, last } => ("rotten", vec![*part as u64, *from as u64, *last as u64]),
         Event::PowerCut { at } => ("dark", vec![*at]),

@@ -38,7 +38,12 @@ const MOST_ATTEMPTS: u32 = 60;
 /// The machines of the plan's transactors and of their reader.
 pub fn machines(stage: &Stage) -> Vec<u32> {
     let count = stage.plan.transactors as u32;
-    (FIRST_MACHINE..FIRST_MACHINE + count).chain((count > 0).then_some(READER_MACHINE)).collect()
+    (FIRST_MACHINE..FIRST_MACHINE + count).chain(has_reader(stage).then_some(READER_MACHINE)).collect()
+}
+
+/// Whether somebody writes transactions, so that there is something to read.
+fn has_reader(stage: &Stage) -> bool {
+    stage.plan.transactors > 0 || stage.plan.pipes.is_some()
 }
 
 /// Starts the plan's transactors, each on a machine of its own, and a reader.
@@ -52,7 +57,7 @@ pub fn start(stage: &Stage) {
             stage.recorder.working(-1);
         });
     }
-    if stage.plan.transactors > 0 {
+    if has_reader(stage) {
         let stage = stage.clone();
         stage
             .clone()
@@ -352,12 +357,17 @@ async fn read(stage: &Stage, runtime: &SimRuntime) {
             for index in 0..topic.partitions {
                 let at = positions.entry((topic.name.clone(), index)).or_insert(0);
                 let (begun, from) = (stage.world.now_ns(), *at);
-                let fetched = reader.committed(&topic.name, id, index, from, 20).await;
-                let Fetched::Records { records, next } = fetched else { continue };
+                let answer = reader.whole(&topic.name, id, index, from, (20, true)).await;
+                let part = stage.recorder.part(&topic.name, index);
+                if let Some((watermark, stable)) = answer.ends {
+                    let told = Event::Stable { part, watermark, stable };
+                    stage.recorder.event(runtime.who(), told);
+                }
+                let Fetched::Records { records, next } = answer.fetched else { continue };
                 *at = next;
                 let op = PollOp {
                     process,
-                    part: stage.recorder.part(&topic.name, index),
+                    part,
                     from,
                     records,
                     next,

@@ -18,7 +18,7 @@ use dejaq::client::admin::Admin;
 use dejaq::runtime::Runtime;
 
 use super::bounds::{self, within};
-use super::{SETTLE, Stage, Stop, consumers, drain, groups, producers};
+use super::{SETTLE, Stage, Stop, consumers, drain, groups, pipes, producers};
 use crate::invariants::image::Logs;
 use crate::invariants::{Broken, order};
 use god::God;
@@ -37,6 +37,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     consumers::start_neighbour(stage);
     groups::start(stage);
     super::transactor::start(stage);
+    pipes::start(stage);
     let (operator, rot) = (Operator::default(), Rot::default());
     let god = God::watch(stage, &operator);
     nemesis::strike(stage, &god, (&operator, &rot)).await;
@@ -47,6 +48,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
     within(stage, bounds::MENDED, rot.mended(stage)).await?;
     within(stage, bounds::GROUP, groups::finish(stage)).await?;
+    within(stage, bounds::PIPES, pipes::finish(stage)).await?;
     within(stage, bounds::IN_SYNC, in_sync(stage)).await?;
     if stage.plan.drains {
         let last = stage.brokers.last().expect("a fleet has brokers");
