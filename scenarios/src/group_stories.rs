@@ -1,4 +1,4 @@
-//! Told stories of groups: zombies, moving coordinators, compacted offsets, transactions beside plain commits, lost suffixes.
+//! Told stories of groups and transactions: zombies, moving coordinators, compacted offsets, transactions beside plain commits, lost suffixes.
 
 use dejaq_sim::runner::{RunParams, RunReport, Scenario};
 use dejaq_sim::story;
@@ -37,6 +37,12 @@ pub const BEHIND: Scenario = told(
     "the power took what a group had read: it is told that it is out of range, and begins where it said",
     story::behind_the_end,
 );
+/// S50.
+pub const LATE_END: Scenario = told(
+    "story_txn_late_end",
+    "a commit arrives when the next transaction has begun: with KIP-890 it does nothing, before it is counted",
+    story::late_end,
+);
 
 #[cfg(test)]
 mod tests {
@@ -67,6 +73,11 @@ mod tests {
     #[test]
     fn the_later_record_counts_and_nothing_that_lives_expires() {
         check(STAGED);
+    }
+
+    #[test]
+    fn a_late_end_does_nothing_to_the_next_transaction() {
+        check(LATE_END);
     }
 
     #[test]

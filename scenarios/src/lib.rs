@@ -79,6 +79,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::REPLACED,
     transactions::ONE,
     transactions::FLEET,
+    transactions::TRANSFERS,
+    transactions::FLEET_TRANSFERS,
     pipelines::ONE,
     pipelines::FLEET,
     swarm::ONE,
@@ -103,6 +105,7 @@ pub const SCENARIOS: &[Scenario] = &[
     group_stories::COMPACTED,
     group_stories::STAGED,
     group_stories::BEHIND,
+    group_stories::LATE_END,
 ];
 
 /// What `dejaq-sim` offers.

@@ -16,8 +16,8 @@ pub const ONE: Scenario = Scenario {
             let mut dice = world.streams().dice("plan", 0);
             let mut plan = Plan::drawn(&mut dice).with_durability(DURABLE);
             // Sessions take six seconds to end.
-            plan.chaos *= 3;
-            plan.gap.1 *= 3;
+            plan.chaos *= 5;
+            plan.gap.1 *= 5;
             let plan = piped(plan, &mut dice);
             plan.fault(4, Fault::Kill)
                 .fault(3, Fault::PowerCut)
@@ -50,6 +50,10 @@ pub const FLEET: Scenario = Scenario {
 fn piped(mut plan: Plan, dice: &mut Dice) -> Plan {
     plan.transactors = dice.below(3) as usize;
     plan.producers.truncate(2);
+    // To the end of the first act.
+    for producer in &mut plan.producers {
+        producer.think = plan.chaos * 2 / u32::try_from(producer.records).expect("some hundreds");
+    }
     plan.consumers.truncate(1);
     plan.config.transactions.partitions = dice.between(1, 3) as u32;
     plan.config.groups.partitions = dice.between(1, 3) as u32;

@@ -265,6 +265,16 @@ pub enum Event {
         /// The value that was sent.
         value: u64,
     },
+    /// A record that is sent next is one side of a transfer: the amounts of one transfer, which is in one transaction, add up
+    /// to nothing.
+    Moved {
+        /// Its value.
+        value: u64,
+        /// The number of the transfer.
+        transfer: u64,
+        /// What it adds.
+        amount: i64,
+    },
     /// The final read once more, by a fresh consumer that reads committed records only.
     DrainedCommitted {
         /// Where.

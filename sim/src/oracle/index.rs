@@ -138,6 +138,7 @@ impl<'h> Index<'h> {
             Event::Keyed { value, key, deletes } => drop(self.keyed.insert(*value, (*key, *deletes))),
             Event::Admin(_) => {}                       // see `metadata`
             Event::Txn(_) | Event::Derived { .. } => {} // see `transactions`
+            Event::Moved { .. } => {}                   // see `transfers`
             Event::Stable { part, watermark, stable } => {
                 self.parts[*part].stable.push((*watermark, *stable));
             }

@@ -11,6 +11,7 @@
 //!              ├─► reading:  poll skip, poll going back, false out-of-range
 //!              ├─► compaction: what may be missing of a compacted partition, what came back
 //!              ├─► transactions: aborted, not yet committed, torn, of another outcome, made twice or not at all
+//!              ├─► transfers: sums of what committed readers were given
 //!              ├─► groups:   a start behind or in front of what is committed, commits of those who are not the owner
 //!              └─► metadata: topics that do not stand as was answered
 //! ```
@@ -33,6 +34,7 @@ mod reading;
 #[cfg(test)]
 mod tests;
 mod transactions;
+mod transfers;
 
 use std::fmt;
 
@@ -95,6 +97,8 @@ pub enum Anomaly {
     PrecommittedRead,
     /// A last stable offset lies behind a transaction whose marker was not below the watermark (TXN-3).
     EarlyStable,
+    /// A reader of committed records passed all sides of a transfer, and what it was given does not add up to nothing.
+    BooksDoNotBalance,
     /// Of one transaction some records are visible and some are not (TXN-1).
     TornTxn,
     /// A transaction ended otherwise than was answered (TXN-7).
@@ -171,6 +175,7 @@ pub fn judge(history: &History) -> Verdict {
     let txns = transactions::Txns::of(history, &index);
     reading::check(&index, &txns, &mut verdict);
     transactions::check(&index, &txns, &mut verdict);
+    transfers::check(history, &index, &mut verdict);
     groups::check(history, &index, &txns, &mut verdict);
     metadata::check(history, &mut verdict);
     verdict

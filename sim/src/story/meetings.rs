@@ -142,7 +142,8 @@ where
     ended.unwrap_or_else(RunReport::crash)
 }
 
-async fn begin(stage: &Stage) -> Result<(), Stop> {
+/// All brokers are up, and the topics are made.
+pub(super) async fn begin(stage: &Stage) -> Result<(), Stop> {
     stage.brokers.iter().for_each(super::BrokerNode::begin_start);
     within(stage, bounds::FIRST_READY, async {
         for broker in stage.brokers.iter() {
@@ -154,7 +155,7 @@ async fn begin(stage: &Stage) -> Result<(), Stop> {
 }
 
 /// A finding, unless it is so.
-fn claim(name: &'static str, is_so: bool, evidence: impl FnOnce() -> String) -> Result<(), Stop> {
+pub(super) fn claim(name: &'static str, is_so: bool, evidence: impl FnOnce() -> String) -> Result<(), Stop> {
     if is_so { Ok(()) } else { Err(Stop::Broken(Broken { name, evidence: evidence() })) }
 }
 

@@ -84,7 +84,7 @@ async fn lives(stage: &Stage, plan: PipePlan, number: usize) {
         stage.broker.reborn(machine, move |runtime| async move {
             Member { stage: owner, runtime, paper: notes, dice: drawn, plan, number }.run().await;
         });
-        let end = stage.world.now_ns() + dice.log_between(1_000, 20_000) * 1_000_000;
+        let end = stage.world.now_ns() + dice.log_between(2_000, 30_000) * 1_000_000;
         if dice.chance(500) {
             stand_still(stage, &paper, machine, &mut dice, end).await;
         }
@@ -104,7 +104,7 @@ async fn lives(stage: &Stage, plan: PipePlan, number: usize) {
 /// it, and when it wakes it goes on as if nothing had been.
 async fn stand_still(stage: &Stage, paper: &Paper, machine: u32, dice: &mut Dice, end: u64) {
     let (before, after) = (dice.log_between(1, 5_000), dice.log_between(10, 30_000));
-    let still = dice.between(500, 15_000);
+    let still = dice.between(3_000, 15_000);
     stage.world.sleep(Duration::from_millis(before)).await;
     while paper.lock().open.is_none() && stage.world.now_ns() < end {
         stage.world.sleep(Duration::from_millis(1)).await;
@@ -272,7 +272,7 @@ impl Member {
         let config = PipelineConfig {
             group,
             producer: TxnConfig {
-                timeout: Duration::from_millis(self.dice.log_between(2_000, 40_000)),
+                timeout: Duration::from_millis(self.dice.log_between(3_000, 60_000)),
                 version: if is_old { TxnVersion::One } else { TxnVersion::Newest },
                 producer: ProducerConfig {
                     delivery_timeout: Duration::from_secs(20),
@@ -280,7 +280,7 @@ impl Member {
                 },
                 ..TxnConfig::of(&format!("pipe-{}", self.number))
             },
-            patience: Duration::from_secs(*self.dice.pick(&[1, 5, 20])),
+            patience: Duration::from_secs(*self.dice.pick(&[1, 20, 60])),
         };
         let topics = inputs(&self.stage).iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>();
         let cluster = producers::cluster(&self.stage, self.runtime.clone());

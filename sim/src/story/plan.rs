@@ -125,6 +125,8 @@ pub struct Plan {
     pub sequencers: usize,
     /// Transactional producers.
     pub transactors: usize,
+    /// Whether their transactions move amounts, some of them speak as before KIP-890, and some die while they commit.
+    pub transfers: bool,
     /// A consumer group that reads every topic.
     pub group: Option<GroupPlan>,
     /// Pipelines from all topics but the last one into that.
@@ -190,6 +192,7 @@ impl Plan {
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),
             transactors: 0,
+            transfers: false,
             group: None,
             pipes: None,
             buggify: false,

@@ -351,6 +351,7 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
             ("txn", vec![act, u64::from(op.process), op.told as u64, op.begun, op.done])
         }
         Event::Keyed { value, key, deletes } => ("keyed", vec![*value, *key, u64::from(*deletes)]),
+        Event::Moved { value, transfer, amount } => ("moved", vec![*value, *transfer, *amount as u64]),
         Event::Derived { from, value, .. } => ("derived", vec![*from, *value]),
         Event::DrainedCommitted { part, records } => ("committed", vec![*part as u64, records.len() as u64]),
         Event::Stable { part, watermark, stable } => {

@@ -2,20 +2,24 @@
 //!
 //! Owns: one transactional id each, which begins, writes to several partitions, commits, aborts, falls silent, and takes
 //! its id anew while its old life goes on sending; one reader of committed records; the final read of committed records.
+//! With transfers each transaction moves amounts between two places, half of the ids speak the transactions of before
+//! KIP-890 (partitions are added by hand, one epoch a life), and some clients die while they commit.
 //! Promises: what it was told is written down, with "maybe" kept as such; in the calm act every partition's last stable
 //! offset reaches its end, or the run is stuck (TXN-4).
 //! Leaves out: judging (the oracle: aborted, torn, of another outcome, before its commit was asked). Source: CORRECTNESS.md
 //! 1.6; S47 to S55. Called by the story.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use dejaq::client::connection::Connection;
+use dejaq::client::group::coordinator::ask_over;
 use dejaq::client::outcome::{Verdict, produce_verdict};
 use dejaq::runtime::Runtime;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId};
+use dejaq_wire::kafka::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
 use dejaq_wire::kafka::end_txn::EndTxnRequest;
 use dejaq_wire::kafka::find_coordinator::FindCoordinatorRequest;
 use dejaq_wire::kafka::init_producer_id::InitProducerIdRequest;
@@ -34,6 +38,12 @@ pub const FIRST_MACHINE: u32 = 180;
 const READER_MACHINE: u32 = 195;
 /// How often one thing is tried while nothing is heard.
 const MOST_ATTEMPTS: u32 = 60;
+/// How long one answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// Newest versions that do not speak of `transaction.version` 2; of AddPartitionsToTxn the newest that is a client's.
+pub(super) const LAST_OLD_ADD: i16 = 3;
+pub(super) const LAST_OLD_END: i16 = 4;
+pub(super) const LAST_OLD_PRODUCE: i16 = 11;
 
 /// The machines of the plan's transactors and of their reader.
 pub fn machines(stage: &Stage) -> Vec<u32> {
@@ -72,6 +82,16 @@ struct Life {
     process: u32,
     producer: (ProducerId, ProducerEpoch),
     next: BTreeMap<(String, i32), Sequence>,
+    /// What is in the open transaction; before KIP-890 only.
+    joined: BTreeSet<(String, i32)>,
+}
+
+/// What goes into one batch.
+struct Load {
+    topic: (String, i32, TopicId),
+    index: i32,
+    /// Number and content.
+    values: Vec<(u64, Vec<u8>)>,
 }
 
 struct Transactor {
@@ -82,6 +102,8 @@ struct Transactor {
     id: String,
     timeout_ms: i32,
     topics: Vec<(String, i32, TopicId)>,
+    /// Whether it speaks the transactions of before KIP-890.
+    old: bool,
     /// An earlier life that does not know that it is over.
     zombie: Option<Life>,
 }
@@ -94,6 +116,7 @@ impl Transactor {
             runtime,
             id: format!("x{number}"),
             timeout_ms: dice.log_between(800, 20_000) as i32,
+            old: stage.plan.transfers && dice.chance(500),
             dice,
             topics: Vec::new(),
             zombie: None,
@@ -170,6 +193,7 @@ impl Transactor {
                         process: self.stage.recorder.fresh_process(),
                         producer: (told.producer_id, told.producer_epoch),
                         next: BTreeMap::new(),
+                        joined: BTreeSet::new(),
                     };
                 }
             }
@@ -181,8 +205,12 @@ impl Transactor {
     async fn transaction(&mut self, life: &mut Life) -> bool {
         self.note(life, TxnAct::Begin, Told::Ok, self.stage.world.now_ns());
         let mut is_whole = true;
-        for _ in 0..self.dice.between(1, 6) {
-            is_whole &= self.send(life, MOST_ATTEMPTS).await;
+        let most = if self.stage.plan.transfers { 4 } else { 6 };
+        for _ in 0..self.dice.between(1, most) {
+            is_whole &= match self.stage.plan.transfers {
+                true => self.transfer(life).await,
+                false => self.send(life, MOST_ATTEMPTS).await,
+            };
             if !is_whole {
                 break;
             }
@@ -192,7 +220,15 @@ impl Transactor {
             return false; // it fell silent: the next life, or time, aborts what it left
         }
         let commit = is_whole && self.dice.chance(750);
-        self.end(life, commit, MOST_ATTEMPTS).await
+        if self.stage.plan.transfers && self.dice.chance(200) {
+            // It dies while it asks for the end; its next life finds what it left.
+            let alive = Duration::from_micros(self.dice.log_between(300, 60_000));
+            self.end(life, commit, 1, alive).await;
+            self.stage.recorder.count("lives that ended while they ended a transaction");
+            return false;
+        }
+        // Before KIP-890 a life goes on under one epoch: not if nobody knows what of it is still on its way.
+        self.end(life, commit, MOST_ATTEMPTS, PATIENCE).await && (is_whole || !self.old)
     }
 
     /// An earlier life sends, and ends what it takes for its transaction.
@@ -205,7 +241,7 @@ impl Transactor {
             self.send(&mut zombie, 1).await;
         }
         let commit = self.dice.chance(700);
-        self.end(&mut zombie, commit, 1).await;
+        self.end(&mut zombie, commit, 1, PATIENCE).await;
         self.stage.recorder.count("earlier lives that went on");
     }
 
@@ -215,7 +251,7 @@ impl Transactor {
     }
 
     /// Ends the transaction; whether the life goes on.
-    async fn end(&mut self, life: &mut Life, commit: bool, most: u32) -> bool {
+    async fn end(&mut self, life: &mut Life, commit: bool, most: u32, patience: Duration) -> bool {
         let begun = self.stage.world.now_ns();
         let mut told = Told::No;
         let mut goes_on = false;
@@ -224,22 +260,26 @@ impl Transactor {
                 self.pause(50).await;
             }
             let Some(connection) = self.coordinator().await else { continue };
-            let deadline = self.runtime.now().plus(Duration::from_secs(8));
+            let deadline = self.runtime.now().plus(patience);
             let request = EndTxnRequest {
                 transactional_id: self.id.clone(),
                 producer_id: life.producer.0,
                 producer_epoch: life.producer.1,
                 committed: commit,
             };
-            let Ok(answer) = connection.call(&request, deadline).await else {
+            let newest = if self.old { LAST_OLD_END } else { i16::MAX };
+            let Ok(answer) = ask_over(&connection, &request, newest, deadline).await else {
                 told = Told::Maybe;
                 continue;
             };
             match answer.error_code {
                 ErrorCode::NONE => {
                     (told, goes_on) = (Told::Ok, true);
-                    life.producer = (answer.producer_id, answer.producer_epoch);
-                    life.next.clear();
+                    life.joined.clear();
+                    if !self.old {
+                        life.producer = (answer.producer_id, answer.producer_epoch);
+                        life.next.clear();
+                    }
                     break;
                 }
                 ErrorCode::CONCURRENT_TRANSACTIONS | ErrorCode::COORDINATOR_LOAD_IN_PROGRESS => {}
@@ -256,21 +296,82 @@ impl Transactor {
 
     /// Sends some records to one partition; whether they are there.
     async fn send(&mut self, life: &mut Life, most: u32) -> bool {
-        let (topic, partitions, id) = self.dice.pick(&self.topics).clone();
-        let index = self.dice.below(partitions as u64) as i32;
+        let topic = self.dice.pick(&self.topics).clone();
+        let index = self.dice.below(topic.1 as u64) as i32;
         let count = self.dice.between(1, 4) as i32;
-        let begun = self.stage.world.now_ns();
-        let sequence = *life.next.entry((topic.clone(), index)).or_insert(Sequence::ZERO);
-        let mut builder = BatchBuilder::new(Compression::None);
-        (builder.producer_id, builder.producer_epoch) = life.producer;
-        (builder.base_sequence, builder.transactional) = (sequence, true);
-        let values: Vec<(u64, Vec<u8>)> = (0..count)
+        let values = (0..count)
             .map(|_| {
                 let number = self.stage.recorder.fresh_value();
                 let length = self.dice.below(100) as usize;
                 (number, [number.to_be_bytes().to_vec(), self.dice.bytes(length)].concat())
             })
             .collect();
+        self.put(life, Load { topic, index, values }, most).await
+    }
+
+    /// Moves an amount from one place to another; whether both sides are there.
+    async fn transfer(&mut self, life: &mut Life) -> bool {
+        let amount = self.dice.between(1, 1000) as i64;
+        let transfer = self.stage.recorder.fresh_value();
+        for amount in [-amount, amount] {
+            let topic = self.dice.pick(&self.topics).clone();
+            let index = self.dice.below(topic.1 as u64) as i32;
+            let value = self.stage.recorder.fresh_value();
+            self.stage.recorder.event(self.runtime.who(), Event::Moved { value, transfer, amount });
+            let content = [value.to_be_bytes(), amount.to_be_bytes()].concat();
+            if !self.put(life, Load { topic, index, values: vec![(value, content)] }, MOST_ATTEMPTS).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Before KIP-890: adds a partition to the transaction; whether it is in.
+    async fn join(&self, life: &mut Life, place: (&str, i32), most: u32) -> bool {
+        let place = (place.0.to_owned(), place.1);
+        if life.joined.contains(&place) {
+            return true;
+        }
+        for _ in 0..most {
+            if let Some(connection) = self.coordinator().await {
+                let partitions = vec![PartitionId(place.1)];
+                let request = AddPartitionsToTxnRequest {
+                    v3_and_below_transactional_id: self.id.clone(),
+                    v3_and_below_producer_id: life.producer.0,
+                    v3_and_below_producer_epoch: life.producer.1,
+                    v3_and_below_topics: vec![AddPartitionsToTxnTopic { name: place.0.clone(), partitions }],
+                    ..Default::default()
+                };
+                let deadline = self.runtime.now().plus(PATIENCE);
+                if let Ok(answer) = ask_over(&connection, &request, LAST_OLD_ADD, deadline).await {
+                    let topics = answer.results_by_topic_v3_and_below.iter();
+                    let mut codes = topics.flat_map(|topic| &topic.results_by_partition);
+                    match codes.next().map(|one| one.partition_error_code) {
+                        Some(ErrorCode::NONE) => {
+                            life.joined.insert(place);
+                            return true;
+                        }
+                        Some(code) if !code.is_retriable() => return false,
+                        Some(_) | None => {}
+                    }
+                }
+            }
+            self.pause(30).await;
+        }
+        false
+    }
+
+    /// Sends one batch; whether its records are there.
+    async fn put(&mut self, life: &mut Life, load: Load, most: u32) -> bool {
+        let Load { topic: (topic, _, id), index, values } = load;
+        if self.old && !self.join(life, (&topic, index), most).await {
+            return false;
+        }
+        let begun = self.stage.world.now_ns();
+        let sequence = *life.next.entry((topic.clone(), index)).or_insert(Sequence::ZERO);
+        let mut builder = BatchBuilder::new(Compression::None);
+        (builder.producer_id, builder.producer_epoch) = life.producer;
+        (builder.base_sequence, builder.transactional) = (sequence, true);
         let timestamp_ms = self.runtime.unix_ms();
         for (_, value) in &values {
             builder.append(&NewRecord { timestamp_ms, key: None, value: Some(value), headers: &[] });
@@ -321,7 +422,7 @@ impl Transactor {
         if !matches!(outcome, Outcome::Ok { .. }) {
             return false;
         }
-        let next = (0..count).fold(sequence, |sequence, _| sequence.next());
+        let next = values.iter().fold(sequence, |sequence, _| sequence.next());
         life.next.insert((topic, index), next);
         true
     }
@@ -338,7 +439,8 @@ impl Transactor {
             timeout_ms: 5000,
             topic_data: vec![data],
         };
-        let answer = connection.call(&request, deadline).await.ok()?;
+        let newest = if self.old { LAST_OLD_PRODUCE } else { i16::MAX };
+        let answer = ask_over(&connection, &request, newest, deadline).await.ok()?;
         let answer = answer.responses.first()?.partition_responses.first()?;
         Some((answer.error_code, answer.base_offset.0))
     }
