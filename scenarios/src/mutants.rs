@@ -345,13 +345,6 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 60,
     },
     Mutant {
-        number: 250,
-        about: "offsets in a transaction are not fenced by generation and member",
-        scenario: "transactions_ctp",
-        checkers: &["EosMultiplicity", "GRP-3"],
-        budget: 100,
-    },
-    Mutant {
         number: 53,
         about: "the end of a transaction is taken from an older epoch",
         scenario: "transactions",

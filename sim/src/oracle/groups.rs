@@ -356,7 +356,9 @@ fn outcomes(
     let makes = txns.derived.range((group, 0)..).next().is_some_and(|((of, _), _)| *of == group);
     // What was told is set, whether or not who set it heard of it.
     let known = place.sets.iter().filter(|set| set.done.is_some()).map(|set| set.offset);
-    let certain = known.chain(place.gots.iter().filter_map(|got| got.offset)).max();
+    let set: BTreeSet<i64> = place.sets.iter().map(|set| set.offset).collect();
+    let told = place.gots.iter().filter_map(|got| got.offset).filter(|offset| set.contains(offset));
+    let certain = known.chain(told).max();
     let Some(certain) = certain.filter(|_| makes) else { return };
     let input = &index.parts[part];
     // A producer without sequence numbers may have put one value into several places: each is consumed.

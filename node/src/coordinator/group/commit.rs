@@ -43,8 +43,6 @@ impl Group {
     fn take(&mut self, token: Token, ask: CommitAsk, in_txn: bool, turn: &mut Turn<'_>) -> Option<Taken> {
         if let Err(code) = self.may_commit(&ask, in_txn)
             && !mutant!(42)
-            // M250: a transaction commits offsets for whoever asks (KIP-447 left out).
-            && !(in_txn && mutant!(250))
         {
             let results = ask.offsets.into_iter().map(|(at, _)| (at, code)).collect();
             turn.reply(token, Reply::Partitions(results));
