@@ -56,6 +56,7 @@ impl<R: Runtime> AskController for InSyncErrand<R> {
             leader_epoch: proposal.leader_epoch,
             partition_epoch: proposal.partition_epoch,
             isr: proposal.isr,
+            lost: proposal.lost,
         };
         let proposals = proposals.into_iter().map(proposal).collect();
         let call = AlterPartition { broker: self.node, broker_epoch: self.life, proposals };

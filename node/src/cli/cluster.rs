@@ -68,11 +68,12 @@ impl Health {
             let comes = moving
                 .iter()
                 .find(|one| *one.at.topic == *topic.name && usize::try_from(one.at.partition.0) == Ok(index));
-            // A replica that only comes is no copy that is missing.
-            let wanted = partition.replicas.len() - comes.map_or(0, |one| one.adding.len());
+            // A replica that only comes is no copy that is missing, and in place of none that is.
+            let comes = |one: &BrokerId| comes.is_some_and(|moving| moving.adding.contains(one));
+            let is_whole = partition.replicas.iter().all(|one| partition.isr.contains(one) || comes(one));
             health.partitions += 1;
             health.leaderless += usize::from(partition.leader.is_none());
-            health.under_replicated += usize::from(partition.isr.len() < wanted);
+            health.under_replicated += usize::from(!is_whole);
         }
         health
     }
@@ -247,6 +248,8 @@ mod tests {
         let health = Health::of(&topics, &moving);
         assert_eq!((health.partitions, health.leaderless, health.under_replicated), (2, 1, 1));
         assert_eq!(Health::of(&topics, &[]).under_replicated, 2);
+        let topics = [topic(vec![route(Some(1), &[1, 2, 3], &[1, 3])])];
+        assert_eq!(Health::of(&topics, &moving).under_replicated, 1, "3 came, and 2 is missing");
     }
 
     #[test]

@@ -11,11 +11,11 @@
 //! ```
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::peer::{Ask, Body, Parts, PeerError};
 use serde::{Deserialize, Serialize};
 
-use super::decide::alter_partition::{AlterPartition, Current};
+use super::decide::alter_partition::{AlterPartition, Current, Proposal};
 use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
 use super::decide::create_internal::{CreateInternal, Made};
 use super::decide::producer_ids::{AllocateProducerIds, Block};
@@ -124,8 +124,8 @@ macro_rules! answered {
 }
 pub(super) use {answered, plain};
 
-/// A body whose version 1 has the supported levels behind what version 0 says; without them they are those of the first
-/// release. `|body| older` is version 0 as a tuple, `|tuple| body` the way back.
+/// A body whose version 1 says more than version 0 did: the supported levels, which without it are those of the first
+/// release, or who lost records. `|body| older` is version 0 as a tuple, `|tuple| body` the way back.
 macro_rules! with_levels {
     ($tag:expr, $body:ident, $older:ty, |$this:ident| $down:expr, |$read:ident| $up:expr) => {
         impl Body for $body {
@@ -151,6 +151,16 @@ macro_rules! with_levels {
 
 type OldRegistration = (BrokerId, u128, Vec<Endpoint>, Option<String>, [u8; 16], bool, Entry);
 type OldHeartbeat = (BrokerId, BrokerEpoch, Offset, bool, bool);
+type OldProposals = (BrokerId, BrokerEpoch, Vec<OldProposal>);
+type OldProposal = (TopicId, PartitionId, LeaderEpoch, i32, Vec<(BrokerId, BrokerEpoch)>);
+
+fn old_proposal(new: &Proposal) -> OldProposal {
+    (new.topic_id, new.partition, new.leader_epoch, new.partition_epoch, new.isr.clone())
+}
+
+fn new_proposal((topic_id, partition, leader_epoch, partition_epoch, isr): OldProposal) -> Proposal {
+    Proposal { topic_id, partition, leader_epoch, partition_epoch, isr, lost: Vec::new() }
+}
 
 with_levels!(
     0x0301,
@@ -184,7 +194,17 @@ with_levels!(
     }
 );
 answered!(0x0302 BrokerHeartbeat, true, |decided| decided, HeartbeatAnswer);
-plain!(0x0303, AlterPartition);
+with_levels!(
+    0x0303,
+    AlterPartition,
+    OldProposals,
+    |this| (this.broker, this.broker_epoch, this.proposals.iter().map(old_proposal).collect::<Vec<_>>()),
+    |read| {
+        let (broker, broker_epoch, proposals) = read;
+        let proposals = proposals.into_iter().map(new_proposal).collect();
+        AlterPartition { broker, broker_epoch, proposals }
+    }
+);
 answered!(0x0303 AlterPartition, true, |decided| decided, Vec<Result<Current, Refusal>>);
 plain!(0x0304, AllocateProducerIds);
 answered!(0x0304 AllocateProducerIds, true, |decided| decided, Block);
@@ -193,10 +213,9 @@ answered!(0x0305 CreateInternal, true, |decided| decided, Made);
 
 #[cfg(test)]
 mod tests {
-    use dejaq_wire::ids::{LeaderEpoch, PartitionId, ProducerId, TopicId};
+    use dejaq_wire::ids::ProducerId;
     use dejaq_wire::peer::level_of;
 
-    use super::super::decide::alter_partition::Proposal;
     use super::*;
 
     fn line<B: Body + Clone + PartialEq + std::fmt::Debug>(body: &B) -> String {
@@ -239,7 +258,10 @@ mod tests {
             leader_epoch: LeaderEpoch(5),
             partition_epoch: 6,
             isr: vec![(broker, broker_epoch)],
+            lost: vec![BrokerId(3)],
         };
+        let told = Proposal { lost: Vec::new(), ..proposal.clone() };
+        let told = AlterPartition { broker, broker_epoch, proposals: vec![told] };
         let alter = AlterPartition { broker, broker_epoch, proposals: vec![proposal] };
         let current =
             Current { leader: broker, leader_epoch: LeaderEpoch(5), isr: vec![broker], partition_epoch: 7 };
@@ -259,6 +281,7 @@ mod tests {
             older(&heartbeat, &BrokerHeartbeat { levels: Levels::FIRST, ..heartbeat.clone() }),
             line(&heartbeat),
             line(&Answered { result: Ok(beat), end }),
+            older(&alter, &told),
             line(&alter),
             line(&Answered { result: Ok(vec![Ok(current), Err(refusal.clone())]), end }),
             line(&AllocateProducerIds { broker, broker_epoch }),
@@ -275,6 +298,7 @@ mod tests {
         0302/1 0406d80400010204
         0382/0 00010000da04
         0303/0 04060101010101010101010101010101010101080a0c010406
+        0303/1 04060101010101010101010101010101010101080a0c0104060106
         0383/0 000200040a01040e01d60100da04
         0304/0 0406
         0384/0 0000d00fda04

@@ -346,6 +346,7 @@ impl World {
             leader_epoch: leading.epoch,
             partition_epoch: partition.partition_epoch,
             isr,
+            lost: Vec::new(),
         };
         self.proposals.push(AlterPartition {
             broker: id,

@@ -26,6 +26,7 @@ use super::write::{Outcome, Write, WriteError, Written};
 use super::*;
 use crate::api::data_plane::{DataPlane, FetchLimits};
 use crate::api::test_kit::{Node, batch, batch_of, fetch_request};
+use crate::controller::succession::{Rules, Wanted, settle};
 use crate::metadata::record::{
     BrokerRegistered, ConfigChanged, Endpoint, PartitionChanged, PartitionState, Record, Resource,
     TopicCreated,
@@ -49,6 +50,8 @@ struct Between {
     loses_answers: Mutex<bool>,
     /// Hears nothing of the metadata for now.
     deaf: Mutex<Option<BrokerId>>,
+    /// `min.insync.replicas`, as the controller knows it.
+    min_isr: Mutex<usize>,
 }
 
 impl Between {
@@ -94,12 +97,18 @@ impl Between {
         if !proposal.isr.iter().all(known) {
             return Answer::Refused(ErrorCode::INELIGIBLE_REPLICA);
         }
-        self.change(|state| {
-            state.isr = proposal.isr.iter().map(|(broker, _)| *broker).collect();
-            if !state.isr.contains(&state.leader) {
-                (state.leader, state.leader_epoch) = (state.isr[0], state.leader_epoch.next());
-            }
-        });
+        let rules = Rules {
+            live: &|broker| image.is_live(broker),
+            leaving: &|_| false,
+            min_isr: *self.min_isr.lock().unwrap(),
+            durable: true,
+            unclean: false,
+        };
+        let isr = proposal.isr.iter().map(|(broker, _)| *broker).collect();
+        let wanted = Wanted { isr: Some(isr), wiped: proposal.lost.clone(), ..Wanted::default() };
+        if let Some(settled) = settle(&state, &wanted, &rules) {
+            self.change(|state| *state = settled.state);
+        }
         if *self.loses_answers.lock().unwrap() { Answer::Unsure } else { Answer::Taken }
     }
 }
@@ -216,6 +225,9 @@ impl Cluster {
         let mut records: Vec<Record> =
             vec![TopicCreated { topic_id: TOPIC, name: "t".into(), partitions }.into()];
         for (name, value) in configs {
+            if *name == "min.insync.replicas" {
+                *self.between.min_isr.lock().unwrap() = value.parse().expect("a number");
+            }
             let (name, value) = ((*name).into(), Some((*value).into()));
             records.push(ConfigChanged { resource: Resource::Topic(TOPIC), name, value }.into());
         }
@@ -235,6 +247,7 @@ impl Cluster {
             told: Mutex::default(),
             loses_answers: Mutex::default(),
             deaf: Mutex::default(),
+            min_isr: Mutex::new(1),
         };
         let platters = (1..=3).map(|id| (id, Platter::new(Setup::default()))).collect();
         Cluster {

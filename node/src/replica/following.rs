@@ -356,11 +356,13 @@ impl<R: Runtime> Partition<R> {
     /// The in-sync set to propose now, if another is called for.
     pub(super) fn propose(self: &Arc<Self>, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
         self.with_turn(|turn| {
-            let has_hole = turn.log.as_ref().is_some_and(|log| damage(log, log.start()).is_some());
-            let starves = turn.starves;
+            let hole = turn.log.as_ref().and_then(|log| damage(log, log.start()));
+            let (starves, eligible) = (turn.starves, &turn.eligible);
             let leader = turn.role.leader()?;
-            let handed_over = if has_hole { leader.hand_over(lives, starves) } else { None };
-            handed_over.or_else(|| leader.propose(now, lag, lives))
+            let handed_over = hole.and_then(|hole| leader.hand_over(lives, starves, hole));
+            let proposed = handed_over.or_else(|| leader.propose(now, lag, lives, hole.is_none()));
+            // Who has a hole of its own lets nobody cut a log that may have what it lacks.
+            proposed.or_else(|| if hole.is_none() { leader.disown(eligible, lives, lag) } else { None })
         })
     }
 

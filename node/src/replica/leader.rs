@@ -21,7 +21,7 @@ use dejaq_storage::{mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::acks::{self, Acks, Token};
-use super::isr::{Ends, Isr, Lives, Proposal, Report};
+use super::isr::{Ends, Isr, Lives, Moving, Proposal, Report};
 use super::policy::{Durability, Policy};
 use super::unsynced::{Due, Unsynced};
 use crate::runtime::Mono;
@@ -120,6 +120,8 @@ pub enum Event {
         replicas: BTreeSet<BrokerId>,
         /// The in-sync ones, us among them.
         members: BTreeSet<BrokerId>,
+        /// Whether replicas come or go.
+        moving: Moving,
     },
     /// Brokers began new lives.
     Lives(BTreeMap<BrokerId, BrokerEpoch>),
@@ -201,6 +203,8 @@ pub struct Start {
     pub members: BTreeSet<BrokerId>,
     /// Counts the states of the partition.
     pub partition_epoch: i32,
+    /// Whether replicas come or go.
+    pub moving: Moving,
     /// When it starts.
     pub now: Mono,
 }
@@ -256,6 +260,7 @@ impl Leader {
             unsynced: Unsynced::default(),
             resigned: None,
         };
+        leader.isr.moves(start.moving);
         effects.push(Effect::Watermark(leader.watermark));
         leader.advance(effects);
         leader.check();
@@ -273,7 +278,11 @@ impl Leader {
         match required {
             Required::Leader => Ok(()),
             Required::All | Required::Client => {
-                if !self.isr.is_enough(self.policy.min_insync) {
+                let is_enough = match required {
+                    Required::Client => self.is_enough_for_clients(),
+                    Required::All | Required::Leader => self.isr.is_enough(self.policy.min_insync),
+                };
+                if !is_enough {
                     Err(Refused::NotEnoughReplicas)
                 } else if self.waiting() + ahead >= acks::LIMIT {
                     Err(Refused::Overloaded)
@@ -303,9 +312,11 @@ impl Leader {
                 }
             }
             Event::FollowerGone { broker } => self.isr.forget(broker),
-            Event::Committed { partition_epoch, replicas, members } => {
+            Event::Committed { partition_epoch, replicas, members, moving } => {
                 let shrinks = members.len() < self.isr.members().len();
-                self.isr.commit(partition_epoch, replicas, members);
+                if self.isr.commit(partition_epoch, replicas, members) {
+                    self.isr.moves(moving);
+                }
                 if shrinks && mutant!(18) {
                     return; // the planted bug: the watermark is not looked at again after a shrink
                 }
@@ -339,28 +350,39 @@ impl Leader {
         self.check();
     }
 
-    /// The in-sync set to propose to the controller now, if another than the committed one is called for.
-    pub fn propose(&mut self, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
+    /// The in-sync set to propose to the controller now, if another than the committed one is called for. Our log is `whole`
+    /// if no damage of it is known.
+    pub fn propose(&mut self, now: Mono, lag: Duration, lives: &Lives, whole: bool) -> Option<Proposal> {
         if self.resigned.is_some() {
             return None;
         }
-        let (floor, local_end, watermark) = (self.floor(), self.local_end, self.watermark);
-        let ends = Ends { floor, local_end, watermark, leash: self.leash() };
-        let proposal = self.isr.propose(now, lag, lives, ends, self.policy.durability);
+        let proposal = self.isr.propose(now, lag, lives, self.ends(whole), self.policy.durability);
         self.check();
         proposal
     }
 
-    /// As [`Leader::propose`], when our own log has a hole: first of all another member is to lead. Others too few to
-    /// commit anything take over only when a follower `starves`, which needs what is damaged here to come back in sync.
-    pub fn hand_over(&mut self, lives: &Lives, starves: bool) -> Option<Proposal> {
+    /// As [`Leader::propose`], when our own log has a hole that begins at `hole`: first of all another member is to lead, even
+    /// if `min.insync.replicas` asks for all replicas, so that nothing is committed until we are back. Others that are too few
+    /// for now are waited for, unless a follower `starves`, which needs what is damaged here to come back in sync.
+    pub fn hand_over(&mut self, lives: &Lives, starves: bool, hole: Offset) -> Option<Proposal> {
         if self.resigned.is_some() {
             return None;
         }
         let needed = if starves { 1 } else { self.policy.min_insync };
         let proposal = self.isr.hand_over(lives, self.watermark, needed);
+        let is_ours_alone = starves && hole >= self.watermark;
+        let proposal = proposal.or_else(|| if is_ours_alone { self.isr.give_up() } else { None });
         self.check();
         proposal
+    }
+
+    /// As [`Leader::propose`], for those that may be elected though they are not in sync, when they lost something; our own log
+    /// is whole.
+    pub fn disown(&mut self, eligible: &[BrokerId], lives: &Lives, lag: Duration) -> Option<Proposal> {
+        if self.resigned.is_some() || eligible.is_empty() {
+            return None;
+        }
+        self.isr.disown(eligible, lives, lag, self.ends(true))
     }
 
     /// Whether a member must leave at once.
@@ -381,6 +403,11 @@ impl Leader {
         &self.isr
     }
 
+    fn ends(&self, whole: bool) -> Ends {
+        let (floor, local_end, watermark) = (self.floor(), self.local_end, self.watermark);
+        Ends { floor, local_end, watermark, leash: self.leash(), whole }
+    }
+
     /// What a replica must have to join the in-sync set: all that was promised, and all that this epoch found.
     fn floor(&self) -> Offset {
         // The planted bug M11: what earlier leaders left is not asked for.
@@ -397,8 +424,16 @@ impl Leader {
     fn answered(&self) -> Offset {
         match self.policy.acks_required as usize {
             0 => self.watermark,
-            count => self.isr.held_by(count, self.own_end(), self.policy.durability),
+            count => {
+                let held = self.isr.held_by(count, self.own_end(), self.policy.durability);
+                held.unwrap_or(self.watermark)
+            }
         }
+    }
+
+    /// Whether an acks=all of a client can be kept with those that are in sync now.
+    fn is_enough_for_clients(&self) -> bool {
+        self.isr.is_enough(self.policy.min_insync.max(self.policy.acks_required))
     }
 
     /// How far we count ourselves.
@@ -541,7 +576,7 @@ impl Leader {
         push(self.unsynced.due(&self.policy, self.local_end, self.flushed_end), effects);
         let own = self.own_end();
         let enough = self.isr.is_enough(self.policy.min_insync);
-        if !enough {
+        if !self.is_enough_for_clients() {
             self.tell_too_few(effects);
         }
         let common = self.isr.common_end(own, self.policy.durability).filter(|_| enough);

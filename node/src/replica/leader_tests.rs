@@ -23,6 +23,7 @@ fn start_with(durability: Durability, brokers: &[i32]) -> Start {
         },
         members: replicas.clone(),
         partition_epoch: 0,
+        moving: Moving::default(),
         now: Mono(0),
         replicas,
     }
@@ -155,7 +156,7 @@ fn the_leader_itself_counts_only_to_its_flushed_end() {
 #[test]
 fn a_shrunk_set_releases_those_who_waited_for_the_lost_member() {
     let (replicas, members) = (BTreeSet::from([ME, BrokerId(2)]), BTreeSet::from([ME]));
-    let committed = Event::Committed { partition_epoch: 1, replicas, members };
+    let committed = Event::Committed { partition_epoch: 1, replicas, members, moving: Moving::default() };
     check!(Durable [1, 2], [batch(7, 10).to_vec(), vec![flushed(10), committed]],
         @"Flush Watermark(o10) Ack(t7 after o10)");
 }
@@ -169,7 +170,8 @@ fn of_client(token: u64, end: i64) -> [Event; 2] {
 /// The state of a partition on brokers 1 to `replicas`, of which these are in sync.
 fn committed(partition_epoch: i32, members: &[i32], replicas: i32) -> Event {
     let members = members.iter().map(|one| BrokerId(*one)).collect();
-    Event::Committed { partition_epoch, replicas: (1..=replicas).map(BrokerId).collect(), members }
+    let replicas = (1..=replicas).map(BrokerId).collect();
+    Event::Committed { partition_epoch, replicas, members, moving: Moving::default() }
 }
 
 fn asking(copies: u32) -> Start {
@@ -196,12 +198,43 @@ fn acks_required_counts_durable_copies_of_any_member() {
 }
 
 #[test]
-fn more_copies_than_are_in_sync_are_waited_for() {
-    let shrunk = committed(1, &[1, 2], 3);
-    let events = [shrunk, flushed(3), follower(2, 3, 3), follower(3, 3, 3)];
-    assert_eq!(told(3, &events), "Watermark(o3)", "3 is not in sync");
-    let more = [events.to_vec(), vec![committed(2, &[1, 2, 3], 3)]].concat();
-    assert_eq!(told(3, &more), "Watermark(o3) Ack(t7 after o3)");
+fn more_copies_than_are_in_sync_are_a_definite_no_and_told_when_they_become_so_few() {
+    let events = [committed(1, &[1, 2], 3), flushed(3), follower(2, 3, 3), follower(3, 3, 3)];
+    assert_eq!(
+        told(3, &events),
+        "TooFew(t7) Watermark(o3)",
+        "3 is not in sync: consumers need not wait for it"
+    );
+    assert_eq!(told(2, &events), "Watermark(o3) Ack(t7 after o3)");
+    let admitted = |copies, required| {
+        let mut start = asking(copies);
+        start.members = [1, 2].map(BrokerId).into();
+        Leader::start(start, &mut Vec::new()).admit(required, 0)
+    };
+    assert_eq!(admitted(2, Required::Client), Ok(()));
+    assert_eq!(admitted(3, Required::Client), Err(Refused::NotEnoughReplicas));
+    assert_eq!(admitted(9, Required::Client), Err(Refused::NotEnoughReplicas), "every replica");
+    assert_eq!(
+        admitted(3, Required::All),
+        Ok(()),
+        "transactions wait for all in sync, whatever is asked for"
+    );
+    assert_eq!(admitted(3, Required::Leader), Ok(()));
+}
+
+#[test]
+fn while_replicas_move_acks_required_waits_for_all_that_are_in_sync() {
+    let moving = Moving { coming: 1, going: 1 };
+    let moves = |partition_epoch, moving| {
+        let all: BTreeSet<BrokerId> = [1, 2, 3].map(BrokerId).into();
+        Event::Committed { partition_epoch, replicas: all.clone(), members: all, moving }
+    };
+    let events = [moves(1, moving), flushed(3), follower(2, 3, 3)];
+    assert_eq!(told(2, &events), "", "1 and 2 may be those that go");
+    let more = [events.to_vec(), vec![follower(3, 3, 3)]].concat();
+    assert_eq!(told(2, &more), "Watermark(o3) Ack(t7 after o3)");
+    let over = [events.to_vec(), vec![moves(2, Moving::default())]].concat();
+    assert_eq!(told(2, &over), "Ack(t7 after o0)");
 }
 
 #[test]
@@ -230,7 +263,7 @@ fn a_replica_that_lacks_too_many_records_is_no_member_and_does_not_join() {
     let lives = Lives { live: [1, 2].map(|id| (BrokerId(id), BrokerEpoch(1))).into(), ..Lives::default() };
     let mut isr_after = |event: Option<Event>| {
         event.into_iter().for_each(|event| leader.step(event, &mut effects));
-        let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives)?;
+        let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives, true)?;
         Some(proposal.isr.iter().map(|(one, _)| one.0).collect::<Vec<_>>())
     };
     assert_eq!(isr_after(Some(Event::Appended { end: Offset(10), bytes: 1 })), None, "it told nothing yet");
@@ -329,6 +362,6 @@ fn a_replica_joins_only_with_all_that_this_epoch_found() {
     assert!(!leader.wants_to_grow(&lives.live));
     leader.step(follower(2, 10, 10), &mut effects);
     assert!(leader.wants_to_grow(&lives.live));
-    let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives).expect("it may join");
+    let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives, true).expect("it may join");
     assert_eq!(proposal.isr.len(), 2);
 }

@@ -14,7 +14,7 @@ use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::acks::Token;
 use super::follower::{self, Follower, Found, Heard, Next};
-use super::isr::{Lives, Proposal, Report};
+use super::isr::{Lives, Moving, Proposal, Report};
 use super::leader::{self, Effect, Event, Leader, Required, Resigned};
 use super::policy::{Durability, Policy};
 use super::role::Role;
@@ -189,7 +189,10 @@ impl World {
             if let Some(Role::Leader(leader)) = &mut node.role {
                 leader.step(Event::Lives(live), &mut node.effects);
                 let partition_epoch = state.partition_epoch;
-                leader.step(Event::Committed { partition_epoch, replicas, members }, &mut node.effects);
+                leader.step(
+                    Event::Committed { partition_epoch, replicas, members, moving: Moving::default() },
+                    &mut node.effects,
+                );
             }
             return self.carry_out(at);
         }
@@ -213,6 +216,7 @@ impl World {
                 replicas,
                 members,
                 partition_epoch: state.partition_epoch,
+                moving: Moving::default(),
                 now,
             };
             node.role = Some(Role::Leader(Box::new(Leader::start(start, &mut node.effects))));
@@ -497,7 +501,7 @@ impl World {
         let lives = Lives { live: self.live(&self.states[self.nodes[at].sees]), heard: BTreeMap::new() };
         let (now, lag) = (Mono(self.steps), self.lag);
         let Some(Role::Leader(leader)) = &mut self.nodes[at].role else { return };
-        if let Some(proposal) = leader.propose(now, lag, &lives) {
+        if let Some(proposal) = leader.propose(now, lag, &lives, true) {
             self.net.push((at, self.nodes.len(), Message::Propose(proposal)));
         }
     }

@@ -65,8 +65,9 @@ pub(super) fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Opt
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.to_vec(),
         isr: partition.isr.to_vec(),
-        is_eligible: partition.isr.contains(&me) || partition.elr.contains(&me),
+        elr: partition.elr.to_vec(),
         adding: partition.adding.to_vec(),
+        removing: partition.removing.to_vec(),
     })
 }
 

@@ -33,6 +33,7 @@ use super::flusher::Flusher;
 use super::follower::{self, Follower};
 use super::health::Health;
 use super::hub::Hub;
+use super::isr::Moving;
 use super::leader::{Effect, Event, Leader, Refused, Required, Resigned, Start};
 use super::policy::Policy;
 use super::role::Role;
@@ -58,10 +59,12 @@ pub struct Assignment {
     pub replicas: Vec<BrokerId>,
     /// The in-sync ones; us among them if we lead.
     pub isr: Vec<BrokerId>,
-    /// Whether we may be elected: we are in sync, or left the in-sync set with all that was committed (KIP-966).
-    pub is_eligible: bool,
+    /// Who left the in-sync set with all that was committed, and may be elected (KIP-966).
+    pub elr: Vec<BrokerId>,
     /// Replicas that only come: nobody misses them yet, and they take their time.
     pub adding: Vec<BrokerId>,
+    /// Replicas that go when those that come are in sync.
+    pub removing: Vec<BrokerId>,
 }
 
 impl Assignment {
@@ -69,6 +72,22 @@ impl Assignment {
     #[must_use]
     pub fn is_coming(&self) -> bool {
         self.adding.contains(&self.me) && !self.isr.contains(&self.me)
+    }
+
+    /// Whether we may be elected: we are in sync, or left with all that was committed.
+    #[must_use]
+    pub fn is_eligible(&self) -> bool {
+        self.isr.contains(&self.me) || self.elr.contains(&self.me)
+    }
+
+    /// How many only come and are not in sync yet.
+    fn still_coming(&self) -> usize {
+        self.adding.iter().filter(|one| !self.isr.contains(one)).count()
+    }
+
+    /// How many replicas come and go.
+    fn moving(&self) -> Moving {
+        Moving { coming: self.adding.len(), going: self.removing.len() }
     }
 
     /// Whether we lead.
@@ -114,9 +133,11 @@ pub(super) struct Turn<D: Disk> {
     pub partition_epoch: i32,
     /// Somebody may count on what is in the log.
     pub is_eligible: bool,
+    /// Who may be elected though it is not in sync.
+    pub eligible: Vec<BrokerId>,
     /// It is a replica that only comes.
     pub is_coming: bool,
-    /// How many replicas only come.
+    /// How many replicas only come, and are not in sync yet.
     pub coming: usize,
     /// A follower needs of us, the leader, what is damaged here.
     pub starves: bool,
@@ -163,9 +184,10 @@ impl<R: Runtime> Partition<R> {
             log: Some(log),
             role,
             partition_epoch: assignment.partition_epoch,
-            is_eligible: assignment.is_eligible,
+            is_eligible: assignment.is_eligible(),
+            eligible: assignment.elr.clone(),
             is_coming: assignment.is_coming(),
-            coming: assignment.adding.len(),
+            coming: assignment.still_coming(),
             starves: false,
             told,
             waiting: BTreeMap::new(),
@@ -450,9 +472,15 @@ impl<R: Runtime> Partition<R> {
             let mut effects = Vec::new();
             let role = begin(log, assignment, watermark, policy, now, &mut effects)?;
             turn.partition_epoch = assignment.partition_epoch;
-            turn.is_eligible = assignment.is_eligible;
-            (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.adding.len());
+            turn.is_eligible = assignment.is_eligible();
+            turn.eligible.clone_from(&assignment.elr);
+            (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.still_coming());
             turn.starves = false;
+            if let Role::Leader(leader) = &turn.role
+                && assignment.leads()
+            {
+                self.count_change(leader.isr().members().len(), assignment.isr.len());
+            }
             turn.resign(Resigned::Moved);
             self.carry_out(turn);
             turn.role = role;
@@ -462,6 +490,16 @@ impl<R: Runtime> Partition<R> {
             self.publish_role(turn);
             Ok(())
         })
+    }
+
+    /// Counts that the in-sync set that we lead shrank, or grew.
+    fn count_change(&self, before: usize, after: usize) {
+        let counter = match after.cmp(&before) {
+            std::cmp::Ordering::Less => &self.shared.hub.shrinks,
+            std::cmp::Ordering::Greater => &self.shared.hub.expands,
+            std::cmp::Ordering::Equal => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes over a state that leaves the role as it is; false if it is a matter of another role.
@@ -483,8 +521,9 @@ impl<R: Runtime> Partition<R> {
             }
             let skips = assignment.partition_epoch > turn.partition_epoch + 1;
             turn.partition_epoch = assignment.partition_epoch;
-            turn.is_eligible = assignment.is_eligible;
-            (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.adding.len());
+            turn.is_eligible = assignment.is_eligible();
+            turn.eligible.clone_from(&assignment.elr);
+            (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.still_coming());
             if let Role::Follower(follower) = &turn.role
                 && !turn.is_eligible
                 && !self.view.reader().damaged().is_empty()
@@ -495,14 +534,7 @@ impl<R: Runtime> Partition<R> {
             if let Role::Leader(leader) = &turn.role {
                 let before = leader.isr().members().len();
                 let (replicas, members) = sets(assignment);
-                let changes = match members.len().cmp(&before) {
-                    std::cmp::Ordering::Less => Some(&self.shared.hub.shrinks),
-                    std::cmp::Ordering::Greater => Some(&self.shared.hub.expands),
-                    std::cmp::Ordering::Equal => None,
-                };
-                if let Some(counter) = changes {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_change(before, members.len());
                 // Who is new may have told its position before we knew that it is a replica; after states that were not
                 // seen, all that was told is void. They tell it again.
                 for follower in replicas.iter().filter(|replica| **replica != assignment.me) {
@@ -513,7 +545,8 @@ impl<R: Runtime> Partition<R> {
                 }
                 self.shared.hub.lead(self.place(), replicas.len() > 1);
                 let partition_epoch = assignment.partition_epoch;
-                turn.step(Event::Committed { partition_epoch, replicas, members });
+                let moving = assignment.moving();
+                turn.step(Event::Committed { partition_epoch, replicas, members, moving });
             }
             true
         })
@@ -736,6 +769,7 @@ fn begin<D: Disk>(
         replicas,
         members,
         partition_epoch: assignment.partition_epoch,
+        moving: assignment.moving(),
         now,
     };
     Ok(Role::Leader(Box::new(Leader::start(start, effects))))

@@ -3,7 +3,8 @@
 //! Promises: who is fenced, stopping or restarted is let into no in-sync set (KIP-841, KIP-903); a proposal made in an
 //! old epoch changes nothing (KIP-497, REP-12); a leader that knows more than this controller is sent elsewhere and
 //! never fenced (KAFKA-14154); a proposal whose answer was lost is answered again; a leader that leaves itself out, because
-//! its log is damaged, is followed by a member that it names.
+//! its log is damaged, is followed by a member that it names; who lost what was committed, to damage, is counted on by
+//! nobody until it has that again (LOG-5).
 //!
 //! The leader must take the new set from the metadata and not from the answer: only there it stands in order with the
 //! configs that decide how small a set may commit.
@@ -45,6 +46,8 @@ pub struct Proposal {
     pub partition_epoch: i32,
     /// Who is in sync, each with the life in which it fetched; without the leader if another is to lead.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
+    /// Who lost what was committed: it may not be elected, though the set becomes too small to commit.
+    pub lost: Vec<BrokerId>,
 }
 
 /// A partition as it is now.
@@ -98,7 +101,11 @@ fn alter(
         return Err(Refusal::new(ErrorCode::INVALID_UPDATE_VERSION, why));
     }
     check_set(proposal, &isr, partition, draft.image())?;
-    change(draft, context, at, &Wanted { isr: Some(isr), ..Wanted::default() });
+    let wiped = proposal.lost.clone();
+    if !wiped.is_empty() {
+        mark!("a replica lost records to damage: nobody counts on it");
+    }
+    change(draft, context, at, &Wanted { isr: Some(isr), wiped, ..Wanted::default() });
     find(draft.image(), at).map(current)
 }
 
@@ -135,9 +142,25 @@ fn check_set(
     let refuse = |code, why: String| Err(Refusal::new(code, why));
     // A leader may leave itself out, and nobody else may come in with that: whoever leads then was in sync before.
     let is_led = isr.contains(&partition.leader);
-    if !is_led && (isr.is_empty() || isr.iter().any(|member| !partition.isr.contains(member))) {
+    let is_given_up = isr.is_empty() && proposal.lost.contains(&partition.leader);
+    let is_part = isr.iter().all(|member| partition.isr.contains(member));
+    if !is_led && !(is_given_up || (is_part && !isr.is_empty())) {
         let why = format!("the in-sync set {isr:?} lacks the leader, and is no part of {:?}", partition.isr);
         return refuse(ErrorCode::INVALID_REQUEST, why);
+    }
+    let is_wrong = |one: &BrokerId| !partition.replicas.contains(one) || isr.contains(one);
+    if let Some(one) = proposal.lost.iter().find(|one| is_wrong(one)) {
+        return refuse(
+            ErrorCode::INVALID_REQUEST,
+            format!("{one} lost something, and is in sync or no replica"),
+        );
+    }
+    // Nobody is left in sync only if somebody else leads at once who has all that was committed.
+    let heirs = if partition.elr.is_empty() { &partition.last_known_elr } else { &partition.elr };
+    let is_fit = |heir: &BrokerId| image.is_live(*heir) && !proposal.lost.contains(heir);
+    if isr.is_empty() && !heirs.iter().any(is_fit) {
+        let why = "nobody would be in sync, and nobody is there who could lead instead".to_owned();
+        return refuse(ErrorCode::INELIGIBLE_REPLICA, why);
     }
     for (at, (member, epoch)) in proposal.isr.iter().enumerate() {
         if !partition.replicas.contains(member) || isr[..at].contains(member) {

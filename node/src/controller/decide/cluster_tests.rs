@@ -17,6 +17,7 @@ use super::tick::{TICK, Tick};
 use crate::controller::draft::Refusal;
 use crate::metadata::Partition;
 use crate::metadata::level::Levels;
+use crate::metadata::record::{ConfigChanged, Resource};
 
 fn ids(list: &[i32]) -> Vec<BrokerId> {
     list.iter().copied().map(BrokerId).collect()
@@ -70,6 +71,7 @@ fn propose(desk: &mut Desk, isr: &[i32]) -> Result<Current, Refusal> {
         leader_epoch: now.leader_epoch,
         partition_epoch: now.partition_epoch,
         isr: members,
+        lost: Vec::new(),
     };
     send(desk, now.leader, proposal)
 }
@@ -159,6 +161,64 @@ fn a_leader_that_leaves_itself_out_is_followed_by_a_member() {
     assert!(partition(&desk).elr.is_empty(), "its log has a hole: it is not to lead");
 }
 
+/// As `propose`, where these lost something.
+fn propose_without(desk: &mut Desk, isr: &[i32], lost: &[i32]) -> Result<Current, Refusal> {
+    let now = partition(desk);
+    let proposal = Proposal {
+        topic_id: desk.image.topic_named("a").expect("created").id,
+        partition: PartitionId(0),
+        leader_epoch: now.leader_epoch,
+        partition_epoch: now.partition_epoch,
+        isr: isr.iter().map(|id| (BrokerId(*id), epoch(desk, *id))).collect(),
+        lost: ids(lost),
+    };
+    send(desk, now.leader, proposal)
+}
+
+/// As `cluster(3)`, where every replica must be in sync.
+fn strict() -> Desk {
+    let mut desk = cluster(3);
+    let id = desk.image.topic_named("a").expect("created").id;
+    let config = ConfigChanged {
+        resource: Resource::Topic(id),
+        name: "min.insync.replicas".into(),
+        value: Some("3".into()),
+    };
+    desk.image = desk.image.after(&[config.into()], desk.image.end().next()).expect("it fits");
+    desk
+}
+
+#[test]
+fn who_lost_something_is_counted_on_by_nobody_though_the_set_is_too_small() {
+    let mut desk = strict();
+    propose(&mut desk, &[1, 2]).expect("3 lags");
+    assert_eq!(&*partition(&desk).elr, &ids(&[3])[..], "who only lags stays eligible");
+    propose_without(&mut desk, &[1, 2], &[3]).expect("it lost something");
+    assert!(partition(&desk).elr.is_empty());
+    let before = partition(&desk);
+    propose_without(&mut desk, &[2], &[1]).expect("the leader itself did");
+    let now = partition(&desk);
+    assert_eq!((now.leader, &*now.isr, now.elr.len()), (BrokerId(2), &ids(&[2])[..], 0));
+    assert_eq!(now.leader_epoch, before.leader_epoch.next());
+    let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
+    assert_eq!(code(propose_without(&mut desk, &[2], &[2])), ErrorCode::INVALID_REQUEST, "it is in sync");
+    assert_eq!(code(propose_without(&mut desk, &[2], &[9])), ErrorCode::INVALID_REQUEST, "it is no replica");
+}
+
+#[test]
+fn a_leader_goes_without_a_member_beside_it_only_if_somebody_eligible_lives() {
+    let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
+    let mut desk = strict();
+    propose(&mut desk, &[1]).expect("2 and 3 lag");
+    assert_eq!(code(propose_without(&mut desk, &[], &[])), ErrorCode::INVALID_REQUEST, "it lost nothing");
+    let now = propose_without(&mut desk, &[], &[1]).expect("2 and 3 are eligible");
+    assert_eq!((now.leader, now.isr), (BrokerId(2), ids(&[2])));
+    let mut desk = strict();
+    propose(&mut desk, &[1]).expect("2 and 3 lag");
+    propose_without(&mut desk, &[1], &[2, 3]).expect("and lost something");
+    assert_eq!(code(propose_without(&mut desk, &[], &[1])), ErrorCode::INELIGIBLE_REPLICA, "nobody is left");
+}
+
 #[test]
 fn a_proposal_is_checked_against_epochs_and_who_is_live() {
     let mut desk = cluster(3);
@@ -178,6 +238,7 @@ fn a_proposal_is_checked_against_epochs_and_who_is_live() {
         leader_epoch: now.leader_epoch,
         partition_epoch: now.partition_epoch,
         isr: [1, 2, 3].map(|id| (BrokerId(id), epoch(desk, id))).to_vec(),
+        lost: Vec::new(),
     };
     let mut stale = proposal(&desk);
     stale.isr[2].1 = BrokerEpoch(0);

@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use dejaq_storage::{mark, mutant};
+use dejaq_storage::{buggify, mark, mutant};
 use dejaq_wire::ids::{BrokerId, Offset};
 use dejaq_wire::peer::raft::{
     Batch, Content, DirectoryId, Fetched, MAX_BATCHES, Message, Position, ReplicaKey,
@@ -337,8 +337,10 @@ impl Raft {
         for (to, at) in due {
             match self.store.entries().compare(at) {
                 Comparison::Prefix => {
-                    let batches =
-                        self.store.entries().read(at.end, self.settings.limits.fetch_bytes, MAX_BATCHES);
+                    let is_stingy = buggify!("a voter is told one entry of the metadata at a time", 500);
+                    let (bytes, count) =
+                        if is_stingy { (1, 1) } else { (self.settings.limits.fetch_bytes, MAX_BATCHES) };
+                    let batches = self.store.entries().read(at.end, bytes, count);
                     self.answer_fetch(to, at, Fetched::Batches(batches), turn);
                 }
                 Comparison::Behind => self.answer_with_snapshot(to, at, turn),

@@ -46,9 +46,10 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "0",
         "",
         "In-sync replicas, the leader among them, that have a record when acks=all is answered; 0 is all that are in sync, \
-         more than there are is every replica. Fewer than are in sync are answered before consumers see the record, and it \
-         may be lost when another one is elected. An idempotent \
-         producer meets an out-of-order sequence then. Transactions always wait for all.",
+         more than there are is every replica. While fewer are in sync, acks=all is refused (NOT_ENOUGH_REPLICAS). Fewer than \
+         are in sync are answered before consumers see the record, and it may be lost when another one is elected. An idempotent \
+         producer meets an out-of-order sequence then. Transactions always wait for all, and so does everything while the \
+         partition moves.",
     )
     .since(2),
     def(

@@ -87,3 +87,83 @@ async fn a_follower_with_a_damaged_log_leaves_the_set_mends_itself_and_comes_bac
     let seen = cluster.live[&1].directory.replication();
     assert_eq!((seen.led, seen.under_replicated, seen.lag), (1, 0, 0));
 }
+
+#[tokio::test]
+async fn where_every_replica_must_be_in_sync_a_damaged_follower_and_a_damaged_leader_are_mended_too() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    for id in [3, 1] {
+        cluster.rot(id, "v2");
+        let (met, _) = fetched(&cluster.live[&id], 11, 2, &format!("r{id}")).await;
+        assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
+        cluster.whole_again(id).await;
+    }
+    let leader = cluster.between.state().leader.0;
+    assert_ne!(leader, 1, "it let another lead");
+    cluster.live[&leader].acked("after").await;
+    cluster.converged(leader).await;
+    assert_eq!(cluster.live[&1].values().await.len(), 7);
+}
+
+/// Whoever was eligible when it was found damaged is let go of first: else it would wait for ever, and its leader for it.
+#[tokio::test]
+async fn a_damaged_replica_that_may_be_elected_is_mended_too() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    cluster.cut(1, 3);
+    cluster.between.change(|state| {
+        (state.isr, state.elr) = (vec![BrokerId(1), BrokerId(2)], vec![BrokerId(3)]);
+    });
+    cluster.rot(3, "v2");
+    let (met, _) = fetched(&cluster.live[&3], 11, 2, "r3").await;
+    assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
+    cluster.heal();
+    cluster.whole_again(3).await;
+    assert!(cluster.between.state().elr.is_empty());
+    cluster.live[&1].acked("after").await;
+}
+
+/// What only the leader had, and nobody ever saw, is given up when it is damaged: whoever needs it could never come back.
+#[tokio::test]
+async fn a_leader_alone_gives_up_a_damaged_tail_that_was_never_visible() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    for other in [2, 3] {
+        cluster.cut(1, other);
+    }
+    cluster.between.change(|state| {
+        (state.isr, state.elr) = (vec![BrokerId(1)], vec![BrokerId(2), BrokerId(3)]);
+    });
+    cluster
+        .until("it leads alone", |cluster| {
+            cluster.live[&1]
+                .partition()
+                .inspect()
+                .is_some_and(|one| one.leading.is_some_and(|leading| leading.members.len() == 1))
+        })
+        .await;
+    let written = cluster.live[&1].write("tail", Required::Leader).await.expect("answered").expect("written");
+    assert_eq!(written.base, Offset(6));
+    cluster
+        .until("it is on the disk", |cluster| {
+            cluster.live[&1].partition().inspect().is_some_and(|one| one.flushed_end == Offset(7))
+        })
+        .await;
+    cluster.rot(1, "tail");
+    cluster.heal();
+    cluster.until("another leads", |cluster| cluster.between.state().leader.0 > 1).await;
+    cluster.whole_again(1).await;
+    let leader = cluster.between.state().leader.0;
+    cluster.live[&leader].acked("after").await;
+    cluster.converged(leader).await;
+    assert_eq!(cluster.live[&1].values().await.len(), 7, "six that were acknowledged, and the one after");
+}
