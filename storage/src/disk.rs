@@ -40,6 +40,13 @@ pub fn is_failed_sync(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<FailedSync>())
 }
 
+/// Whether a file could not be opened because too many are: nothing was written, and another try may succeed.
+#[must_use]
+pub fn lacks_handles(error: &io::Error) -> bool {
+    const HANDLES: [i32; 2] = [23, 24]; // ENFILE, EMFILE
+    !is_failed_sync(error) && error.raw_os_error().is_some_and(|number| HANDLES.contains(&number))
+}
+
 /// How [`Disk::open`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {

@@ -156,6 +156,9 @@ fn at<D: Disk>(disk: &D, path: &str, cure: &'static str) -> impl FnOnce(io::Erro
     move |error| LayoutError::Unreadable { path, error, cure }
 }
 
+/// Of the note of the boot.
+const CUT_INSTEAD: &str =
+    "; if it stays so, remove this file: what no sync had covered is then cut, as after a power cut";
 /// Of the clean marker.
 const SCAN_INSTEAD: &str =
     "; if it stays so, remove this file: the start then reads all logs, which is slower and as safe";
@@ -272,7 +275,8 @@ impl<D: Disk> DataDir<D> {
         let mut since_stop = since_stop.unwrap_or_default();
         let is_untried = since_stop.remove(&UNTRIED).is_some();
         let was_clean = since_stop.contains_key(&UNOPENED);
-        let (boot, since_boot) = read_boot(&disk).read().await;
+        let noted = read_boot(&disk).map_err(at(&disk, BOOT, CUT_INSTEAD))?.read().await;
+        let (boot, since_boot) = noted.map_err(at(&disk, BOOT, CUT_INSTEAD))?;
         let since_boot = match since_boot {
             Some(names) => names,
             None => {
@@ -560,24 +564,24 @@ struct Note<F> {
     boot: Option<u128>,
 }
 
-/// One that cannot be opened says nothing, as one that cannot be read.
-fn read_boot<D: Disk>(disk: &D) -> Note<D::File> {
-    Note { file: existing(disk, BOOT, Open::Write).unwrap_or_default(), boot: disk.boot_id() }
+fn read_boot<D: Disk>(disk: &D) -> io::Result<Note<D::File>> {
+    Ok(Note { file: existing(disk, BOOT, Open::Write)?, boot: disk.boot_id() })
 }
 
 impl<F: DiskFile> Note<F> {
     /// The file if it speaks of this run of the machine, and the partitions that were not opened in it; `None`: none was,
-    /// as far as anybody knows.
-    async fn read(self) -> (Option<F>, Option<BTreeMap<Name, u64>>) {
-        let Some(boot) = self.boot else { return (None, Some(BTreeMap::new())) };
-        let Some(file) = self.file else { return (None, None) };
-        match unopened::read(&file, BOOT_MAGIC).await {
+    /// as far as anybody knows. What a power cut left of it is no error, what the disk does not hand out is: taken for
+    /// nothing, it would cut records that a killed process left in the page cache.
+    async fn read(self) -> io::Result<(Option<F>, Option<BTreeMap<Name, u64>>)> {
+        let Some(boot) = self.boot else { return Ok((None, Some(BTreeMap::new()))) };
+        let Some(file) = self.file else { return Ok((None, None)) };
+        Ok(match unopened::read(&file, BOOT_MAGIC).await? {
             // A name that cannot be read would count as one that was opened.
-            Ok(Some((noted, _))) if noted.since == boot.to_be_bytes() && noted.bad == 0 => {
+            Some((noted, _)) if noted.since == boot.to_be_bytes() && noted.bad == 0 => {
                 (Some(file), Some(noted.names))
             }
-            Ok(_) | Err(_) => (None, None),
-        }
+            _ => (None, None),
+        })
     }
 }
 

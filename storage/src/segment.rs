@@ -31,7 +31,7 @@ use crate::{mark, mutant};
 /// Entries of the newest batches kept in memory beside the unwritten ones, so that tail reads touch one file only.
 pub(crate) const RECENT_ENTRIES: usize = 128;
 /// Sealed segments of one log whose files stay open.
-const OPEN_SEALED: usize = 2;
+pub(crate) const OPEN_SEALED: usize = 2;
 /// Index entries that an idle log keeps: 768 bytes.
 const IDLE_PLACES: usize = 32;
 /// Damaged ranges of one log told apart.
@@ -210,6 +210,17 @@ impl<D: Disk> View<D> {
         self.segments.partition_point(|segment| segment.base <= offset).checked_sub(1)
     }
 
+    /// Closes sealed segments but the newest `keep` of those that are open. What no sync has covered keeps a handle elsewhere
+    /// (`Commit::rolled`), so that a failed write-back is still told.
+    pub(crate) fn close_sealed(&mut self, keep: usize) {
+        let active = self.segments.len() - 1;
+        let open = self.segments[..active].iter_mut().rev().filter(|segment| segment.files.is_some());
+        for segment in open.skip(keep) {
+            segment.files = None;
+            segment.index = None;
+        }
+    }
+
     pub(crate) fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| u64::from(segment.bytes)).sum()
     }
@@ -298,15 +309,7 @@ impl<D: Disk> Shared<D> {
             return Ok(files.clone());
         }
         let files = open_files(&self.disk, &self.dir, view.segments[at].base)?;
-        let active = view.segments.len() - 1;
-        let sealed = &mut view.segments[..active];
-        let open = sealed.iter().filter(|segment| segment.files.is_some()).count();
-        if open >= OPEN_SEALED {
-            for segment in sealed {
-                segment.files = None;
-                segment.index = None;
-            }
-        }
+        view.close_sealed(OPEN_SEALED - 1);
         view.segments[at].files = Some(files.clone());
         Ok(files)
     }

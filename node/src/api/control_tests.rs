@@ -92,7 +92,8 @@ impl Here {
             include_synonyms: true,
             include_documentation: true,
         };
-        super::describe_configs::answer(&self.control, &request).results.remove(0)
+        let image = self.control.published.current();
+        super::describe_configs::one(&self.control, &image, &request, &request.resources[0], None)
     }
 
     async fn increment(

@@ -7,6 +7,7 @@ use dejaq_wire::api::ApiKey;
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence, TopicId};
 use dejaq_wire::kafka::api_versions::ApiVersionsRequest;
 use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
+use dejaq_wire::kafka::describe_configs::{DescribeConfigsRequest, DescribeConfigsResource};
 use dejaq_wire::kafka::describe_log_dirs::DescribeLogDirsRequest;
 use dejaq_wire::kafka::describe_producers::{DescribeProducersRequest, TopicRequest};
 use dejaq_wire::kafka::fetch::FetchRequest;
@@ -348,4 +349,25 @@ async fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
     (request.version, request.body) = (99, Bytes::new());
     let response = answer_of::<ApiVersionsRequest>(0, life.reply(request).await);
     assert_eq!(response.error_code, ErrorCode::UNSUPPORTED_VERSION);
+}
+
+#[tokio::test]
+async fn what_configs_are_told_is_claimed_for_until_it_is_sent() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    let topic =
+        || DescribeConfigsResource { resource_type: 2, resource_name: "t".into(), configuration_keys: None };
+    let request = DescribeConfigsRequest {
+        resources: vec![topic(), topic()],
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let reply = life.reply(life.request(3, &request)).await;
+    let Reply::Frame(frame) = &reply else { panic!("{reply:?}") };
+    let bytes: usize = frame.iter().map(Bytes::len).sum();
+    assert_eq!(life.data.answers.claimed(), bytes, "of what it may take only what it took stays claimed");
+    let results = answer_of::<DescribeConfigsRequest>(3, reply).results;
+    let codes: Vec<ErrorCode> = results.iter().map(|result| result.error_code).collect();
+    assert_eq!(codes, [ErrorCode::NONE, ErrorCode::INVALID_REQUEST], "nobody needs one twice");
+    assert_eq!(life.data.answers.claimed(), 0);
 }

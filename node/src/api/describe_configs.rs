@@ -3,8 +3,16 @@
 //! A topic shows every topic config; a broker shows its own settings (read-only, under our names and the names by
 //! which Kafka's tools look for the common ones) and the defaults that topics take from it; all brokers together (an
 //! empty name) show what was set for all of them at run time.
+//! Promises: the memory of all answers together is bounded, since each is claimed for before it is made and until it is sent;
+//! other connections are served meanwhile.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::CorrelationId;
 use dejaq_wire::kafka::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult, DescribeConfigsResponse,
     DescribeConfigsResult, DescribeConfigsSynonym,
@@ -13,61 +21,102 @@ use dejaq_wire::topic_name::validate_topic_name;
 
 use super::alter_configs::{BROKER, TOPIC, broker_id};
 use super::control_plane::ControlPlane;
+use super::data_plane::DataPlane;
+use super::reply;
 use crate::config::{Config, Kind as SettingKind, TABLE};
 use crate::controller::Refusal;
 use crate::controller::decide::alter_configs::DRAIN_BROKERS;
 use crate::metadata::config_table::{TOPIC_CONFIGS, TopicConfigDef};
 use crate::metadata::topic_config::{Candidate, Overrides, Source, candidates};
 use crate::metadata::{BrokerDefaults, Image};
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
+use crate::server::service::Reply;
 
 /// Kafka's numbers of types.
 const BOOLEAN: i8 = 1;
 const STRING: i8 = 2;
 const LONG: i8 = 5;
 
-/// Resources that one request may ask for; each is answered with some 10 KiB.
+/// Resources that one request may ask for.
 const MAX_RESOURCES: usize = 5000;
+/// What one of them takes while its answer is made and encoded, with synonyms and documentation.
+const EACH_BYTES: usize = 32 << 10;
+/// How long an answer waits for memory that slow readers of other answers hold.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Answers one request.
-#[must_use]
-pub fn answer<R: Runtime>(
-    control: &ControlPlane<R>,
-    request: &DescribeConfigsRequest,
-) -> DescribeConfigsResponse {
+/// Answers one request, once there is memory for the answer.
+pub async fn answer<R: Runtime>(
+    (data, control): (&DataPlane<R>, &ControlPlane<R>),
+    (at, version, correlation_id): (Mono, i16, CorrelationId),
+    request: DescribeConfigsRequest,
+) -> Reply {
+    let room = request.resources.len().clamp(1, MAX_RESOURCES) * EACH_BYTES;
+    let claimed = data.runtime.before(at.plus(PATIENCE), data.answers.claim(room)).await;
+    let Some(mut claim) = claimed else {
+        mark!("an answer finds no memory");
+        return Reply::Close("there was no memory for the answer: others do not read theirs".to_owned());
+    };
     let image = control.published.current();
-    let results = request.resources.iter().enumerate().map(|(at, resource)| {
-        let described = match at {
-            0..MAX_RESOURCES => describe(control, &image, resource),
-            _ => Err(Refusal::new(
-                ErrorCode::INVALID_REQUEST,
-                format!("One request may ask for at most {MAX_RESOURCES} resources."),
-            )),
+    let mut results = Vec::with_capacity(request.resources.len());
+    let mut seen = BTreeSet::new();
+    for resource in &request.resources {
+        let is_new = seen.insert((resource.resource_type, &resource.resource_name));
+        let refused = match results.len() {
+            _ if !is_new => Some("The request asks for this resource twice.".to_owned()),
+            0..MAX_RESOURCES => None,
+            _ => Some(format!("One request may ask for at most {MAX_RESOURCES} resources.")),
         };
-        let (error_code, error_message, mut configs) = match described {
-            Ok(configs) => (ErrorCode::NONE, None, configs),
-            Err(Refusal { code, message }) => (code, message, Vec::new()),
-        };
-        if let Some(keys) = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty()) {
-            configs.retain(|config| keys.contains(&config.name));
-        }
-        for config in &mut configs {
-            if !request.include_synonyms {
-                config.synonyms.clear();
+        results.push(one(control, &image, &request, resource, refused));
+        tokio::task::yield_now().await; // thousands of them take seconds, and others want this thread
+    }
+    let answer = DescribeConfigsResponse { results, ..Default::default() };
+    match reply::frame(version, correlation_id, &answer) {
+        Reply::Frame(mut frame) => {
+            let bytes = frame.iter().map(Bytes::len).sum();
+            if let Some(largest) = frame.iter_mut().max_by_key(|part| part.len()) {
+                *largest = claim.split(bytes).hold(std::mem::take(largest));
             }
-            if !request.include_documentation {
-                config.documentation = None;
-            }
+            Reply::Frame(frame)
         }
-        DescribeConfigsResult {
-            error_code,
-            error_message,
-            resource_type: resource.resource_type,
-            resource_name: resource.resource_name.clone(),
-            configs,
+        other => other,
+    }
+}
+
+fn invalid(why: String) -> Refusal {
+    Refusal::new(ErrorCode::INVALID_REQUEST, why)
+}
+
+/// What the answer says of one resource.
+pub(super) fn one<R: Runtime>(
+    control: &ControlPlane<R>,
+    image: &Image,
+    request: &DescribeConfigsRequest,
+    resource: &DescribeConfigsResource,
+    refused: Option<String>,
+) -> DescribeConfigsResult {
+    let described = refused.map_or_else(|| describe(control, image, resource), |why| Err(invalid(why)));
+    let (error_code, error_message, mut configs) = match described {
+        Ok(configs) => (ErrorCode::NONE, None, configs),
+        Err(Refusal { code, message }) => (code, message, Vec::new()),
+    };
+    if let Some(keys) = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty()) {
+        configs.retain(|config| keys.contains(&config.name));
+    }
+    for config in &mut configs {
+        if !request.include_synonyms {
+            config.synonyms.clear();
         }
-    });
-    DescribeConfigsResponse { results: results.collect(), ..Default::default() }
+        if !request.include_documentation {
+            config.documentation = None;
+        }
+    }
+    DescribeConfigsResult {
+        error_code,
+        error_message,
+        resource_type: resource.resource_type,
+        resource_name: resource.resource_name.clone(),
+        configs,
+    }
 }
 
 fn describe<R: Runtime>(
@@ -75,7 +124,6 @@ fn describe<R: Runtime>(
     image: &Image,
     resource: &DescribeConfigsResource,
 ) -> Result<Vec<DescribeConfigsResourceResult>, Refusal> {
-    let invalid = |why: String| Refusal::new(ErrorCode::INVALID_REQUEST, why);
     let defaults = control.broker_defaults(image);
     let name = resource.resource_name.as_str();
     match resource.resource_type {

@@ -204,7 +204,15 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::CreateTopics => later!(request, |body| create_topics::answer(&control, body)),
         ApiKey::DeleteTopics => later!(request, |body| delete_topics::answer(&control, body)),
         ApiKey::CreatePartitions => later!(request, |body| create_partitions::answer(&control, body)),
-        ApiKey::DescribeConfigs => now!(request, |body| describe_configs::answer(&control, &body)),
+        ApiKey::DescribeConfigs => {
+            let about = (at, v, request.correlation_id);
+            match decode(v, request.body) {
+                Ok(body) => Started::Later(Box::pin(async move {
+                    describe_configs::answer((&data, &control), about, body).await
+                })),
+                Err(close) => Started::Done(close),
+            }
+        }
         ApiKey::AlterConfigs => later!(request, |body| alter_configs::answer(&control, body)),
         ApiKey::IncrementalAlterConfigs => {
             later!(request, |body| incremental_alter_configs::answer(&control, body))

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use dejaq_storage::{buggify, mark};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{LeaderEpoch, TopicId};
@@ -167,20 +166,9 @@ fn hold(mut answers: Vec<(Key, PartitionData)>, claim: Option<Claim>) -> Vec<(Ke
     let records = answers.iter_mut().filter_map(|(_, answer)| answer.records.as_mut());
     if let (Some(claim), Some(first)) = (claim, records.into_iter().find(|records| !records.is_empty())) {
         let bytes = std::mem::take(first).into_bytes();
-        *first = Records::from(Bytes::from_owner(Held { bytes, _claim: claim }));
+        *first = Records::from(claim.hold(bytes));
     }
     answers
-}
-
-struct Held {
-    bytes: Bytes,
-    _claim: Claim,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// The answer: what is shown, topic by topic as the partitions follow each other.

@@ -125,7 +125,7 @@ pub const TABLE: &[Setting] = &[
     text("tcp-congestion", "", "NAME", "TCP congestion control of connections by its kernel name, such as cubic; empty: the system's"),
 
     number("min-free-bytes", 256 * MIB, (0, 1024 * GIB), (0, 64 * KIB),
-        "below this much free disk, writes of clients are refused before the disk is full"),
+        "below this much free disk, writes of clients are refused before the disk is full; looked at four times a second, so leave room for what comes in between"),
     kept("cleaner-buffer-bytes", 64 * MIB, (KIB, 64 * GIB),
         "most memory that compaction takes for the keys of a log, 27 bytes a key; if they do not fit, it takes more rounds"),
     kept("cleaner-io-bytes-per-second", 0, (0, 1024 * GIB),

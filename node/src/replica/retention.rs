@@ -170,6 +170,7 @@ async fn move_to<R: Runtime>(partition: &Arc<Partition<R>>, target: Target) -> R
         if to > watermark {
             return Err(MoveError::BeyondWatermark(watermark));
         }
+        log.roll_below(to);
         log.begin_advance_start(to).map_err(|error| match error {
             StartError::BeyondEnd { .. } => MoveError::BeyondWatermark(watermark),
             StartError::Busy | StartError::Io(_) => MoveError::NotNow,

@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes that may be claimed. Cheap to clone; clones share the budget.
@@ -45,9 +46,26 @@ impl Claim {
         Claim { permit: part.expect("at most what is there") }
     }
 
+    /// Ties the claim to bytes: it lasts until they are dropped, that is sent.
+    #[must_use]
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _claim: self })
+    }
+
     /// Joins two claims on one budget.
     pub fn join(&mut self, other: Claim) {
         self.permit.merge(other.permit);
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _claim: Claim,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

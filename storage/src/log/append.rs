@@ -14,7 +14,7 @@ use dejaq_wire::record::control::EndTxnMarker;
 use super::{Busy, Log, SealReason};
 use crate::batch::{VerifiedBatch, marker_of};
 use crate::config::MAX_SEGMENT_BYTES;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, lacks_handles};
 use crate::producers::{Staged, Verdict};
 use crate::sum::{Entry, SumCodec};
 use crate::{buggify, mark, mutant};
@@ -77,7 +77,7 @@ pub enum AppendError {
     #[error("too many producers")]
     TooManyProducers,
     /// Answer KAFKA_STORAGE_ERROR; the log is exactly as before and takes writes again when there is room.
-    #[error("the disk is full")]
+    #[error("the disk is full, or no file handle is left")]
     DiskFull,
     /// Answer KAFKA_STORAGE_ERROR; the log has sealed itself.
     #[error("the write failed: {0:?}")]
@@ -448,6 +448,13 @@ impl<D: Disk> Log<D> {
         if error.kind() == io::ErrorKind::StorageFull {
             return AppendError::DiskFull;
         }
+        if lacks_handles(error) {
+            mark!("a segment finds no file handle");
+            let topic = &self.identity.topic;
+            tracing::warn!(%topic, %error, "no file could be opened: raise the limit of open files (ulimit -n)");
+            return AppendError::DiskFull;
+        }
+        tracing::error!(topic = %self.identity.topic, %error, "a write failed");
         self.seal(SealReason::WriteFailed);
         AppendError::Io(error.kind())
     }

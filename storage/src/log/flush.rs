@@ -19,9 +19,9 @@ use std::path::PathBuf;
 use dejaq_wire::ids::Offset;
 
 use super::{Busy, Log, SealReason, Sealed};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, lacks_handles};
 use crate::epochs::EPOCHS_KIND;
-use crate::segment::Shared;
+use crate::segment::{Files, Shared};
 use crate::sum::{Marker, RECORD_BYTES};
 use crate::{mark, mutant, small_file};
 
@@ -54,10 +54,11 @@ pub(crate) struct Commit<D: Disk> {
     /// End of the last marker written, and of the last one that is durable itself.
     marked: Offset,
     marked_durable: Offset,
-    /// Files of segments that were rolled since the last flush began.
-    pub(crate) rolled: Vec<D::File>,
-    /// Index files and snapshots that no sync covered. They ride along with the next flush, but do not ask for one.
-    derived: Vec<D::File>,
+    /// Files of segments that were rolled since the last flush began, each with the base of its segment.
+    rolled: Vec<(Offset, D::File)>,
+    /// Index files and snapshots that no sync covered, with the offset in their name. They ride along with the next flush, but
+    /// do not ask for one.
+    derived: Vec<(Offset, D::File)>,
     /// The active side file has bytes that no sync covered.
     pub(crate) side_dirty: bool,
     /// A name in the directory is not durable.
@@ -135,9 +136,20 @@ impl<D: Disk> Commit<D> {
         }
     }
 
-    pub(crate) fn note_derived(&mut self, file: D::File) {
-        self.derived.push(file);
+    pub(crate) fn note_derived(&mut self, base: Offset, file: D::File) {
+        self.derived.push((base, file));
         self.names_unsure = true;
+    }
+
+    pub(crate) fn note_rolled(&mut self, base: Offset, files: Files<D>) {
+        self.rolled.extend([(base, files.log), (base, files.sum)]);
+    }
+
+    /// Forgets the files of segments below the durable start: they need no sync any more, and an open file keeps its room on
+    /// the disk though its name is gone.
+    pub(crate) fn forget_below(&mut self, first_base: Offset) {
+        self.rolled.retain(|(base, _)| *base >= first_base);
+        self.derived.retain(|(base, _)| *base >= first_base);
     }
 
     pub(crate) fn note_marked(&mut self) {
@@ -262,8 +274,8 @@ impl<D: Disk> Log<D> {
             self.shared.files(&mut view, at)
         };
         let active = active.map_err(|error| self.flush_failed(&error))?;
-        files.append(&mut self.commit.rolled);
-        files.append(&mut self.commit.derived);
+        let waiting = self.commit.rolled.drain(..).chain(self.commit.derived.drain(..));
+        files.extend(waiting.map(|(_, file)| file));
         files.push(active.log);
         files.push(active.sum);
         let flush = Flush { files, renames, dirs, end: point.end, marked: self.commit.marked };
@@ -280,6 +292,10 @@ impl<D: Disk> Log<D> {
             mark!("no room for the side file");
             return FlushError::Full;
         }
+        if lacks_handles(error) {
+            return FlushError::Full;
+        }
+        tracing::error!(topic = %self.identity.topic, %error, "a write failed");
         FlushError::Sealed(self.seal(SealReason::WriteFailed))
     }
 

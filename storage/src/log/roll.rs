@@ -9,14 +9,15 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
+use dejaq_wire::ids::Offset;
 
-use super::Log;
 use super::append::AppendError;
+use super::{Busy, Log};
 use crate::aborted::{self, ABORTED_KIND};
 use crate::disk::{Disk, DiskFile};
 use crate::layout::FileKind;
 use crate::producers::snapshot;
-use crate::segment::{Files, Segment};
+use crate::segment::{Files, OPEN_SEALED, Segment};
 use crate::sum::{Marker, Record, SumCodec};
 use crate::{mark, mutant, small_file};
 
@@ -68,16 +69,16 @@ impl<D: Disk> Log<D> {
         }
         old.seal();
         view.segments.push(fresh);
+        view.close_sealed(OPEN_SEALED);
         view.check();
         drop(view);
         let files = files.map_err(|error| self.write_failed(&error))?;
-        self.commit.rolled.push(files.log);
-        self.commit.rolled.push(files.sum);
+        self.commit.note_rolled(summary.base, files);
         if let Some(index) = index {
             let bytes = index.encode(&self.shared.binding, &summary);
             let path = self.shared.path(FileKind::Index, summary.base);
             match write_derived(&self.shared.disk, &path, bytes) {
-                Ok(file) => self.commit.note_derived(file),
+                Ok(file) => self.commit.note_derived(summary.base, file),
                 Err(_) => mark!("an index file could not be written"),
             }
         }
@@ -85,12 +86,25 @@ impl<D: Disk> Log<D> {
             let bytes = small_file::encode(ABORTED_KIND, &self.shared.binding, &payload);
             match write_derived(&self.shared.disk, &self.shared.path(FileKind::Aborted, summary.base), bytes)
             {
-                Ok(file) => self.commit.note_derived(file),
+                Ok(file) => self.commit.note_derived(summary.base, file),
                 Err(_) => mark!("a list of aborted transactions could not be written"),
             }
         }
         self.snapshot_producers();
         Ok(())
+    }
+
+    /// Rolls the active segment if nothing of it stays when the start moves to `to`, so that it goes with the others. Where
+    /// there is no room for another it stays until there is.
+    pub fn roll_below(&mut self, to: Offset) {
+        let goes = {
+            let mut view = self.shared.lock();
+            to == view.end && to > view.start && view.active().bytes > 0
+        };
+        if goes && self.busy == Busy::Nothing && self.may_append().is_ok() {
+            mark!("all records are deleted, the active segment with them");
+            let _full_or_sealed = self.roll(self.now_ms);
+        }
     }
 
     /// Writes the producers' state at the end, if it is not written already. A failure costs a longer replay, no more.
@@ -110,7 +124,7 @@ impl<D: Disk> Log<D> {
         match write_derived(&self.shared.disk, &path, bytes) {
             Ok(file) => {
                 self.snapped_end = Some(end);
-                self.commit.note_derived(file);
+                self.commit.note_derived(end, file);
             }
             Err(_) => mark!("a snapshot of the producers could not be written"),
         }

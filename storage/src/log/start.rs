@@ -246,6 +246,7 @@ impl<D: Disk> Log<D> {
         let files = self.detach(&mut view, written.to);
         view.check();
         let first_base = view.segments[0].base;
+        self.commit.forget_below(first_base);
         Removal { disk: self.shared.disk.clone(), dir: self.shared.dir.clone(), files, first_base }
     }
 

@@ -278,7 +278,9 @@ impl<D: Disk> Scan<'_, D> {
                 }
                 There::Batch(..) if record.is_none() && !lossy && !self.same_boot => {
                     mark!("a batch without a record is not believed after a power cut");
-                    return Ok(Ending::Cut("it has no record, and the machine was started since"));
+                    return Ok(Ending::Cut(
+                        "it has no record, and nothing says that the machine ran on since",
+                    ));
                 }
                 There::Batch(header, entry) if record.is_none() && !lossy => {
                     self.restore(entry, progress)?;

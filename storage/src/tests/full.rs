@@ -259,3 +259,50 @@ fn what_follows_a_segment_that_could_not_be_made_survives() {
         assert_eq!(pair.end(), Offset(23), "{spare} bytes");
     }
 }
+
+/// An open file keeps its room after its name is gone: nobody flushes a log that takes no writes.
+#[test]
+fn the_room_of_a_segment_that_retention_rolls_away_comes_back_without_a_flush() {
+    let mut pair = Pair::new(LogConfig { retention_ms: Some(1000), segment_bytes: 1 << 20, ..small() });
+    pair.platter.set_capacity(Some(1 << 20));
+    pair.fill(20);
+    pair.flush();
+    let free = |pair: &Pair| pair.log.shared.disk.free_bytes().expect("it says");
+    let (before, size) = (free(&pair), pair.log.reader().size_bytes());
+    let end = pair.log.end();
+    let target = pair.log.retention_plan(NOW_MS + 10_000, end).expect("all of it is old");
+    assert_eq!(target, end);
+    now(pair.log.advance_start(target)).expect("healthy");
+    assert!(free(&pair) >= before + size - 4096, "{} of {size} bytes came back", free(&pair) - before);
+    pair.flush();
+}
+
+#[test]
+fn the_active_segment_goes_when_all_its_records_are_deleted() {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    pair.fill(5);
+    pair.flush();
+    let end = pair.log.end();
+    pair.log.roll_below(Offset(end.0 - 1));
+    assert!(pair.log.reader().size_bytes() > 0, "a record stays");
+    pair.log.roll_below(end);
+    now(pair.log.advance_start(end)).expect("healthy");
+    assert_eq!((pair.log.reader().size_bytes(), pair.log.start()), (0, end));
+    pair.log.roll_below(end); // nothing is left to roll
+    pair.durable = end;
+    pair.fill(2);
+    pair.flush();
+}
+
+#[test]
+fn a_log_in_steady_use_keeps_few_segments_open() {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 300, ..small() });
+    for _ in 0..10 {
+        pair.fill(4);
+        pair.flush();
+        let view = pair.log.shared.lock();
+        let open = view.segments.iter().filter(|segment| segment.files.is_some()).count();
+        assert!(open <= 3, "{open} of {} segments are open", view.segments.len());
+    }
+    assert!(pair.log.shared.lock().segments.len() > 10);
+}

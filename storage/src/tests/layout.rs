@@ -285,18 +285,25 @@ fn a_marker_that_cannot_be_read_stops_a_start_and_names_itself_and_the_cure() {
     assert!(!said(&start(&platter), names(1)[0]).clean);
 }
 
+/// Taken for nothing it would cut what a killed process left in the page cache.
 #[test]
-fn a_note_of_the_boot_that_cannot_be_read_says_nothing() {
+fn a_note_of_the_boot_that_the_disk_does_not_hand_out_stops_a_start() {
     let (platter, all) = (closed(2), names(2));
     let data = start(&platter);
     now(data.opened(&[METADATA, all[0]])).expect("healthy");
     drop(data);
     platter.kill();
-    assert!(said(&start(&platter), all[0]).same_boot);
-    platter.kill();
     platter.plan(Plan { fault: Fault::ReadError, path_contains: "boot".into(), after: 0 });
-    let data = start(&platter);
-    assert!(all.iter().all(|name| !said(&data, *name).same_boot));
+    let expect = Expect {
+        cluster_id: "c".into(),
+        node_id: BrokerId(1),
+        new_cluster_id: "c".into(),
+        new_directory_id: [4; 16],
+    };
+    let error = now(DataDir::open(platter.mount(), expect)).err().expect("it cannot be read").to_string();
+    assert!(error.contains("boot") && error.contains("remove this file"), "{error}");
+    platter.kill();
+    assert!(said(&start(&platter), all[0]).same_boot, "nothing was lost by it");
 }
 
 #[test]
