@@ -143,8 +143,8 @@ fn check_set(
     // A leader may leave itself out, and nobody else may come in with that: whoever leads then was in sync before.
     let is_led = isr.contains(&partition.leader);
     let is_given_up = isr.is_empty() && proposal.lost.contains(&partition.leader);
-    let is_part = isr.iter().all(|member| partition.isr.contains(member));
-    if !is_led && !(is_given_up || (is_part && !isr.is_empty())) {
+    let is_part = !isr.is_empty() && isr.iter().all(|member| partition.isr.contains(member));
+    if !(is_led || is_given_up || is_part) {
         let why = format!("the in-sync set {isr:?} lacks the leader, and is no part of {:?}", partition.isr);
         return refuse(ErrorCode::INVALID_REQUEST, why);
     }
