@@ -124,6 +124,7 @@ pub async fn start<R: Runtime>(
     if boot.voters.len() > 1 && voters.count() == 1 && voters.has(me) {
         return Err(JournalError::OtherQuorum { node: me.id, named: boot.voters.len() });
     }
+    let newest = image.needs();
     let image = Arc::new(image);
     let published = Published::new(image.clone());
     let (inbox, leader, stopped) = (Inbox::new(), Leader::default(), Arc::new(OnceLock::new()));
@@ -139,7 +140,7 @@ pub async fn start<R: Runtime>(
             every: boot.snapshot_bytes,
             since: 0,
             epoch: applied_epoch,
-            newest: 1,
+            newest,
             under_way: None,
         },
         shown: Shown { published: published.clone(), leader: leader.clone(), stopped: stopped.clone() },
@@ -158,7 +159,7 @@ struct Compaction {
     since: u64,
     /// Epoch of the last entry that is in the image.
     epoch: LeaderEpoch,
-    /// The newest level that a record needs which came after the last snapshot was begun.
+    /// The newest level that what a start reads needs: the last snapshot that was begun, and the records behind it.
     newest: i16,
     under_way: Option<Purpose>,
 }
@@ -293,6 +294,7 @@ impl<R: Runtime> Driver<R> {
             if purpose == Some(Purpose::Level) {
                 self.step(Input::Forget)?;
             }
+            self.compact(); // the cluster may have gone to an older level meanwhile
         }
         for envelope in messages {
             self.step(Input::Received(envelope))?;
@@ -368,7 +370,7 @@ impl<R: Runtime> Driver<R> {
                 mark!("a snapshot of the leader takes the place of the metadata");
                 let image = snapshot::decode(&snapshot.bytes).map_err(|why| fatal(why.to_string()))?;
                 readable.image(&image).map_err(|why| fatal(why.to_string()))?;
-                (self.compaction.since, self.compaction.newest) = (0, 1);
+                (self.compaction.since, self.compaction.newest) = (0, image.needs());
                 self.compaction.epoch = snapshot.id.position.epoch;
                 self.image = Arc::new(image);
                 self.acquaint(&snapshot.id.voters);
@@ -417,7 +419,8 @@ impl<R: Runtime> Driver<R> {
     /// Begins a snapshot, if it is time.
     fn compact(&mut self) {
         let is_early = self.compaction.since > 0 && buggify!("metadata is compacted early", 50);
-        let is_lowered = self.compaction.newest > self.image.level();
+        let newest = self.compaction.newest;
+        let is_lowered = newest > self.image.level() && newest > self.image.needs();
         let is_due = self.compaction.since >= self.compaction.every || is_early || is_lowered;
         if !is_due || self.compaction.under_way.is_some() {
             return;
@@ -431,7 +434,7 @@ impl<R: Runtime> Driver<R> {
         let position = Position { epoch: self.compaction.epoch, end };
         let id = SnapshotId { position, bytes: bytes.len() as u64, voters };
         info!(end = end.0, bytes = bytes.len(), "a snapshot of the metadata is written");
-        (self.compaction.since, self.compaction.newest) = (0, 1);
+        (self.compaction.since, self.compaction.newest) = (0, self.image.needs());
         self.compaction.under_way = Some(if is_lowered { Purpose::Level } else { Purpose::Size });
         self.orders.keep(Arc::new(Snapshot { id, bytes }));
     }

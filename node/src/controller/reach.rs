@@ -194,8 +194,8 @@ impl<R: Runtime> Reach<R> {
             Err(AskError::Refused(_, PeerRefusal::Unknown)) => {
                 mark!("the active controller is of an older release and does not know what is asked");
                 let why = format!(
-                    "the active controller is broker {node}, which is of an older release and does not know this request: \
-                     upgrade every broker first"
+                    "the active controller, broker {node}, or the broker that was asked is of an older release, which does not \
+                     know this request: upgrade every broker first"
                 );
                 Attempt::Over(Answered::refused(Refusal::new(ErrorCode::UNSUPPORTED_VERSION, why)))
             }

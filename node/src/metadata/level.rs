@@ -120,6 +120,13 @@ impl Image {
         self.feature(DEJAQ_VERSION).unwrap_or(1)
     }
 
+    /// The level that a node must have to read all of it.
+    #[must_use]
+    pub fn needs(&self) -> i16 {
+        let level = self.level();
+        self.in_use_above(level).map_or(level, |need| need.level)
+    }
+
     /// What of the metadata needs more than this level, the level of the cluster left aside; the first in the order of the
     /// topics' names.
     #[must_use]
