@@ -1,4 +1,4 @@
-//! `dejaq cluster`: how the cluster stands, at a glance.
+//! `dejaq cluster`: how the cluster stands, at a glance; its features are in `features`.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use dejaq_wire::ids::BrokerId;
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs, explain_admin};
+use super::features;
 use super::output::Table;
 use crate::client::admin_cluster::{BrokerState, Moving};
 use crate::client::routes::TopicRoute;
@@ -29,6 +30,18 @@ Examples:
   dejaq cluster status
   dejaq cluster status --json")]
     Status(Status),
+    /// Show which levels of dejaq.version each broker supports, and where the cluster stands.
+    #[command(after_help = "\
+Examples:
+  dejaq cluster features
+  dejaq cluster features --json")]
+    Features(features::Show),
+    /// Raise the level of the cluster, once every broker runs the new release.
+    #[command(after_help = features::UPGRADE_HELP)]
+    Upgrade(features::Change),
+    /// Lower the level of the cluster, before brokers go back to the release before.
+    #[command(after_help = features::DOWNGRADE_HELP)]
+    Downgrade(features::Change),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -42,9 +55,15 @@ struct Status {
 
 /// Runs one verb.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Verb::Status(args) = args.verb;
-    let client = args.client.client(false)?;
-    client.executor.block_on(status(&client, args.json))
+    match args.verb {
+        Verb::Status(args) => {
+            let client = args.client.client(false)?;
+            client.executor.block_on(status(&client, args.json))
+        }
+        Verb::Features(args) => features::show(&args),
+        Verb::Upgrade(args) => features::upgrade(&args),
+        Verb::Downgrade(args) => features::downgrade(&args),
+    }
 }
 
 /// What of the partitions is not as it should be.

@@ -16,6 +16,7 @@ mod cluster;
 mod consume;
 mod consume_group;
 mod dev_cluster;
+mod features;
 mod group;
 mod log;
 mod output;
@@ -51,7 +52,7 @@ enum Command {
     Partition(partition::Args),
     /// List brokers, empty one, forget one.
     Broker(broker::Args),
-    /// Show how the cluster stands.
+    /// Show how the cluster stands; upgrade it.
     Cluster(cluster::Args),
     /// Show and change who votes on the cluster's metadata.
     Quorum(quorum::Args),

@@ -44,6 +44,9 @@ pub fn cure_of(code: ErrorCode) -> &'static str {
         ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER => {
             "check what was stored: the broker has lost records that it had confirmed"
         }
+        ErrorCode::FEATURE_UPDATE_FAILED | ErrorCode::INVALID_UPDATE_VERSION => {
+            "look at what each broker supports: dejaq cluster features"
+        }
         ErrorCode::POLICY_VIOLATION => "the broker's message says which rule it breaks",
         ErrorCode::NOT_CONTROLLER | ErrorCode::LEADER_NOT_AVAILABLE | ErrorCode::NOT_LEADER_OR_FOLLOWER => {
             "try again in a moment; an election is under way"

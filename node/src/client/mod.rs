@@ -17,6 +17,7 @@
 
 pub mod admin;
 pub mod admin_cluster;
+pub mod admin_features;
 pub mod admin_groups;
 pub mod advice;
 pub mod batching;
