@@ -204,6 +204,28 @@ pub const BEHIND: Scenario = Scenario {
     random: true,
 };
 
+/// To the next release, one broker after the other, and back.
+pub const UPGRADE: Scenario = Scenario {
+    name: "cluster_upgrade",
+    about: "three brokers go to the next release one by one, live mixed for a while, and go back, under load, kills, cuts and \
+            power cuts: nobody reads what it does not know, and nothing acked is lost",
+    run: |params| {
+        run(params, 3, |mut plan, dice| {
+            plan.upgrades = true;
+            plan.chaos = std::time::Duration::from_millis(dice.between(15_000, 50_000));
+            plan.config.snapshot_bytes = *dice.pick(&[4096, 8 << 20, 8 << 20]);
+            plan.producers.iter_mut().for_each(|producer| producer.records *= 4);
+            plan.fault(3, Fault::Kill)
+                .fault(2, Fault::Isolate)
+                .fault(dice.below(2), Fault::CutOff)
+                .fault(1, Fault::Reset)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::PowerCut)
+        })
+    },
+    random: true,
+};
+
 /// A broker that comes with another disk under a number that lives.
 pub const REPLACED: Scenario = Scenario {
     name: "cluster_replaced",

@@ -77,6 +77,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::TAILS,
     fleet::BEHIND,
     fleet::REPLACED,
+    fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,
     transactions::TRANSFERS,

@@ -69,6 +69,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 40,
     },
     Mutant {
+        number: 232,
+        about: "what an older broker does not know is written before the cluster's level is raised",
+        scenario: "cluster_upgrade",
+        checkers: &["LEVEL", "liveness"],
+        budget: 20,
+    },
+    Mutant {
         number: 230,
         about: "a clean stop is forgotten by the first start after it, whether that gets through or not",
         scenario: "false_start",

@@ -43,6 +43,8 @@ pub(super) const PIPES: Step = Step::new("the pipelines at the end after the las
 pub(super) const IN_SYNC: Step = Step::new("every replica in sync after the last fault", 120);
 /// Drains are taken back, and who lost its disk votes again.
 pub(super) const OPERATOR: Step = Step::new("the operator done after the last fault", 120);
+/// A cluster that goes to the next release, and back, has got there: six brokers stopped and started, one after the other.
+pub(super) const UPGRADED: Step = Step::new("the upgrade over after the last fault", 400);
 /// What rotted on a member's disk is found, and fetched from another.
 pub(super) const MENDED: Step = Step::new("all damage mended after the last fault", 120);
 /// A broker is drained: everything of it is elsewhere.

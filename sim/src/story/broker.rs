@@ -74,6 +74,10 @@ struct State {
     /// What processes believed right before they died, that nobody has taken yet.
     last_sights: Vec<(u64, Vec<Sight>)>,
     stop: Option<Arc<Notify>>,
+    /// The feature level to which it is held from its next start on; `None` is that of this build.
+    level: Option<u16>,
+    /// That of the process that was started last.
+    runs_at: u16,
     /// The story ends: it is not started any more.
     is_retired: bool,
     ready: Option<Who>,
@@ -145,6 +149,7 @@ impl BrokerNode {
         }
         let stop = Arc::new(Notify::new());
         let errors_before = self.device_errors();
+        let mut config = self.0.config.clone();
         {
             let mut state = self.lock();
             state.stop = Some(stop.clone());
@@ -152,12 +157,38 @@ impl BrokerNode {
             (state.errors_before, state.is_lame) = (errors_before, false);
             state.refused_before = self.device().platter.faults().disk_full;
             state.starts += 1;
+            config.feature_level_max = state.level.unwrap_or(config.feature_level_max);
+            state.runs_at = config.feature_level_max;
         }
         self.0.starts.process_starts();
-        let (node, config) = (self.clone(), self.0.config.clone());
+        let node = self.clone();
         self.0
             .cluster
             .start(self.0.node, move |runtime| async move { node.main(runtime, config, stop).await });
+    }
+
+    /// From its next start on it is a release of this feature level.
+    pub fn set_level(&self, level: u16) {
+        self.lock().level = Some(level);
+    }
+
+    /// The feature level of the process that was started last.
+    #[must_use]
+    pub fn runs_at(&self) -> u16 {
+        self.lock().runs_at
+    }
+
+    /// Whether the process that was started last is not of the release that was set.
+    #[must_use]
+    pub fn runs_at_another(&self) -> bool {
+        let state = self.lock();
+        state.level.is_some_and(|level| level != state.runs_at)
+    }
+
+    /// Whether it serves, as the release that was set.
+    #[must_use]
+    pub fn serves_as_set(&self) -> bool {
+        !self.runs_at_another() && self.runs() && self.lock().ready.is_some()
     }
 
     async fn main(self, runtime: SimRuntime, config: Config, stop: Arc<Notify>) {

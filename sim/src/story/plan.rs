@@ -89,6 +89,8 @@ pub struct Plan {
     pub voters: u32,
     /// Whether one of them is drained when all is calm, and must be empty and stop.
     pub drains: bool,
+    /// Whether its brokers begin as an older release, go to this one, and maybe back.
+    pub upgrades: bool,
     /// Whether a fault waits until what the last one struck is whole again.
     pub spaced: bool,
     /// Whether a loss that is allowed must be one that the cluster itself tells of.
@@ -170,6 +172,7 @@ impl Plan {
             brokers: 1,
             voters: 1,
             drains: false,
+            upgrades: false,
             spaced: false,
             reports: false,
             racks: 0,

@@ -10,6 +10,7 @@ mod nemesis;
 mod operator;
 mod rot;
 mod scripts;
+mod upgrade;
 mod watched;
 
 use std::time::Duration;
@@ -24,11 +25,13 @@ use crate::invariants::{Broken, order};
 use god::God;
 use operator::Operator;
 use rot::Rot;
+use upgrade::Upgrade;
 
 /// The machine from which the calm act looks at the in-sync sets.
 const LOOKER: u32 = 91;
 
 pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
+    upgrade::prepare(stage);
     stage.brokers.iter().for_each(super::BrokerNode::begin_start);
     within(stage, bounds::FIRST_READY, ready(stage)).await?;
     within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
@@ -40,10 +43,15 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     pipes::start(stage);
     let (operator, rot) = (Operator::default(), Rot::default());
     let god = God::watch(stage, &operator);
+    let upgrade = Upgrade::begin(stage);
     nemesis::strike(stage, &god, (&operator, &rot)).await;
     stage.begin_calm();
     nemesis::heal(stage);
     within(stage, bounds::READY, ready(stage)).await?;
+    if stage.plan.upgrades {
+        within(stage, bounds::UPGRADED, upgrade.settle(stage)).await?;
+        within(stage, bounds::READY, ready(stage)).await?;
+    }
     within(stage, bounds::OPERATOR, operator.settle(stage)).await?;
     within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
     within(stage, bounds::MENDED, rot.mended(stage)).await?;
@@ -61,6 +69,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     consumers::finish(stage).await;
     god.look(stage);
     god.reported(stage);
+    upgrade.judge(stage);
     for broker in stage.brokers.iter() {
         within(stage, bounds::STOP, broker.retire()).await?;
     }
@@ -73,7 +82,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
         let disordered = order::check(&logs, gaps).into_iter().next();
         broker.broken().or(disordered).or_else(|| super::images::check(&broker.device(), gaps))
     };
-    let found = god.broken().or_else(|| stage.brokers.iter().find_map(at_rest));
+    let found = god.broken().or_else(|| upgrade.broken()).or_else(|| stage.brokers.iter().find_map(at_rest));
     if let Some(broken) = found {
         return Err(Stop::Broken(broken));
     }
