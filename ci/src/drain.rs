@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 const TOPIC: &str = "drain";
 const PARTITIONS: i32 = 12;
+/// The folder of the metadata log, which every broker keeps.
+const METADATA: &str = "00000000000000000000000000000001-0";
 /// Time for replicas to move.
 const MOVE: Duration = Duration::from_secs(120);
 /// Time for one command.
@@ -123,6 +125,8 @@ fn exchange(brokers: &mut [Dejaq]) -> Result<(Duration, Duration)> {
     })?;
     let went = began.elapsed();
     brokers[0].stop()?;
+    let left: Vec<String> = brokers[0].partitions()?.into_iter().filter(|name| name != METADATA).collect();
+    ensure!(left.is_empty(), "broker 1 was drained and has stopped, and its disk still holds {left:?}");
     call(&brokers[1], &["broker", "unregister", "1"])?;
     let list = call(&brokers[1], &["broker", "list", "--json"])?;
     ensure!(!list.contains("\"broker\":1,"), "broker 1 is still registered: {list}");

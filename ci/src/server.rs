@@ -163,6 +163,15 @@ impl Dejaq {
         command
     }
 
+    /// The folders of the partitions on its disk.
+    pub fn partitions(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.dir.join("data").join("partitions"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
     /// Where its metrics are.
     pub fn admin(&self) -> &str {
         &self.admin

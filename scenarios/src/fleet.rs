@@ -108,12 +108,37 @@ pub const MOVES: Scenario = Scenario {
     random: true,
 };
 
+/// Brokers come that were never there.
+pub const JOINS: Scenario = Scenario {
+    name: "cluster_joins",
+    about: "one or two brokers with empty disks join three under load, kills, power cuts and cuts of the network: replicas flow to \
+            them until all hold the same number, to within one, and nothing acked is lost",
+    run: |params| {
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+            let late = dice.between(1, 3) as u32;
+            let mut plan = plan.fleet((3 + late, 3), (*dice.pick(&[3, 3, 2]), 2)).settled();
+            (plan.late, plan.chaos) = (late, plan.chaos * 2);
+            plan.fault(5, Fault::Join)
+                .fault(dice.below(3), Fault::Kill)
+                .fault(dice.below(2), Fault::PowerCut)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::Restart)
+                .fault(dice.below(2), Fault::Isolate)
+        })
+    },
+    random: true,
+};
+
 /// The disk of one member rots, wherever it leads and wherever it follows.
 pub const ROT: Scenario = Scenario {
     name: "cluster_rot",
-    about: "bits rot on the disk of one of three brokers, under kills and power cuts: never served, mended from a peer, nothing lost",
+    about: "bits rot on the disk of one of three brokers, under kills and power cuts: never served, mended from a peer, nothing lost, \
+            also where every replica must be in sync",
     run: |params| {
-        run(params, 3, |mut plan, dice| {
+        run(params, 3, |plan, dice| {
+            let mut plan = if dice.chance(500) { plan.with_strict_topics(dice) } else { plan };
             plan.config.healing.scrub_interval =
                 std::time::Duration::from_millis(dice.log_between(200, 4000));
             plan.fault(6, Fault::Rot)
@@ -221,6 +246,34 @@ pub const UPGRADE: Scenario = Scenario {
                 .fault(1, Fault::Reset)
                 .fault(dice.below(2), Fault::Pause)
                 .fault(dice.below(2), Fault::PowerCut)
+        })
+    },
+    random: true,
+};
+
+/// Followers that come back to a leader which has not heard what was committed.
+pub const STRAGGLERS: Scenario = Scenario {
+    name: "cluster_stragglers",
+    about: "a follower of three brokers is down while more is committed, and comes back to a leader that has all of it and does \
+            not know yet that it is committed: who lacks it is not let in",
+    run: |params| {
+        run(params, 3, |plan, dice| busy(plan).fault(4, Fault::Straggle).fault(dice.below(2), Fault::Kill))
+    },
+    random: true,
+};
+
+/// An old entry of the metadata on a majority, and a newer log elsewhere.
+pub const OVERWRITES: Scenario = Scenario {
+    name: "cluster_overwrites",
+    about: "the quorum of three brokers parts into two logs, and an entry of an older epoch gets a majority before the newer log \
+            wins: it was never committed",
+    run: |params| {
+        run(params, 3, |mut plan, dice| {
+            plan.buggify = true;
+            plan.chaos *= 2;
+            let ms = std::time::Duration::from_millis;
+            plan.latency = (ms(1), ms(dice.between(2, 5)));
+            plan.fault(4, Fault::Overwrite).fault(dice.below(2), Fault::Kill)
         })
     },
     random: true,

@@ -1,8 +1,10 @@
-//! MQ-2 and MQ-6: what the quorum says, beside what the disks of its voters hold for certain.
+//! MQ-2, MQ-4 and MQ-6: what the quorum says, beside what the disks of its voters hold for certain.
 //!
-//! Source: CORRECTNESS.md 1.3. Both hold at every moment and only grow truer: a vote for a later epoch and a longer log
+//! Source: CORRECTNESS.md 1.3. MQ-4 is asked everywhere: an entry that was committed once is never another one. The others hold at every moment and only grow truer: a vote for a later epoch and a longer log
 //! take nothing back. Not asked where disks are replaced or voters change, since then who must hold it is another question.
 //! Reads the disks by a parser of its own.
+
+use std::collections::BTreeMap;
 
 use super::Broken;
 use super::image::Batch;
@@ -56,6 +58,24 @@ pub fn committed(end: i64, ends: &[i64]) -> Option<Broken> {
     })
 }
 
+/// MQ-4: of the entries that `node` says are committed, by first offset and epoch, none is another one than was committed
+/// before. Those that are new are remembered.
+#[must_use]
+pub fn stands(known: &mut BTreeMap<i64, i32>, node: u32, committed: &[(i64, i32)]) -> Option<Broken> {
+    for (base, epoch) in committed {
+        let before = *known.entry(*base).or_insert(*epoch);
+        if before != *epoch {
+            return Some(Broken {
+                name: "MQ-4",
+                evidence: format!(
+                    "broker {node} has an entry of epoch {epoch} at {base}; one of epoch {before} was committed there"
+                ),
+            });
+        }
+    }
+    None
+}
+
 fn too_few(count: usize, voters: usize) -> bool {
     count < voters / 2 + 1
 }
@@ -84,5 +104,13 @@ mod tests {
     fn what_is_committed_on_too_few_disks_is_found() {
         assert_eq!(committed(9, &[9, 12, 3]), None);
         assert_eq!(committed(9, &[9, 8, 3]).map(|broken| broken.name), Some("MQ-6"));
+    }
+
+    #[test]
+    fn a_committed_entry_that_is_another_one_later_is_found() {
+        let mut known = BTreeMap::new();
+        assert_eq!(stands(&mut known, 1, &[(0, 1), (3, 2)]), None);
+        assert_eq!(stands(&mut known, 2, &[(3, 2), (4, 4)]), None, "the log may begin later");
+        assert_eq!(stands(&mut known, 3, &[(3, 3)]).map(|broken| broken.name), Some("MQ-4"));
     }
 }

@@ -41,6 +41,8 @@ pub(super) const GROUP: Step = Step::new("the group settled after the last fault
 pub(super) const PIPES: Step = Step::new("the pipelines at the end after the last fault", 120);
 /// Every replica of every partition is in sync.
 pub(super) const IN_SYNC: Step = Step::new("every replica in sync after the last fault", 120);
+/// Every broker holds as many replicas as the others, to within one, the ones that came later, too.
+pub(super) const LEVEL: Step = Step::new("replicas levelled after the last fault", 120);
 /// Drains are taken back, and who lost its disk votes again.
 pub(super) const OPERATOR: Step = Step::new("the operator done after the last fault", 120);
 /// A cluster that goes to the next release, and back, has got there: six brokers stopped and started, one after the other.

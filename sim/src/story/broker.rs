@@ -352,6 +352,12 @@ impl BrokerNode {
         sights
     }
 
+    /// What the process that runs believes now.
+    #[must_use]
+    pub fn believes(&self) -> Vec<Sight> {
+        self.lock().look.as_ref().map(|look| look()).unwrap_or_default()
+    }
+
     /// Whether this process of it was killed or lost its power while it served.
     #[must_use]
     pub fn fell(&self, incarnation: u32) -> bool {
@@ -435,6 +441,12 @@ impl BrokerNode {
         let struck = Logs::struck(platter.files(), &damage).into_iter();
         let struck = struck.filter(|(folder, ranges)| of_plan(folder) && !ranges.is_empty());
         struck.map(|(folder, ranges)| format!("{folder} {ranges:?}")).collect()
+    }
+
+    /// Whether it was ever started.
+    #[must_use]
+    pub fn has_come(&self) -> bool {
+        self.lock().starts > 0
     }
 
     /// Whether a process runs.

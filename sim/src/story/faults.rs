@@ -65,4 +65,10 @@ pub enum Fault {
     Bounce,
     /// A replica is taken away and given back behind the back of its leader (S59).
     Readd,
+    /// Three voters are cut from each other so that an entry of an older epoch gets a majority, and is overwritten (S33).
+    Overwrite,
+    /// A broker that was never there comes, with an empty disk: what all hold is levelled (S63).
+    Join,
+    /// A follower is down while more is committed without it; the leader ends before the other member hears of that (S12).
+    Straggle,
 }

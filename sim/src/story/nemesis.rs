@@ -109,6 +109,9 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
         | Fault::Depose
         | Fault::Bounce
         | Fault::Readd
+        | Fault::Straggle
+        | Fault::Join
+        | Fault::Overwrite
         | Fault::Wipe => unreachable!("{fault:?} is drawn for fleets only"),
         Fault::SlowDisk => {
             let stall = span(dice, 1, 400);

@@ -87,6 +87,8 @@ pub struct Plan {
     pub brokers: u32,
     /// How many of them, the first ones, vote in the quorum.
     pub voters: u32,
+    /// How many of them, the last ones, come when the others serve already.
+    pub late: u32,
     /// Whether one of them is drained when all is calm, and must be empty and stop.
     pub drains: bool,
     /// Whether its brokers begin as an older release, go to this one, and maybe back.
@@ -171,6 +173,7 @@ impl Plan {
             config,
             brokers: 1,
             voters: 1,
+            late: 0,
             drains: false,
             upgrades: false,
             spaced: false,
@@ -351,6 +354,24 @@ impl Plan {
             self.topics.push(made);
         }
         self.pipes = Some(pipes);
+        self
+    }
+
+    /// Whether what acks=all acknowledged in this topic may go with its leader: it asks for fewer copies than there are, and
+    /// there are faults that may move a leadership.
+    #[must_use]
+    pub fn may_lose(&self, topic: &TopicPlan) -> bool {
+        topic.is_weak() && self.faults.iter().any(|(weight, _)| *weight > 0)
+    }
+
+    /// Gives some topics as many in-sync replicas at least as they have replicas, and some only two of each.
+    #[must_use]
+    pub fn with_strict_topics(mut self, dice: &mut Dice) -> Plan {
+        for topic in &mut self.topics {
+            let (replicas, min_insync) = *dice.pick(&[(3, 2), (3, 3), (2, 2)]);
+            (topic.replicas, topic.min_insync) = (replicas, min_insync);
+            topic.configs.insert("min.insync.replicas".into(), min_insync.to_string());
+        }
         self
     }
 

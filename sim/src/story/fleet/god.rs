@@ -181,11 +181,15 @@ impl God {
     fn need(&self, stage: &Stage, folder: &str) -> Option<usize> {
         let part = stage.recorder.part_of_folder(folder)?;
         let topic = stage.recorder.topic_of(part, &stage.plan);
-        topic.durable.then_some(topic.min_insync - self.operator.wiped().min(topic.min_insync))
+        // Where every replica must be in sync, the one that mends itself leaves one fewer.
+        let mends = topic.min_insync >= topic.replicas as usize
+            && stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && *fault == Fault::Rot);
+        let gone = self.operator.wiped() + usize::from(mends);
+        topic.durable.then_some(topic.min_insync - gone.min(topic.min_insync))
     }
 
-    /// On how many disks what was acknowledged must be durable: on all where the topic asks for every replica, unless disks
-    /// forget or replicas move.
+    /// On how many disks what was acknowledged must be durable: on as many as a topic asks for that asks for fewer than there
+    /// are; on all where it asks for every replica, unless disks forget or replicas move.
     fn owed(&self, stage: &Stage, folder: &str) -> Option<usize> {
         let need = self.need(stage, folder)?;
         let topic = stage.recorder.topic_of(stage.recorder.part_of_folder(folder)?, &stage.plan);
@@ -194,6 +198,9 @@ impl God {
         let takes =
             |fault| matches!(fault, Fault::Rot | Fault::Wipe | Fault::Reassign | Fault::Drain | Fault::Readd);
         let taken = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && takes(*fault));
+        if topic.is_weak() {
+            return Some(topic.acks_required); // asked only where no leadership moves
+        }
         Some(if is_every && !taken { need.max(topic.replicas as usize) } else { need })
     }
 

@@ -8,6 +8,7 @@
 mod god;
 mod nemesis;
 mod operator;
+mod overwrite;
 mod rot;
 mod scripts;
 mod upgrade;
@@ -32,8 +33,9 @@ const LOOKER: u32 = 91;
 
 pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     upgrade::prepare(stage);
-    stage.brokers.iter().for_each(super::BrokerNode::begin_start);
-    within(stage, bounds::FIRST_READY, ready(stage)).await?;
+    let first = &stage.brokers[..(stage.plan.brokers - stage.plan.late) as usize];
+    first.iter().for_each(super::BrokerNode::begin_start);
+    within(stage, bounds::FIRST_READY, ready(first)).await?;
     within(stage, bounds::TOPICS, producers::create_topics(stage)).await?;
     producers::start(stage);
     consumers::start(stage);
@@ -47,10 +49,10 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     nemesis::strike(stage, &god, (&operator, &rot)).await;
     stage.begin_calm();
     nemesis::heal(stage);
-    within(stage, bounds::READY, ready(stage)).await?;
+    within(stage, bounds::READY, ready(&stage.brokers)).await?;
     if stage.plan.upgrades {
         within(stage, bounds::UPGRADED, upgrade.settle(stage)).await?;
-        within(stage, bounds::READY, ready(stage)).await?;
+        within(stage, bounds::READY, ready(&stage.brokers)).await?;
     }
     within(stage, bounds::OPERATOR, operator.settle(stage)).await?;
     within(stage, bounds::PRODUCERS, producers::finish(stage)).await?;
@@ -58,6 +60,10 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     within(stage, bounds::GROUP, groups::finish(stage)).await?;
     within(stage, bounds::PIPES, pipes::finish(stage)).await?;
     within(stage, bounds::IN_SYNC, in_sync(stage)).await?;
+    if stage.plan.late > 0 {
+        within(stage, bounds::LEVEL, level(stage)).await?;
+        within(stage, bounds::IN_SYNC, in_sync(stage)).await?;
+    }
     if stage.plan.drains {
         let last = stage.brokers.last().expect("a fleet has brokers");
         if let Some(broken) = within(stage, bounds::EMPTIED, operator.empty(stage, last)).await? {
@@ -95,9 +101,29 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     Ok(())
 }
 
-async fn ready(stage: &Stage) {
-    for broker in stage.brokers.iter() {
+async fn ready(brokers: &[super::BrokerNode]) {
+    for broker in brokers {
         broker.ready().await;
+    }
+}
+
+/// Waits until every broker holds as many replicas as every other, to within one, and none is on its way.
+async fn level(stage: &Stage) {
+    loop {
+        let images = stage.brokers.iter().filter_map(super::BrokerNode::image);
+        let image = images.max_by_key(|image| image.end()).expect("all of them serve");
+        let all = || image.topics().flat_map(|topic| topic.partitions.iter());
+        let held = |broker: &super::BrokerNode| {
+            let id = dejaq_wire::ids::BrokerId(broker.node() as i32);
+            all().filter(|partition| partition.replicas.contains(&id)).count()
+        };
+        let loads: Vec<usize> = stage.brokers.iter().map(held).collect();
+        let spread = loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0);
+        if spread <= 1 && all().all(|partition| !partition.is_moving()) {
+            return;
+        }
+        stage.world.event(crate::world::NOBODY, "loads", &[spread as u64], || format!("{loads:?}"));
+        stage.world.sleep(Duration::from_millis(300)).await;
     }
 }
 

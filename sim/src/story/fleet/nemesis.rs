@@ -11,6 +11,7 @@ use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan}
 
 use super::god::God;
 use super::operator::Operator;
+use super::overwrite;
 use super::rot::Rot;
 use super::scripts;
 use crate::disk::Speed;
@@ -42,6 +43,9 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
         let Some(place) = dice.weighted(&weights) else { continue };
         let fault = stage.plan.faults[place].1;
         let at = dice.below(stage.brokers.len() as u64) as usize;
+        if fault != Fault::Join && !stage.brokers[at].has_come() {
+            continue; // nothing is there yet
+        }
         stage.recorder.count(format!("fault {fault:?}"));
         let words = [number, fault as u64, at as u64];
         stage.world.event(NOBODY, "fault", &words, || format!("{fault:?} at n{}", stage.brokers[at].node()));
@@ -50,7 +54,9 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
                 operator.act(stage, fault, &stage.brokers[at], &mut dice)
             }
             Fault::Rot => rot.strike(stage, &stage.brokers[at], &mut dice),
-            Fault::Depose | Fault::Bounce | Fault::Readd => {
+            Fault::Join => join(stage),
+            Fault::Overwrite => overwrite::strike(stage, &mut dice),
+            Fault::Depose | Fault::Bounce | Fault::Readd | Fault::Straggle => {
                 scripts::strike(stage, fault, operator, &mut dice)
             }
             Fault::Wipe if !operator.wipe(stage, &stage.brokers[at]) => {}
@@ -64,6 +70,13 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
         }
     }
     stage.world.sleep_until(end).await;
+}
+
+/// The next of those that were never there comes.
+fn join(stage: &Stage) {
+    let Some(broker) = stage.brokers.iter().find(|broker| !broker.has_come()) else { return };
+    stage.recorder.count("brokers joined under load");
+    broker.begin_start();
 }
 
 /// Waits until what was struck is back, and in sync.
@@ -173,6 +186,9 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         | Fault::Depose
         | Fault::Bounce
         | Fault::Readd
+        | Fault::Straggle
+        | Fault::Join
+        | Fault::Overwrite
         | Fault::LyingDisk
         | Fault::Trim
         | Fault::Misplaced

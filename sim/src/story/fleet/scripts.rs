@@ -8,6 +8,7 @@
 //!  Depose  leader ✂ peers ─ clients go on ─► another leads ─► mended: its tail is nobody's any more
 //!  Bounce  follower ✂ leader ✂ controller ─► follower heard, asked for in vain, begins anew ─► the old question arrives
 //!  Readd   follower ✂ leader ✂ controller ─► replica removed, its log deleted, added anew ─► leader hears both at once
+//!  Straggle  follower ✝ ─► the set shrinks, more is committed ─► leader ✝ before its heir hears of that ─► follower comes back
 //! ```
 
 use std::time::Duration;
@@ -16,14 +17,18 @@ use dejaq::client::producer::core::TopicPartition;
 use dejaq_wire::ids::{BrokerId, PartitionId};
 
 use super::operator::Operator;
+use crate::disk::Speed;
+use crate::invariants::insight::Sight;
 use crate::rng::Dice;
 use crate::story::nemesis::span;
-use crate::story::{BrokerNode, Fault, Stage};
+use crate::story::{BrokerNode, Fault, Stage, producers};
 
 /// How long a script waits for the cluster to do what it must.
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(20);
+/// How often it looks for what is over soon.
+const GLANCE: Duration = Duration::from_micros(500);
 
 /// Runs one of them beside everything else.
 pub(super) fn strike(stage: &Stage, fault: Fault, operator: &Operator, dice: &mut Dice) {
@@ -31,12 +36,14 @@ pub(super) fn strike(stage: &Stage, fault: Fault, operator: &Operator, dice: &mu
     let index = dice.below(topic.partitions as u64) as i32;
     let scene = Scene { stage: stage.clone(), topic: topic.name.clone(), index };
     let (first, second) = (span(dice, 5, 1500), span(dice, 20, 400));
+    let is_quiet = dice.chance(700);
     let operator = operator.clone();
     stage.broker.clone().aside(async move {
         match fault {
             Fault::Depose => scene.depose(first).await,
             Fault::Bounce => scene.bounce(second).await,
-            _ => scene.readd(&operator).await,
+            Fault::Straggle => scene.straggle(second).await,
+            _ => scene.readd(&operator, is_quiet).await,
         }
     });
 }
@@ -80,14 +87,24 @@ impl Scene {
         newest.and_then(|image| image.broker(BrokerId(node as i32)).map(|one| one.epoch.0)).unwrap_or(-1)
     }
 
+    /// What the process of a broker believes of the partition now.
+    fn belief(&self, node: u32) -> Option<Sight> {
+        let folder = self.stage.recorder.folder_of(&self.topic, self.index)?;
+        self.node(node).believes().into_iter().find(|sight| sight.folder == folder)
+    }
+
     /// Waits until `is_so`; false if it took too long, or the calm act began.
-    async fn until(&self, wait: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    async fn until(&self, wait: Duration, is_so: impl FnMut() -> bool) -> bool {
+        self.until_seen(wait, LOOK, is_so).await
+    }
+
+    async fn until_seen(&self, wait: Duration, look: Duration, mut is_so: impl FnMut() -> bool) -> bool {
         let end = self.stage.world.now_ns() + wait.as_nanos() as u64;
         while !is_so() {
             if self.stage.world.now_ns() >= end || self.stage.recorder.is_calm() {
                 return false;
             }
-            self.stage.world.sleep(LOOK).await;
+            self.stage.world.sleep(look).await;
         }
         true
     }
@@ -163,12 +180,58 @@ impl Scene {
         known.is_some_and(|known| known.is_live() && known.epoch.0 == self.life(other))
     }
 
-    /// A replica loses its place and its log, and gets the place back, before its leader hears of either.
-    async fn readd(self, operator: &Operator) {
+    /// A follower is down while more is committed without it, and comes back to a leader that has all of that but has not
+    /// heard that it is committed: the watermark which that one knows asks too little of who wants to be in sync.
+    async fn straggle(self, pause: Duration) {
+        let Some((state, late, heir)) = self.three() else { return };
+        let (leader, node) = (state.leader, self.node(late).clone());
+        let is_whole = state.isr.len() == state.replicas.len() && node.runs();
+        let Some(had) = self.belief(late).map(|sight| sight.end).filter(|_| is_whole) else { return };
+        node.kill();
+        let is_ahead = || {
+            let (ours, theirs) = (self.belief(leader), self.belief(heir));
+            ours.zip(theirs).is_some_and(|(ours, theirs)| {
+                ours.leads && ours.watermark > had && theirs.end >= ours.watermark && theirs.watermark <= had
+            })
+        };
+        let came = self.until_seen(PATIENCE, GLANCE, is_ahead).await;
+        if came {
+            self.node(leader).kill();
+            self.stage.recorder.count("leaders ended ahead of their heirs");
+        }
+        node.begin_start();
+        if !came {
+            return;
+        }
+        self.stage.world.sleep(pause).await;
+        if self.stage.recorder.is_calm() {
+            return; // all are started there
+        }
+        self.node(leader).begin_start();
+        let follows = || self.belief(late).is_some_and(|sight| sight.epoch > state.epoch);
+        if self.until_seen(PATIENCE, GLANCE, follows).await {
+            // What it is let in with it has for a while yet.
+            let stall = Duration::from_millis(400);
+            node.device().set_speed(Speed { stall, ..self.stage.plan.disk });
+            self.stage.world.sleep(stall * 3).await;
+            node.device().set_speed(self.stage.plan.disk);
+        }
+    }
+
+    /// A replica loses its place and its log, and gets the place back, before its leader hears of either; where it is quiet,
+    /// nothing was written meanwhile that would tell who it is from who it was.
+    async fn readd(self, operator: &Operator, is_quiet: bool) {
         let Some((state, follower, active)) = self.three() else { return };
         let leader = state.leader;
         let folder = self.stage.recorder.folder_of(&self.topic, self.index);
         let Some(folder) = folder.filter(|_| state.isr.len() == state.replicas.len()) else { return };
+        let clients = if is_quiet { producers::machines(&self.stage) } else { Vec::new() };
+        clients.iter().for_each(|client| self.cut(leader, *client, true));
+        let is_level =
+            || self.belief(leader).is_some_and(|sight| sight.leads && sight.watermark == sight.end);
+        if is_quiet && self.until(PATIENCE / 10, is_level).await {
+            self.stage.recorder.count("leaders left in quiet");
+        }
         self.cut(leader, active, true);
         self.cut(leader, follower, true);
         let partition = PartitionId(self.index);
@@ -189,5 +252,6 @@ impl Scene {
         self.cut(leader, active, false);
         self.stage.world.sleep(Duration::from_millis(1500)).await;
         self.cut(leader, follower, false);
+        clients.iter().for_each(|client| self.cut(leader, *client, false));
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Watched {
     bytes: BTreeMap<u32, u64>,
     /// The newest epoch of the quorum in which somebody led.
     epoch: i32,
+    /// Of which epoch each committed entry is, by its first offset.
+    entries: BTreeMap<i64, i32>,
 }
 
 impl Watched {
@@ -49,7 +51,8 @@ impl Watched {
         let asked = asked.collect();
         let newest = stage.brokers.iter().filter_map(BrokerNode::image).max_by_key(|image| image.end())?;
         let is_new = newest.end().0 > self.now.end;
-        let found = if is_new { self.newer(stage, &newest, wiped) } else { None };
+        let found =
+            if is_new { self.newer(stage, &newest, wiped).or_else(|| self.rewritten(stage)) } else { None };
         let found = found.or_else(|| committed::taken(&self.now, &asked));
         let found = found.or_else(|| committed::candidates(&self.now, living, highest));
         found.or_else(|| self.quorum(stage, is_new))
@@ -96,6 +99,19 @@ impl Watched {
         })
     }
 
+    /// MQ-4: what was committed once stands in the log of whoever says later that more is committed.
+    fn rewritten(&mut self, stage: &Stage) -> Option<Broken> {
+        let shows = |broker: &&BrokerNode| broker.image().is_some_and(|image| image.end().0 == self.now.end);
+        let broker = stage.brokers.iter().find(shows)?;
+        let log = log_of(broker, false);
+        let committed: Vec<(i64, i32)> = log
+            .iter()
+            .filter(|batch| batch.intact && batch.last < self.now.end)
+            .map(|batch| (batch.base, batch.epoch))
+            .collect();
+        quorum::stands(&mut self.entries, broker.node(), &committed)
+    }
+
     /// MQ-2 when somebody leads in a new epoch of the quorum, MQ-6 when more is committed.
     fn quorum(&mut self, stage: &Stage, more: bool) -> Option<Broken> {
         let moves = |fault| matches!(fault, Fault::Voters | Fault::Wipe | Fault::Rot);
@@ -136,7 +152,18 @@ fn log_of(broker: &BrokerNode, durable: bool) -> Vec<crate::invariants::image::B
     Logs::of(&files).0.into_values().next().unwrap_or_default()
 }
 
-fn durable_vote(broker: &BrokerNode) -> Option<i32> {
+/// Where a voter's metadata log ends for certain.
+pub(super) fn end_for_certain(broker: &BrokerNode) -> i64 {
+    quorum::end_of(&log_of(broker, true))
+}
+
+/// The epoch of the last entry of a broker's metadata log.
+pub(super) fn last_epoch(broker: &BrokerNode) -> i32 {
+    log_of(broker, true).last().map_or(0, |batch| batch.epoch)
+}
+
+/// The epoch of the vote that is durable at a voter.
+pub(super) fn durable_vote(broker: &BrokerNode) -> Option<i32> {
     let files = broker.device().platter.files_in("quorum", true);
     let vote = files.iter().find(|(name, _)| name == "vote")?;
     quorum::epoch_of_vote(&vote.1)
