@@ -204,18 +204,8 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::CreateTopics => later!(request, |body| create_topics::answer(&control, body)),
         ApiKey::DeleteTopics => later!(request, |body| delete_topics::answer(&control, body)),
         ApiKey::CreatePartitions => later!(request, |body| create_partitions::answer(&control, body)),
-        ApiKey::DescribeConfigs => {
-            let about = (at, v, request.correlation_id);
-            match decode(v, request.body) {
-                Ok(body) => Started::Later(Box::pin(async move {
-                    describe_configs::answer((&data, &control), about, body).await
-                })),
-                Err(close) => Started::Done(close),
-            }
-        }
-        ApiKey::AlterConfigs => later!(request, |body| alter_configs::answer(&control, body)),
-        ApiKey::IncrementalAlterConfigs => {
-            later!(request, |body| incremental_alter_configs::answer(&control, body))
+        ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
+            start_configs(&parts, request)
         }
         ApiKey::DescribeCluster => {
             now!(request, |body| describe_cluster::answer(&control, &session, v, &body))
@@ -235,6 +225,24 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::ElectLeaders => later!(request, |body| elect_leaders::answer(&control, body)),
         ApiKey::UnregisterBroker => later!(request, |body| unregister_broker::answer(&control, body)),
         ApiKey::UpdateFeatures => later!(request, |body| update_features::answer(&control, v, body)),
+    }
+}
+
+/// Starts a request about configs.
+fn start_configs<R: Runtime>(parts: &Parts<R>, request: Request) -> Started {
+    let (data, control) = (parts.data.clone(), parts.control.clone());
+    match request.api {
+        ApiKey::DescribeConfigs => {
+            let about = (request.received_at, request.version, request.correlation_id);
+            match decode(request.version, request.body) {
+                Ok(body) => Started::Later(Box::pin(async move {
+                    describe_configs::answer((&data, &control), about, body).await
+                })),
+                Err(close) => Started::Done(close),
+            }
+        }
+        ApiKey::AlterConfigs => later!(request, |body| alter_configs::answer(&control, body)),
+        _ => later!(request, |body| incremental_alter_configs::answer(&control, body)),
     }
 }
 
