@@ -254,10 +254,14 @@ pub const UPGRADE: Scenario = Scenario {
 /// Followers that come back to a leader which has not heard what was committed.
 pub const STRAGGLERS: Scenario = Scenario {
     name: "cluster_stragglers",
-    about: "a follower of three brokers is down while more is committed, and comes back to a leader that has all of it and does \
-            not know yet that it is committed: who lacks it is not let in",
+    about: "a follower of one of five brokers is down while more is committed, and comes back to a leader that has all of it and \
+            does not know yet that it is committed: who lacks it is not let in",
     run: |params| {
-        run(params, 3, |plan, dice| busy(plan).fault(4, Fault::Straggle).fault(dice.below(2), Fault::Kill))
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+            one_by_one(busy(plan.fleet((5, 3), (3, 2)).settled())).fault(4, Fault::Straggle)
+        })
     },
     random: true,
 };
@@ -273,7 +277,7 @@ pub const OVERWRITES: Scenario = Scenario {
             plan.chaos *= 2;
             let ms = std::time::Duration::from_millis;
             plan.latency = (ms(1), ms(dice.between(2, 5)));
-            plan.fault(4, Fault::Overwrite).fault(dice.below(2), Fault::Kill)
+            one_by_one(plan).fault(4, Fault::Overwrite)
         })
     },
     random: true,
@@ -286,6 +290,13 @@ pub const REPLACED: Scenario = Scenario {
     run: |params| run(params, 3, |plan, _| plan.fault(1, Fault::Wipe)),
     random: true,
 };
+
+/// Strikes that wait for the cluster, so far from each other that none heals what another one cut.
+fn one_by_one(mut plan: Plan) -> Plan {
+    let seconds = std::time::Duration::from_secs;
+    (plan.gap, plan.chaos) = ((seconds(6), seconds(12)), plan.chaos * 2);
+    plan
+}
 
 /// Clients that do not run out of records while strikes wait for the cluster, and sessions that end soon.
 fn busy(mut plan: Plan) -> Plan {

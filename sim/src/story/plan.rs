@@ -357,13 +357,6 @@ impl Plan {
         self
     }
 
-    /// Whether what acks=all acknowledged in this topic may go with its leader: it asks for fewer copies than there are, and
-    /// there are faults that may move a leadership.
-    #[must_use]
-    pub fn may_lose(&self, topic: &TopicPlan) -> bool {
-        topic.is_weak() && self.faults.iter().any(|(weight, _)| *weight > 0)
-    }
-
     /// Gives some topics as many in-sync replicas at least as they have replicas, and some only two of each.
     #[must_use]
     pub fn with_strict_topics(mut self, dice: &mut Dice) -> Plan {

@@ -292,7 +292,7 @@ fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) 
         acks: match plan.acks {
             Acks::None => oracle::Acks::None,
             Acks::Leader => oracle::Acks::Leader,
-            Acks::All if stage.plan.may_lose(topic) => oracle::Acks::Leader,
+            Acks::All if topic.is_weak() => oracle::Acks::Leader,
             Acks::All => oracle::Acks::All,
         },
         idempotent: plan.idempotent,

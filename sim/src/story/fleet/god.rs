@@ -188,8 +188,8 @@ impl God {
         topic.durable.then_some(topic.min_insync - gone.min(topic.min_insync))
     }
 
-    /// On how many disks what was acknowledged must be durable: on as many as a topic asks for that asks for fewer than there
-    /// are; on all where it asks for every replica, unless disks forget or replicas move.
+    /// On how many disks what was acknowledged must be durable: on all where the topic asks for every replica, unless disks
+    /// forget or replicas move.
     fn owed(&self, stage: &Stage, folder: &str) -> Option<usize> {
         let need = self.need(stage, folder)?;
         let topic = stage.recorder.topic_of(stage.recorder.part_of_folder(folder)?, &stage.plan);
@@ -198,9 +198,6 @@ impl God {
         let takes =
             |fault| matches!(fault, Fault::Rot | Fault::Wipe | Fault::Reassign | Fault::Drain | Fault::Readd);
         let taken = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && takes(*fault));
-        if topic.is_weak() {
-            return Some(topic.acks_required); // asked only where no leadership moves
-        }
         Some(if is_every && !taken { need.max(topic.replicas as usize) } else { need })
     }
 

@@ -183,7 +183,7 @@ impl Scene {
     /// A follower is down while more is committed without it, and comes back to a leader that has all of that but has not
     /// heard that it is committed: the watermark which that one knows asks too little of who wants to be in sync.
     async fn straggle(self, pause: Duration) {
-        let Some((state, late, heir)) = self.three() else { return };
+        let Some((state, late, heir)) = self.pair() else { return };
         let (leader, node) = (state.leader, self.node(late).clone());
         let is_whole = state.isr.len() == state.replicas.len() && node.runs();
         let Some(had) = self.belief(late).map(|sight| sight.end).filter(|_| is_whole) else { return };
@@ -203,19 +203,32 @@ impl Scene {
         if !came {
             return;
         }
-        self.stage.world.sleep(pause).await;
-        if self.stage.recorder.is_calm() {
-            return; // all are started there
-        }
-        self.node(leader).begin_start();
         let follows = || self.belief(late).is_some_and(|sight| sight.epoch > state.epoch);
         if self.until_seen(PATIENCE, GLANCE, follows).await {
-            // What it is let in with it has for a while yet.
+            // What it comes with it has for a while yet, and no more.
             let stall = Duration::from_millis(400);
             node.device().set_speed(Speed { stall, ..self.stage.plan.disk });
             self.stage.world.sleep(stall * 3).await;
             node.device().set_speed(self.stage.plan.disk);
         }
+        self.stage.world.sleep(pause).await;
+        if !self.stage.recorder.is_calm() {
+            self.node(leader).begin_start(); // there all are started
+        }
+    }
+
+    /// The partition, a follower that may be down together with the leader and the quorum goes on, and the other follower.
+    fn pair(&self) -> Option<(State, u32, u32)> {
+        let state = self.state()?;
+        let active = self.node(state.leader).active_controller()?;
+        let leader_votes = state.leader <= self.stage.plan.voters;
+        let fits = |one: u32| {
+            one != state.leader && one != active && !(leader_votes && one <= self.stage.plan.voters)
+        };
+        let late =
+            state.replicas.iter().copied().find(|one| fits(*one)).filter(|_| active != state.leader)?;
+        let heir = state.replicas.iter().copied().find(|one| *one != state.leader && *one != late)?;
+        Some((state, late, heir))
     }
 
     /// A replica loses its place and its log, and gets the place back, before its leader hears of either; where it is quiet,
