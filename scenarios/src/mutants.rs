@@ -343,7 +343,7 @@ pub const MUTANTS: &[Mutant] = &[
         number: 50,
         about: "the last stable offset is the watermark",
         scenario: "transactions",
-        checkers: &["AbortedRead", "PrecommittedRead", "OutcomeMismatch", "TornTxn"],
+        checkers: &["AbortedRead", "PrecommittedRead", "OutcomeMismatch", "TornTxn", "EarlyStable"],
         budget: 20,
     },
     Mutant {
