@@ -40,11 +40,14 @@ pub fn is_failed_sync(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<FailedSync>())
 }
 
-/// Whether a file could not be opened because too many are: nothing was written, and another try may succeed.
+/// Whether it failed for want of something that comes back, room or file handles, before a sync: nothing is uncertain, and
+/// another try may succeed.
 #[must_use]
-pub fn lacks_handles(error: &io::Error) -> bool {
+pub fn is_want(error: &io::Error) -> bool {
     const HANDLES: [i32; 2] = [23, 24]; // ENFILE, EMFILE
-    !is_failed_sync(error) && error.raw_os_error().is_some_and(|number| HANDLES.contains(&number))
+    let is_room = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let is_handles = error.raw_os_error().is_some_and(|number| HANDLES.contains(&number));
+    (is_room || is_handles) && !is_failed_sync(error)
 }
 
 /// How [`Disk::open`] opens a file.

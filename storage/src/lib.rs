@@ -44,7 +44,7 @@ pub use layout::{DataDir, DirMeta, Expect, LastStop, LayoutError, PartitionDir};
 pub use log::append::{AppendError, Appended};
 pub use log::flush::{Flush, FlushError, sync_flushes};
 pub use log::open::{CloseError, Cut, OpenError, RecoveryReport, close_many};
-pub use log::start::{Removal, StartError, StartWrite, StartWritten};
+pub use log::start::{Removal, Reserve, StartError, StartWrite, StartWritten};
 pub use log::swap::{SwapError, SwapFiles, SwapWrite, SwapWritten};
 pub use log::truncate::{TruncateError, Truncated, Truncation};
 pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};

@@ -170,7 +170,10 @@ enum Purpose {
     /// To keep the log short.
     Size,
     /// So that a node of the level to which the cluster went back need not read what is newer.
-    Level,
+    Level {
+        /// The newest level that the files of before may hold.
+        newest: i16,
+    },
 }
 
 /// What others see of the driver.
@@ -274,8 +277,19 @@ impl<R: Runtime> Driver<R> {
 
     /// Everything that happened, in an order in which news of the disk comes first.
     fn turn(&mut self, mail: Mail) -> Result<(), End> {
-        let Mail { durable, failed, full, compacted, messages, requests, errands, gone, close, abandoned } =
-            mail;
+        let Mail {
+            durable,
+            failed,
+            full,
+            compacted,
+            left_out,
+            messages,
+            requests,
+            errands,
+            gone,
+            close,
+            abandoned,
+        } = mail;
         if abandoned {
             return Err(End::Gone);
         }
@@ -288,10 +302,14 @@ impl<R: Runtime> Driver<R> {
         if let Some(ticket) = durable {
             self.step(Input::Durable(ticket))?;
         }
+        if left_out && let Some(Purpose::Level { newest }) = self.compaction.under_way.take() {
+            mark!("a snapshot for an older release found no room");
+            self.compaction.newest = newest; // it is due still
+        }
         if let Some(snapshot) = compacted {
             let purpose = self.compaction.under_way.take();
             self.step(Input::Compacted(snapshot))?;
-            if purpose == Some(Purpose::Level) {
+            if matches!(purpose, Some(Purpose::Level { .. })) {
                 self.step(Input::Forget)?;
             }
             self.compact(); // the cluster may have gone to an older level meanwhile
@@ -435,7 +453,7 @@ impl<R: Runtime> Driver<R> {
         let id = SnapshotId { position, bytes: bytes.len() as u64, voters };
         info!(end = end.0, bytes = bytes.len(), "a snapshot of the metadata is written");
         (self.compaction.since, self.compaction.newest) = (0, self.image.needs());
-        self.compaction.under_way = Some(if is_lowered { Purpose::Level } else { Purpose::Size });
+        self.compaction.under_way = Some(if is_lowered { Purpose::Level { newest } } else { Purpose::Size });
         self.orders.keep(Arc::new(Snapshot { id, bytes }));
     }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use dejaq_storage::disk::is_failed_sync;
+use dejaq_storage::disk::is_want;
 use dejaq_storage::whole_file::{self, WholeFileError, WholeFileKind};
 use dejaq_storage::{
     AppendError, DataDir, Disk, FlushError, LastStop, Log, LogConfig, LogIdentity, OpenError, OpenOptions,
@@ -37,7 +37,7 @@ use super::batch::{self, NotOurs};
 use super::quorum::entry::{self, NoEntry};
 use super::raft::restore::{Fit, fit};
 use super::raft::{BadVoters, HardState, Snapshot, Write};
-use crate::metadata::level::{NEWEST, Readable, TooNew};
+use crate::metadata::level::{Readable, TooNew};
 use crate::metadata::replay::Inapplicable;
 use crate::metadata::{Image, snapshot};
 
@@ -205,9 +205,6 @@ impl Found {
     /// # Errors
     /// [`JournalError`]: do not start.
     pub fn check_level(&self, level: i16) -> Result<(), JournalError> {
-        if level >= NEWEST {
-            return Ok(()); // what is newer does not even decode
-        }
         let readable = Readable { up_to: level };
         readable.image(&self.image)?;
         for found in &self.batches {
@@ -427,7 +424,7 @@ impl<D: Disk> Journal<D> {
 }
 
 fn failed(why: &io::Error, what: &'static str) -> WriteError {
-    if why.kind() == io::ErrorKind::StorageFull && !is_failed_sync(why) {
+    if is_want(why) {
         return WriteError::Full;
     }
     tracing::error!(%why, what, "the disk fails under the metadata");
@@ -491,7 +488,7 @@ async fn renew<D: Disk>(
 /// was, and durable unless the sync of its directory failed before.
 fn unless_full(what: &str, written: io::Result<()>) -> io::Result<()> {
     match written {
-        Err(full) if full.kind() == io::ErrorKind::StorageFull && !is_failed_sync(&full) => {
+        Err(full) if is_want(&full) => {
             mark!("a file of the quorum is not written anew, for want of room");
             tracing::warn!(what, "the disk is full: the file is not written anew at this start");
             Ok(())

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dejaq_storage::disk::{is_failed_sync, lacks_handles};
+use dejaq_storage::disk::is_want;
 use dejaq_storage::{
     CloseError, DataDir, LastStop, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, close_many,
     mark, mutant,
@@ -147,7 +147,7 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
             directory.health.count_recovery(&report);
             log
         }
-        Err(error) if is_want(&error) => {
+        Err(OpenError::Io(error)) if is_want(&error) => {
             mark!("a partition finds no room");
             tracing::warn!(partition = name, %error, "no room to open the partition: it is tried again");
             return Slot::NoRoom;
@@ -167,16 +167,6 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
             Slot::Failed
         }
     }
-}
-
-/// Whether a log did not open for want of something that comes back: room, or file handles. Whatever failed in between
-/// was a refusal, not a failed sync, so that another try in this process can be believed.
-fn is_want(error: &OpenError) -> bool {
-    let OpenError::Io(error) = error else { return false };
-    if is_failed_sync(error) {
-        return false; // also one for want of room: what it did not write is not tried again
-    }
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) || lacks_handles(error)
 }
 
 /// Opens the partitions that found no room, again and again, until all are open or the directory stops.

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::{Disk, RESERVE_BYTES, Sealed, SpaceGuard, StartError, mark, mutant};
+use dejaq_storage::{
+    AppendError, Disk, RESERVE_BYTES, Reserve, Sealed, SpaceGuard, StartError, StartWrite, mark, mutant,
+};
 use dejaq_wire::ids::Offset;
 
 use super::cleaner;
@@ -46,6 +48,7 @@ pub enum MoveError {
 }
 
 /// Where a start shall move.
+#[derive(Debug, Clone, Copy)]
 enum Target {
     /// Where retention wants it at this time.
     Retention { now_ms: i64 },
@@ -155,29 +158,62 @@ pub(super) async fn follow_start<R: Runtime>(
     move_to(partition, Target::Leaders(to)).await
 }
 
+/// The first step of a move.
+enum Begun<D: Disk> {
+    /// The start is there already.
+    Nothing,
+    /// Carry it out.
+    Move(StartWrite<D>),
+    /// The active segment goes, too, and finds no room for the next one; this may make some.
+    NoRoom(Reserve<D>),
+}
+
+/// `None`: the log is closed. Without room retention waits, and others move the start alone, if there is nothing left to give
+/// up (`has_reserve`).
+fn begin<R: Runtime>(
+    partition: &Arc<Partition<R>>,
+    target: Target,
+    has_reserve: bool,
+) -> Option<Result<Begun<R::Disk>, MoveError>> {
+    partition.with_log(|log, watermark| {
+        let (to, now_ms) = match target {
+            Target::Retention { now_ms } => match log.retention_plan(now_ms, watermark) {
+                Some(to) => (to, now_ms),
+                None => return Ok(Begun::Nothing),
+            },
+            Target::To(to) => (to.unwrap_or(watermark), 0),
+            Target::Leaders(to) => (to.min(watermark), 0),
+        };
+        if to > watermark {
+            return Err(MoveError::BeyondWatermark(watermark));
+        }
+        match (log.roll_below(to, now_ms), target) {
+            (Ok(()), _) => {}
+            (Err(AppendError::DiskFull), _) if has_reserve => return Ok(Begun::NoRoom(log.reserve())),
+            (Err(_), Target::Retention { .. }) => return Ok(Begun::Nothing),
+            (Err(_), Target::To(_) | Target::Leaders(_)) => {}
+        }
+        let begun = log.begin_advance_start(to).map_err(|error| match error {
+            StartError::BeyondEnd { .. } => MoveError::BeyondWatermark(watermark),
+            StartError::Busy | StartError::Io(_) => MoveError::NotNow,
+        })?;
+        Ok(begun.map_or(Begun::Nothing, Begun::Move))
+    })
+}
+
 async fn move_to<R: Runtime>(partition: &Arc<Partition<R>>, target: Target) -> Result<Offset, MoveError> {
     let _one = partition.start_moves.lock().await;
     let follows = matches!(target, Target::Leaders(_)) && partition.view().part() == Part::Follows;
     if let Some(why) = partition.stopped().filter(|_| !follows) {
         return Err(MoveError::Stopped(why));
     }
-    let begun = partition.with_log(|log, watermark| {
-        let to = match target {
-            Target::Retention { now_ms } => log.retention_plan(now_ms, watermark).unwrap_or(log.start()),
-            Target::To(to) => to.unwrap_or(watermark),
-            Target::Leaders(to) => to.min(watermark),
-        };
-        if to > watermark {
-            return Err(MoveError::BeyondWatermark(watermark));
-        }
-        log.roll_below(to);
-        log.begin_advance_start(to).map_err(|error| match error {
-            StartError::BeyondEnd { .. } => MoveError::BeyondWatermark(watermark),
-            StartError::Busy | StartError::Io(_) => MoveError::NotNow,
-        })
-    });
+    let mut begun = begin(partition, target, true);
+    if let Some(Ok(Begun::NoRoom(reserve))) = begun {
+        let _more_or_not = reserve.give_up().await;
+        begun = begin(partition, target, false);
+    }
     let stopped = || MoveError::Stopped(partition.stopped().unwrap_or(Resigned::Stopping));
-    if let Some(write) = begun.ok_or_else(stopped)?? {
+    if let Begun::Move(write) = begun.ok_or_else(stopped)?? {
         match write.run().await {
             Ok(written) => {
                 let removal =

@@ -14,7 +14,7 @@ use dejaq_wire::record::control::EndTxnMarker;
 use super::{Busy, Log, SealReason};
 use crate::batch::{VerifiedBatch, marker_of};
 use crate::config::MAX_SEGMENT_BYTES;
-use crate::disk::{Disk, DiskFile, lacks_handles};
+use crate::disk::{Disk, DiskFile, is_want};
 use crate::producers::{Staged, Verdict};
 use crate::sum::{Entry, SumCodec};
 use crate::{buggify, mark, mutant};
@@ -445,13 +445,11 @@ impl<D: Disk> Log<D> {
 
     /// A full disk is a state; anything else is the end.
     pub(crate) fn write_failed(&mut self, error: &io::Error) -> AppendError {
-        if error.kind() == io::ErrorKind::StorageFull {
-            return AppendError::DiskFull;
-        }
-        if lacks_handles(error) {
-            mark!("a segment finds no file handle");
-            let topic = &self.identity.topic;
-            tracing::warn!(%topic, %error, "no file could be opened: raise the limit of open files (ulimit -n)");
+        if is_want(error) {
+            if error.kind() != io::ErrorKind::StorageFull {
+                let topic = &self.identity.topic;
+                tracing::warn!(%topic, %error, "nothing can be written for now: look at the quota, and at ulimit -n");
+            }
             return AppendError::DiskFull;
         }
         tracing::error!(topic = %self.identity.topic, %error, "a write failed");

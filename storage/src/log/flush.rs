@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use dejaq_wire::ids::Offset;
 
 use super::{Busy, Log, SealReason, Sealed};
-use crate::disk::{Disk, DiskFile, lacks_handles};
+use crate::disk::{Disk, DiskFile, is_want};
 use crate::epochs::EPOCHS_KIND;
 use crate::segment::{Files, Shared};
 use crate::sum::{Marker, RECORD_BYTES};
@@ -288,11 +288,8 @@ impl<D: Disk> Log<D> {
 
     /// A full disk is a state, anything else the end.
     fn flush_failed(&mut self, error: &io::Error) -> FlushError {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if is_want(error) {
             mark!("no room for the side file");
-            return FlushError::Full;
-        }
-        if lacks_handles(error) {
             return FlushError::Full;
         }
         tracing::error!(topic = %self.identity.topic, %error, "a write failed");

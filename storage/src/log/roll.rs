@@ -9,10 +9,9 @@ use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use dejaq_wire::ids::Offset;
 
+use super::Log;
 use super::append::AppendError;
-use super::{Busy, Log};
 use crate::aborted::{self, ABORTED_KIND};
 use crate::disk::{Disk, DiskFile};
 use crate::layout::FileKind;
@@ -43,10 +42,12 @@ impl<D: Disk> Log<D> {
     /// Seals the active segment and begins a new one at the end of the log.
     pub(crate) fn roll(&mut self, now_ms: i64) -> Result<(), AppendError> {
         self.write_last_records().map_err(|error| self.write_failed(&error))?;
-        let (end, start) = {
-            let view = self.shared.lock();
-            (view.end, view.start)
+        let (end, start, files) = {
+            let mut view = self.shared.lock();
+            let at = view.segments.len() - 1;
+            (view.end, view.start, self.shared.files(&mut view, at))
         };
+        let files = files.map_err(|error| self.write_failed(&error))?;
         let mut fresh = Segment::empty(end, now_ms, self.config.index_interval_bytes);
         let codec = self.shared.codec(end);
         let marker = self.commit.marker_now(end, start);
@@ -57,8 +58,6 @@ impl<D: Disk> Log<D> {
         self.commit.side_dirty = true;
         self.commit.note_marked();
         let mut view = self.shared.lock();
-        let at = view.segments.len() - 1;
-        let files = self.shared.files(&mut view, at);
         let old = view.active();
         assert!(old.base < end, "a segment of {:?} is rolled empty", old.base);
         let summary = old.summary();
@@ -72,7 +71,6 @@ impl<D: Disk> Log<D> {
         view.close_sealed(OPEN_SEALED);
         view.check();
         drop(view);
-        let files = files.map_err(|error| self.write_failed(&error))?;
         self.commit.note_rolled(summary.base, files);
         if let Some(index) = index {
             let bytes = index.encode(&self.shared.binding, &summary);
@@ -92,19 +90,6 @@ impl<D: Disk> Log<D> {
         }
         self.snapshot_producers();
         Ok(())
-    }
-
-    /// Rolls the active segment if nothing of it stays when the start moves to `to`, so that it goes with the others. Where
-    /// there is no room for another it stays until there is.
-    pub fn roll_below(&mut self, to: Offset) {
-        let goes = {
-            let mut view = self.shared.lock();
-            to == view.end && to > view.start && view.active().bytes > 0
-        };
-        if goes && self.busy == Busy::Nothing && self.may_append().is_ok() {
-            mark!("all records are deleted, the active segment with them");
-            let _full_or_sealed = self.roll(self.now_ms);
-        }
     }
 
     /// Writes the producers' state at the end, if it is not written already. A failure costs a longer replay, no more.

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use dejaq_wire::ids::Offset;
 
+use super::append::AppendError;
 use super::{Busy, Log, SealReason, Sealed};
 use crate::binding::Binding;
 use crate::config::SpaceGuard;
@@ -77,6 +78,19 @@ pub struct Removal<D: Disk> {
 
 pub(crate) fn encode_start(binding: &Binding, start: Offset) -> Bytes {
     small_file::encode(START_KIND, binding, &start.0.to_be_bytes())
+}
+
+/// See [`Log::reserve`].
+pub struct Reserve<D: Disk> {
+    disk: D,
+    space: SpaceGuard,
+}
+
+impl<D: Disk> Reserve<D> {
+    /// Gives it up; returns whether there is more room now.
+    pub async fn give_up(self) -> bool {
+        self.space.give_up_reserve(&self.disk).await
+    }
 }
 
 impl<D: Disk> StartWrite<D> {
@@ -150,30 +164,47 @@ fn keeps<D: Disk>(log: &Log<D>, segment: &Segment<D>, next_ms: Option<i64>, tota
 }
 
 impl<D: Disk> Log<D> {
-    /// The start that retention wants now, at most `limit` (the watermark); `None` if it is content. Rolls the active
-    /// segment when that is what has to go. Follow with [`Log::begin_advance_start`].
-    pub fn retention_plan(&mut self, now_ms: i64, limit: Offset) -> Option<Offset> {
-        let (target, active_too) = {
-            let view = self.shared.lock();
-            let mut total = view.size_bytes();
-            let ends = view.segments.iter().skip(1).map(|next| Some(next.created_ms)).chain([None]);
-            let going = view.segments.iter().zip(ends).take_while(|(segment, next_ms)| {
-                let goes = segment.bytes > 0
-                    && segment.end <= limit
-                    && !keeps(self, segment, *next_ms, total, now_ms);
-                total -= if goes { u64::from(segment.bytes) } else { 0 };
-                goes
-            });
-            let going: Vec<Offset> = going.map(|(segment, _)| segment.end).collect();
-            let active_too = going.len() == view.segments.len();
-            (going.last().copied().filter(|target| *target > view.start)?, active_too)
+    /// The start that retention wants now, at most `limit` (the watermark); `None` if it is content. Follow with
+    /// [`Log::roll_below`] and [`Log::begin_advance_start`].
+    #[must_use]
+    pub fn retention_plan(&self, now_ms: i64, limit: Offset) -> Option<Offset> {
+        let view = self.shared.lock();
+        let mut total = view.size_bytes();
+        let ends = view.segments.iter().skip(1).map(|next| Some(next.created_ms)).chain([None]);
+        let going = view.segments.iter().zip(ends).take_while(|(segment, next_ms)| {
+            let goes =
+                segment.bytes > 0 && segment.end <= limit && !keeps(self, segment, *next_ms, total, now_ms);
+            total -= if goes { u64::from(segment.bytes) } else { 0 };
+            goes
+        });
+        let target = going.last().map(|(segment, _)| segment.end).filter(|target| *target > view.start);
+        // All was deleted before, and for want of room the active segment stayed.
+        let is_left = view.start == view.end && total > 0 && view.end <= limit;
+        target.or(is_left.then_some(view.start))
+    }
+
+    /// Rolls the active segment if nothing of it stays when the start moves to `to`, so that it goes with the others.
+    ///
+    /// # Errors
+    /// [`AppendError`]. `DiskFull`: there is no room for another segment; it stays until [`Reserve::give_up`] or somebody else
+    /// has made some, and [`Log::retention_plan`] asks for it again.
+    pub fn roll_below(&mut self, to: Offset, now_ms: i64) -> Result<(), AppendError> {
+        let goes = {
+            let mut view = self.shared.lock();
+            to == view.end && to >= view.start && view.active().bytes > 0
         };
-        if active_too {
-            mark!("retention rolls the active segment");
-            self.may_append().ok()?;
-            self.roll(now_ms).ok()?;
+        if !goes || self.busy != Busy::Nothing {
+            return Ok(());
         }
-        Some(target)
+        mark!("nothing of the active segment stays");
+        self.may_append()?;
+        self.roll(self.now_ms.max(now_ms))
+    }
+
+    /// The room that may be given up for a move of the start.
+    #[must_use]
+    pub fn reserve(&self) -> Reserve<D> {
+        Reserve { disk: self.shared.disk.clone(), space: self.space.clone() }
     }
 
     /// Begins a move of the start to `to`. `None`: it is there already. Between begin and end the log appends and flushes
@@ -185,14 +216,15 @@ impl<D: Disk> Log<D> {
         if self.busy != Busy::Nothing {
             return Err(StartError::Busy);
         }
-        let (start, end) = {
+        let (start, end, is_left) = {
             let view = self.shared.lock();
-            (view.start, view.end)
+            (view.start, view.end, view.segments.get(1).is_some_and(|next| next.base <= view.start))
         };
         if to > end {
             return Err(StartError::BeyondEnd { to, end });
         }
-        if to <= start {
+        // A segment may be left below the start: there was no room to roll it when the start moved.
+        if to < start || (to == start && !is_left) {
             return Ok(None);
         }
         if mutant!(28) {
@@ -238,7 +270,7 @@ impl<D: Disk> Log<D> {
         assert!(self.busy == Busy::MovingStart { to: written.to }, "{:?} ends, not {written:?}", self.busy);
         self.busy = Busy::Nothing;
         let mut view = self.shared.lock();
-        assert!(written.to > view.start, "start {:?} moves back to {:?}", view.start, written.to);
+        assert!(written.to >= view.start, "start {:?} moves back to {:?}", view.start, written.to);
         view.start = written.to;
         if view.epochs.advance_start(written.to) {
             self.commit.epochs_dirty = true;

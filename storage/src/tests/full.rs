@@ -272,6 +272,7 @@ fn the_room_of_a_segment_that_retention_rolls_away_comes_back_without_a_flush() 
     let end = pair.log.end();
     let target = pair.log.retention_plan(NOW_MS + 10_000, end).expect("all of it is old");
     assert_eq!(target, end);
+    pair.log.roll_below(target, NOW_MS).expect("room");
     now(pair.log.advance_start(target)).expect("healthy");
     assert!(free(&pair) >= before + size - 4096, "{} of {size} bytes came back", free(&pair) - before);
     pair.flush();
@@ -283,12 +284,22 @@ fn the_active_segment_goes_when_all_its_records_are_deleted() {
     pair.fill(5);
     pair.flush();
     let end = pair.log.end();
-    pair.log.roll_below(Offset(end.0 - 1));
+    pair.log.roll_below(Offset(end.0 - 1), NOW_MS).expect("room");
     assert!(pair.log.reader().size_bytes() > 0, "a record stays");
-    pair.log.roll_below(end);
+    // Without room the start moves alone, and what is left goes once there is some.
+    let used: u64 = pair.platter.lengths().iter().map(|(_, len)| len).sum();
+    pair.platter.set_capacity(Some(used));
+    assert_eq!(pair.log.roll_below(end, NOW_MS), Err(AppendError::DiskFull));
+    pair.platter.set_capacity(Some(used + 30));
+    now(pair.log.advance_start(end)).expect("room for that");
+    assert!(pair.log.reader().size_bytes() > 0);
+    pair.platter.set_capacity(None);
+    assert_eq!(pair.log.retention_plan(NOW_MS, end), Some(end));
+    pair.log.roll_below(end, NOW_MS).expect("room");
     now(pair.log.advance_start(end)).expect("healthy");
     assert_eq!((pair.log.reader().size_bytes(), pair.log.start()), (0, end));
-    pair.log.roll_below(end); // nothing is left to roll
+    pair.log.roll_below(end, NOW_MS).expect("nothing is left to roll");
+    assert_eq!(pair.log.retention_plan(NOW_MS, end), None);
     pair.durable = end;
     pair.fill(2);
     pair.flush();

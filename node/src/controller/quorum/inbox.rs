@@ -44,6 +44,8 @@ pub(crate) struct Mail {
     /// Whether the disk is full, if that changed.
     pub full: Option<bool>,
     pub compacted: Option<Arc<Snapshot>>,
+    /// There was no room for the snapshot.
+    pub left_out: bool,
     pub messages: VecDeque<Envelope>,
     pub requests: VecDeque<Waiting>,
     pub errands: VecDeque<Errand>,
@@ -127,6 +129,10 @@ impl Inbox {
 
     pub fn compacted(&self, snapshot: Arc<Snapshot>) {
         self.put(|mail| mail.compacted = Some(snapshot));
+    }
+
+    pub fn left_out(&self) {
+        self.put(|mail| mail.left_out = true);
     }
 
     pub fn gone(&self, broker: BrokerId) {

@@ -195,7 +195,10 @@ impl<R: Runtime> Writer<R> {
         if let Some(snapshot) = &work.snapshot {
             match self.journal.write_snapshot(snapshot).await {
                 Ok(()) => self.inbox.compacted(snapshot.clone()),
-                Err(WriteError::Full) => warn!("the disk is full: a snapshot of the metadata is left out"),
+                Err(WriteError::Full) => {
+                    warn!("the disk is full: a snapshot of the metadata is left out for now");
+                    self.inbox.left_out();
+                }
                 Err(WriteError::Sealed(why)) => return Err(End::Failed(why)),
             }
         }
