@@ -9,7 +9,7 @@ use dejaq_wire::peer::replica::Place;
 
 use crate::config::Config;
 use crate::controller::Reach;
-use crate::controller::decide::alter_partition::{AlterPartition, Proposal};
+use crate::controller::decide::alter_partition::{AlterPartition, Current, Proposal};
 use crate::controller::draft::Refusal;
 use crate::peer::Peers;
 use crate::replica::links::Later;
@@ -58,16 +58,18 @@ impl<R: Runtime> AskController for InSyncErrand<R> {
             isr: proposal.isr,
             lost: proposal.lost,
         };
-        let proposals = proposals.into_iter().map(proposal).collect();
+        let proposals: Vec<Proposal> = proposals.into_iter().map(proposal).collect();
+        let made_on: Vec<i32> = proposals.iter().map(|proposal| proposal.partition_epoch).collect();
         let call = AlterPartition { broker: self.node, broker_epoch: self.life, proposals };
         let (reach, deadline) = (self.reach.clone(), self.runtime.now().plus(IN_SYNC_PATIENCE));
         Box::pin(async move {
-            let answer = |one: Result<_, Refusal>| match one {
+            let answer = |(one, made_on): (Result<Current, Refusal>, i32)| match one {
+                Ok(current) if current.partition_epoch == made_on => Answer::Unchanged,
                 Ok(_) => Answer::Taken,
                 Err(refusal) => Answer::Refused(refusal.code),
             };
             match reach.ask(call, deadline).await.result {
-                Ok(answers) => answers.into_iter().map(answer).collect(),
+                Ok(answers) => answers.into_iter().zip(made_on).map(answer).collect(),
                 Err(Refusal { code: ErrorCode::REQUEST_TIMED_OUT, .. }) => vec![Answer::Unsure; count],
                 Err(refusal) => vec![Answer::Refused(refusal.code); count],
             }

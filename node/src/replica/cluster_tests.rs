@@ -52,6 +52,10 @@ struct Between {
     deaf: Mutex<Option<BrokerId>>,
     /// `min.insync.replicas`, as the controller knows it.
     min_isr: Mutex<usize>,
+    /// The controller is of the release before: it does not read who lost records.
+    is_old: Mutex<bool>,
+    /// Proposals that changed nothing.
+    unchanged: AtomicI64,
 }
 
 impl Between {
@@ -105,10 +109,16 @@ impl Between {
             unclean: false,
         };
         let isr = proposal.isr.iter().map(|(broker, _)| *broker).collect();
-        let wanted = Wanted { isr: Some(isr), wiped: proposal.lost.clone(), ..Wanted::default() };
-        if let Some(settled) = settle(&state, &wanted, &rules) {
-            self.change(|state| *state = settled.state);
+        if proposal.isr.is_empty() && !state.elr.iter().any(|heir| image.is_live(*heir)) {
+            return Answer::Refused(ErrorCode::INELIGIBLE_REPLICA);
         }
+        let wiped = if *self.is_old.lock().unwrap() { Vec::new() } else { proposal.lost.clone() };
+        let wanted = Wanted { isr: Some(isr), wiped, ..Wanted::default() };
+        let Some(settled) = settle(&state, &wanted, &rules) else {
+            self.unchanged.fetch_add(1, Ordering::Relaxed);
+            return Answer::Unchanged;
+        };
+        self.change(|state| *state = settled.state);
         if *self.loses_answers.lock().unwrap() { Answer::Unsure } else { Answer::Taken }
     }
 }
@@ -248,6 +258,8 @@ impl Cluster {
             loses_answers: Mutex::default(),
             deaf: Mutex::default(),
             min_isr: Mutex::new(1),
+            is_old: Mutex::default(),
+            unchanged: AtomicI64::new(0),
         };
         let platters = (1..=3).map(|id| (id, Platter::new(Setup::default()))).collect();
         Cluster {

@@ -359,10 +359,13 @@ impl<R: Runtime> Partition<R> {
             let hole = turn.log.as_ref().and_then(|log| damage(log, log.start()));
             let (starves, eligible) = (turn.starves, &turn.eligible);
             let leader = turn.role.leader()?;
-            let handed_over = hole.and_then(|hole| leader.hand_over(lives, starves, hole));
+            let handed_over = hole.and_then(|_| leader.hand_over(lives, starves));
             let proposed = handed_over.or_else(|| leader.propose(now, lag, lives, hole.is_none()));
-            // Who has a hole of its own lets nobody cut a log that may have what it lacks.
-            proposed.or_else(|| if hole.is_none() { leader.disown(eligible, lives, lag) } else { None })
+            proposed.or_else(|| match hole {
+                // Who has a hole of its own lets nobody cut a log that may have what it lacks.
+                Some(hole) => leader.give_up(starves, hole),
+                None => leader.disown(eligible, lives),
+            })
         })
     }
 

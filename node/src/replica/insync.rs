@@ -83,6 +83,7 @@ fn settle<R: Runtime>(
             let isr: Vec<i32> = proposal.isr.iter().map(|(broker, _)| broker.0).collect();
             tracing::info!(partition = name, ?isr, shrinks = proposal.shrinks, "another in-sync set");
         }
+        Answer::Unchanged => partition.proposal_failed(proposal, true, now),
         Answer::Unsure => {
             mark!("a proposal of an in-sync set got no answer");
             partition.proposal_failed(proposal, false, now);

@@ -152,11 +152,12 @@ impl Isr {
         isr
     }
 
-    /// Whether enough members are in sync to promise anything: `min_insync`, or all replicas if there are fewer. Who only
-    /// comes is none yet: nobody waits for it (as `succession` counts, or more).
+    /// Whether enough members are in sync to promise anything: `min_insync`, or all replicas if there are fewer, those that
+    /// only come among them. Never fewer than the controller counts (`succession`), of this release or the one before: it
+    /// calls whoever left below that complete.
     #[must_use]
     pub fn is_enough(&self, min_insync: u32) -> bool {
-        let needed = (min_insync as usize).min(self.replicas.len().saturating_sub(self.moving.coming).max(1));
+        let needed = (min_insync as usize).min(self.replicas.len());
         self.members.len() >= needed
     }
 
@@ -335,22 +336,11 @@ impl Isr {
         proposal
     }
 
-    /// The set as it is, where one of those that are `eligible` told that it lost what is visible, or is heard and comes no
-    /// further than below what it must have: while it may be elected it must not cut its log to fetch that again, and without
-    /// that it never comes back in sync.
-    pub fn disown(
-        &mut self,
-        eligible: &[BrokerId],
-        lives: &Lives,
-        lag: Duration,
-        Ends { floor, watermark, .. }: Ends,
-    ) -> Option<Proposal> {
-        let is_stuck = |one: &BrokerId| {
-            let known = self.followers.get(one).filter(|known| known.report.fetched < floor);
-            known.zip(lives.heard.get(one)).is_some_and(|(known, heard)| heard.since(known.at.0) > lag)
-        };
-        let is_lost =
-            |one: &BrokerId| !self.members.contains(one) && (self.lacks(*one, watermark) || is_stuck(one));
+    /// The set as it is, where one of those that are `eligible` told that it lost what is visible: while it may be elected it
+    /// must not cut its log to fetch that again, and without that it never comes back in sync. Who only comes no further (a
+    /// full disk) has all that was committed, and may lead.
+    pub fn disown(&mut self, eligible: &[BrokerId], lives: &Lives, watermark: Offset) -> Option<Proposal> {
+        let is_lost = |one: &BrokerId| !self.members.contains(one) && self.lacks(*one, watermark);
         let lost: Vec<BrokerId> = eligible.iter().copied().filter(is_lost).collect();
         if self.pending.is_some() || lost.is_empty() {
             return None;

@@ -361,28 +361,35 @@ impl Leader {
         proposal
     }
 
-    /// As [`Leader::propose`], when our own log has a hole that begins at `hole`: first of all another member is to lead, even
+    /// As [`Leader::propose`], when our own log has a hole: first of all another member is to lead, even
     /// if `min.insync.replicas` asks for all replicas, so that nothing is committed until we are back. Others that are too few
     /// for now are waited for, unless a follower `starves`, which needs what is damaged here to come back in sync.
-    pub fn hand_over(&mut self, lives: &Lives, starves: bool, hole: Offset) -> Option<Proposal> {
+    pub fn hand_over(&mut self, lives: &Lives, starves: bool) -> Option<Proposal> {
         if self.resigned.is_some() {
             return None;
         }
         let needed = if starves { 1 } else { self.policy.min_insync };
         let proposal = self.isr.hand_over(lives, self.watermark, needed);
-        let is_ours_alone = starves && hole >= self.watermark;
-        let proposal = proposal.or_else(|| if is_ours_alone { self.isr.give_up() } else { None });
         self.check();
         proposal
     }
 
     /// As [`Leader::propose`], for those that may be elected though they are not in sync, when they lost something; our own log
     /// is whole.
-    pub fn disown(&mut self, eligible: &[BrokerId], lives: &Lives, lag: Duration) -> Option<Proposal> {
+    pub fn disown(&mut self, eligible: &[BrokerId], lives: &Lives) -> Option<Proposal> {
         if self.resigned.is_some() || eligible.is_empty() {
             return None;
         }
-        self.isr.disown(eligible, lives, lag, self.ends(true))
+        self.isr.disown(eligible, lives, self.watermark)
+    }
+
+    /// When nothing else is to be proposed, and our own log has a hole that begins at `hole`, behind all that was visible, by
+    /// which a follower that `starves` cannot get: another one leads on without what nobody else has.
+    pub fn give_up(&mut self, starves: bool, hole: Offset) -> Option<Proposal> {
+        if self.resigned.is_some() || !starves || hole < self.watermark {
+            return None;
+        }
+        self.isr.give_up()
     }
 
     /// Whether a member must leave at once.

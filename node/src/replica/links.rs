@@ -48,6 +48,9 @@ impl<R: Runtime> Transport for Peers<R> {
 pub enum Answer {
     /// It is in force; the metadata will say so.
     Taken,
+    /// Nothing was changed by it, so that no metadata will answer it: it was what there is, or a controller of the release
+    /// before did not read all of it.
+    Unchanged,
     /// It is not.
     Refused(ErrorCode),
     /// Not known: there was no answer.

@@ -117,9 +117,7 @@ async fn a_damaged_replica_that_may_be_elected_is_mended_too() {
     }
     cluster.converged(1).await;
     cluster.cut(1, 3);
-    cluster.between.change(|state| {
-        (state.isr, state.elr) = (vec![BrokerId(1), BrokerId(2)], vec![BrokerId(3)]);
-    });
+    stand(&cluster, &[1, 2], &[3]);
     cluster.rot(3, "v2");
     let (met, _) = fetched(&cluster.live[&3], 11, 2, "r3").await;
     assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
@@ -140,9 +138,7 @@ async fn a_leader_alone_gives_up_a_damaged_tail_that_was_never_visible() {
     for other in [2, 3] {
         cluster.cut(1, other);
     }
-    cluster.between.change(|state| {
-        (state.isr, state.elr) = (vec![BrokerId(1)], vec![BrokerId(2), BrokerId(3)]);
-    });
+    stand(&cluster, &[1], &[2, 3]);
     cluster
         .until("it leads alone", |cluster| {
             cluster.live[&1]
@@ -166,4 +162,74 @@ async fn a_leader_alone_gives_up_a_damaged_tail_that_was_never_visible() {
     cluster.live[&leader].acked("after").await;
     cluster.converged(leader).await;
     assert_eq!(cluster.live[&1].values().await.len(), 7, "six that were acknowledged, and the one after");
+}
+
+/// A controller of the release before does not read who lost records: nothing is mended then, and nobody else waits for it.
+#[tokio::test]
+async fn a_proposal_that_changes_nothing_holds_up_no_other() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "2")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    *cluster.between.is_old.lock().unwrap() = true;
+    for other in [2, 3] {
+        cluster.cut(1, other);
+    }
+    stand(&cluster, &[1], &[2, 3]);
+    cluster.rot(3, "v2");
+    let (met, _) = fetched(&cluster.live[&3], 11, 2, "r3").await;
+    assert_eq!(met.error_code, ErrorCode::CORRUPT_MESSAGE);
+    cluster.between.cut.lock().unwrap().remove(&(BrokerId(1), BrokerId(3)));
+    let asked = |cluster: &Cluster| cluster.between.unchanged.load(Ordering::Relaxed) > 0;
+    cluster.until("3 is disowned in vain", asked).await;
+    cluster.heal();
+    cluster.until("2 is in sync again", |cluster| cluster.isr().contains(&2)).await;
+    cluster.live[&1].acked("after").await;
+}
+
+/// A leader that cannot be given up goes on: what follows as far as its hole comes in sync, and leads then.
+#[tokio::test]
+async fn a_leader_that_nobody_may_follow_lets_others_join_below_its_hole() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    for other in [2, 3] {
+        cluster.cut(1, other);
+    }
+    stand(&cluster, &[1], &[]);
+    let alone = |cluster: &Cluster| {
+        let seen = cluster.live[&1].partition().inspect();
+        seen.is_some_and(|one| one.leading.is_some_and(|leading| leading.members.len() == 1))
+    };
+    cluster.until("it leads alone", alone).await;
+    cluster.live[&1].write("tail", Required::Leader).await.expect("answered").expect("written");
+    let flushed = |cluster: &Cluster| {
+        cluster.live[&1].partition().inspect().is_some_and(|one| one.flushed_end == Offset(7))
+    };
+    cluster.until("it is on the disk", flushed).await;
+    cluster.rot(1, "tail");
+    cluster.heal();
+    cluster.until("another leads", |cluster| cluster.between.state().leader.0 > 1).await;
+    cluster.whole_again(1).await;
+    let leader = cluster.between.state().leader.0;
+    cluster.live[&leader].acked("after").await;
+    cluster.converged(leader).await;
+}
+
+/// Who is in sync and who may be elected, from now on. Nothing that followers told before counts: a state in between was not
+/// seen by their leader.
+fn stand(cluster: &Cluster, isr: &[i32], elr: &[i32]) {
+    let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
+    let mut records: Vec<Record> = Vec::new();
+    let mut state = cluster.between.state();
+    for _ in 0..2 {
+        state.partition_epoch += 1;
+        (state.isr, state.elr) = (ids(isr), ids(elr));
+        let (topic_id, partition) = (TOPIC, PartitionId(0));
+        records.push(PartitionChanged { topic_id, partition, state: state.clone() }.into());
+    }
+    cluster.between.commit(&records);
 }
