@@ -18,6 +18,7 @@ use std::sync::Arc;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::topic_name::collision_key;
 
+use super::level::of_config;
 use super::record::PartitionState;
 pub use super::record::{Endpoint, UncleanReason};
 use super::topic_config::{BrokerDefaults, Overrides};
@@ -273,7 +274,9 @@ impl Image {
     #[must_use]
     pub fn broker_defaults(&self, broker: BrokerId, settings: &Overrides) -> BrokerDefaults {
         let of = |key| self.broker_configs.get(&key).cloned().unwrap_or_default();
-        BrokerDefaults { broker: of(Some(broker)), all_brokers: of(None), settings: settings.clone() }
+        let mut settings = settings.clone();
+        settings.retain(|name, _| of_config(name) <= self.level()); // else brokers of the release before promise something else
+        BrokerDefaults { broker: of(Some(broker)), all_brokers: of(None), settings }
     }
 
     /// Every feature that is on, with its level.

@@ -10,7 +10,8 @@
 //!
 //! ```text
 //!  1  the first release
-//!  2  topic configs acks.required, replica.lag.max.messages; brokers say which levels they support
+//!  2  topic configs acks.required, replica.lag.max.messages; brokers say which levels they support, leaders who lost
+//!     records to damage
 //! ```
 //!
 //! Decided: one number for all forms, and a cluster without the feature is at level 1, because the first release knew no such
@@ -80,6 +81,11 @@ pub fn of_config(name: &str) -> i16 {
     find(name).map_or(1, |def| def.since)
 }
 
+/// The level that a topic config needs which was read: what this build does not know is of a newer release.
+fn needed_by(name: &str) -> i16 {
+    find(name).map_or(NEWEST + 1, |def| def.since)
+}
+
 /// Something that needs a level.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
@@ -105,7 +111,7 @@ impl Record {
             Record::ConfigChanged(changed)
                 if matches!(changed.resource, Resource::Topic(_)) && changed.value.is_some() =>
             {
-                let level = of_config(&changed.name);
+                let level = needed_by(&changed.name);
                 (level > 1).then(|| Need { level, what: format!("the topic config {}", changed.name) })
             }
             _ => None,
@@ -132,9 +138,9 @@ impl Image {
     #[must_use]
     pub fn in_use_above(&self, level: i16) -> Option<Need> {
         self.topics_by_name().find_map(|topic| {
-            let newer = topic.configs.keys().find(|name| of_config(name) > level)?;
+            let newer = topic.configs.keys().find(|name| needed_by(name) > level)?;
             let what = format!("topic {} has the config {newer}", topic.name);
-            Some(Need { level: of_config(newer), what })
+            Some(Need { level: needed_by(newer), what })
         })
     }
 }
