@@ -24,6 +24,9 @@ use crate::runtime::memory::MemoryBudget;
 /// The isolation level of readers who want committed records only.
 pub const READ_COMMITTED: i8 = 1;
 
+/// Of all descriptions together; the largest one fits.
+const DESCRIPTIONS_BYTES: usize = 192 << 20;
+
 /// Damaged ranges that are remembered as told; beyond, they are told again.
 const TOLD_DAMAGE: usize = 1024;
 
@@ -58,8 +61,11 @@ pub struct DataPlane<R: Runtime> {
     pub directory: Arc<Directory<R>>,
     /// Bounds of fetches.
     pub limits: FetchLimits,
-    /// Memory of answers that are not sent yet.
+    /// Memory of answers to fetches that are not sent yet.
     pub answers: MemoryBudget,
+    /// Memory of descriptions of many things that are not sent yet. Not that of fetches: a large claim that waits would
+    /// hold up every fetch behind it.
+    pub descriptions: MemoryBudget,
     /// Batches of transactions that wait for the word of their coordinator.
     pub vouching: Arc<Vouching>,
     sessions: Mutex<Sessions>,
@@ -74,6 +80,7 @@ impl<R: Runtime> DataPlane<R> {
             directory,
             limits,
             answers: MemoryBudget::new(limits.memory_bytes),
+            descriptions: MemoryBudget::new(DESCRIPTIONS_BYTES),
             vouching: Arc::default(),
             sessions: Mutex::new(Sessions::new(limits.sessions)),
             told_damage: Mutex::default(),

@@ -365,9 +365,13 @@ async fn what_configs_are_told_is_claimed_for_until_it_is_sent() {
     let reply = life.reply(life.request(3, &request)).await;
     let Reply::Frame(frame) = &reply else { panic!("{reply:?}") };
     let bytes: usize = frame.iter().map(Bytes::len).sum();
-    assert_eq!(life.data.answers.claimed(), bytes, "of what it may take only what it took stays claimed");
+    assert_eq!(
+        life.data.descriptions.claimed(),
+        bytes,
+        "of what it may take only what it took stays claimed"
+    );
     let results = answer_of::<DescribeConfigsRequest>(3, reply).results;
     let codes: Vec<ErrorCode> = results.iter().map(|result| result.error_code).collect();
     assert_eq!(codes, [ErrorCode::NONE, ErrorCode::INVALID_REQUEST], "nobody needs one twice");
-    assert_eq!(life.data.answers.claimed(), 0);
+    assert_eq!(life.data.descriptions.claimed(), 0);
 }

@@ -51,7 +51,7 @@ pub async fn answer<R: Runtime>(
     request: DescribeConfigsRequest,
 ) -> Reply {
     let room = request.resources.len().clamp(1, MAX_RESOURCES) * EACH_BYTES;
-    let claimed = data.runtime.before(at.plus(PATIENCE), data.answers.claim(room)).await;
+    let claimed = data.runtime.before(at.plus(PATIENCE), data.descriptions.claim(room)).await;
     let Some(mut claim) = claimed else {
         mark!("an answer finds no memory");
         return Reply::Close("there was no memory for the answer: others do not read theirs".to_owned());
