@@ -180,7 +180,7 @@ async fn ask_end(stage: &Stage, runtime: &SimRuntime, reader: &Reader, cursor: &
         image.topic(cursor.id)?.partition(PartitionId(cursor.index)).map(|one| one.leader_epoch.0)
     });
     let newest = committed.max().max(stage.recorder.newest_epoch(cursor.part));
-    let superseded = newest.is_some_and(|newest| epoch < newest);
+    let superseded = newest.is_some_and(|newest| (0..newest).contains(&epoch));
     if superseded {
         stage.recorder.count("ends told by who was replaced");
     }

@@ -54,21 +54,23 @@ impl Glance {
         for sight in &living {
             found = found.or_else(|| inside::check(sight, self.promise(&sight.folder)?));
         }
+        found.or_else(|| self.told(event, part, &mut ghosts, &living))
+    }
+
+    /// What the client was told, beside what the living process believes.
+    fn told(&self, event: &Event, part: Part, ghosts: &mut Ghosts, living: &[Sight]) -> Option<Broken> {
         let folder = self.stage.recorder.folder_of_part(part)?;
         let fell = |_, incarnation| self.stage.broker.fell(incarnation);
         match event {
             Event::Poll(poll) => {
                 let given = poll.records.last().map(|last| (folder, last.offset + 1));
-                found.or_else(|| ghosts.shown(given.as_slice(), &living, fell))
+                ghosts.shown(given.as_slice(), living, fell)
             }
-            Event::Send(send) => match send.outcome {
-                Outcome::Ok { offset: Some(offset) } if send.acks == Acks::All => {
-                    let sight = living.iter().find(|sight| sight.folder == folder)?;
-                    found.or_else(|| self.durable(sight, offset))
-                }
-                _ => found,
-            },
-            _ => found,
+            Event::Send(send) if send.acks == Acks::All => {
+                let Outcome::Ok { offset: Some(offset) } = send.outcome else { return None };
+                self.durable(living.iter().find(|sight| sight.folder == folder)?, offset)
+            }
+            _ => None,
         }
     }
 
