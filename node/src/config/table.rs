@@ -95,7 +95,7 @@ pub const TABLE: &[Setting] = &[
         "a node of the quorum that hears nothing of its leader for one to two times this stands for election"),
     kept("metadata-snapshot-bytes", 8 * MIB, (4 * KIB, GIB), "changes of the metadata after which a snapshot takes their place"),
     kept("feature-level-max", FEATURE_LEVEL as u64, (OLDEST_FEATURE_LEVEL as u64, FEATURE_LEVEL as u64),
-        "newest dejaq.version that this node speaks, writes and registers; below the default it acts as that older release"),
+        "newest dejaq.version that this node speaks, writes and registers; below the default this build is held to that level"),
     text("rack", "", "NAME", "where this broker stands: replicas of a partition are spread over racks"),
     text("admin-listen", "127.0.0.1:9644", "HOST:PORT", "HTTP with /metrics, /health/live, /health/ready; empty: none"),
 

@@ -1,9 +1,10 @@
 //! A new segment, and snapshots of the producers.
 //!
-//! Owns: the order of a roll. Promises: a roll that fails leaves the old segment active and the log as it was, and is
-//! tried again before anything is appended, since recovery takes half a segment for the end of the one before it; nothing in
-//! the new segment counts as flushed before its name is durable (`Commit::names_dirty`, LOG-12); index files and
-//! snapshots are derived, so that losing or tearing one costs time and nothing else.
+//! Owns: the order of a roll. Promises: a roll that fails leaves the old segment active and the log as it was; one that
+//! failed once it began to make the new files is tried again before anything is appended, since recovery takes half a
+//! segment for the end of the one before it; nothing in the new segment counts as flushed before its name is durable
+//! (`Commit::names_dirty`, LOG-12); index files and snapshots are derived, so that losing or tearing one costs time and
+//! nothing else.
 
 use std::io;
 use std::path::Path;

@@ -59,8 +59,8 @@ pub const fn is_answer(tag: u16) -> bool {
 ///
 /// ```text
 /// 0x0301 registration, 0x0302 heartbeat: version 1 says which levels the broker supports
-/// 0x0303 in-sync sets: version 1 says who lost records to damage; an older controller is not told, and nothing is mended then
-///        where that leaves too few in sync
+/// 0x0303 in-sync sets: version 1 says who lost records to damage; an older controller is not told: it keeps who lost them eligible where
+///        that leaves too few in sync, and nothing is mended there until it is of this level
 /// 0x0318 features of the cluster (answer 0x0398)
 /// ```
 #[must_use]
