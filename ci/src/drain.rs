@@ -54,7 +54,7 @@ pub fn run(args: &Args) -> Result<bool> {
             return Ok(true);
         }
     };
-    let (mut brokers, quorum) = Dejaq::cluster_and_quorum(&work, "drain", 3)?;
+    let (mut brokers, quorum) = Dejaq::cluster_and_quorum(&work, "drain", 3, &[])?;
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
     failover::create(&brokers, TOPIC, PARTITIONS)?;
     failover::wait_in_sync(&brokers, TOPIC, PARTITIONS)?;

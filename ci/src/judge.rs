@@ -1,6 +1,6 @@
 //! What a load of acks=all was told, beside what a fresh consumer found.
 //!
-//! Owns: the lines that `ci/clients/franz-go` writes, and the judgement. Promises: pure. Called by `kill9` and `failover`.
+//! Owns: the lines that `ci/clients/franz-go` writes, and the judgement. Promises: pure. Called by `kill9`, `failover`, `drain` and `mend`.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;

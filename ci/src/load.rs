@@ -1,7 +1,7 @@
 //! The load of the verbs that kill brokers: producers of `ci/clients/franz-go`, which write down what was acknowledged.
 //!
 //! Owns: their process. Promises: an end that is no success is an error with the last words of the program. Called by
-//! `kill9`, `failover`, `drain`, `group_failover` and `txn_failover`; what was written is judged by `judge`.
+//! `kill9`, `failover`, `drain`, `mend`, `group_failover` and `txn_failover`; what was written is judged by `judge`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -25,6 +25,7 @@ mod install;
 mod judge;
 mod kill9;
 mod load;
+mod mend;
 mod mutants;
 mod oracle;
 mod process;
@@ -73,6 +74,8 @@ enum Verb {
     TxnFailover(txn_failover::Args),
     /// A fourth broker comes, the first is drained and stops, under an acks=all load: no client notices.
     Drain(drain::Args),
+    /// A bit flips on the disk of a follower, then of the leader, under an acks=all load: found, and mended from a peer.
+    Mend(mend::Args),
     /// Damaged inputs to everything that reads bytes from outside.
     Fuzz(fuzz::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
@@ -109,6 +112,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::GroupFailover(args) => group_failover::run(&args),
         Verb::TxnFailover(args) => txn_failover::run(&args),
         Verb::Drain(args) => drain::run(&args),
+        Verb::Mend(args) => mend::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Oracle(args) => oracle::run(&args),

@@ -41,11 +41,16 @@ impl Dejaq {
 
     /// `nodes` brokers that are a cluster, every one a voter; returns when each of them answers.
     pub fn cluster(work: &Work, name: &str, nodes: usize) -> Result<Vec<Dejaq>> {
-        Ok(Dejaq::cluster_and_quorum(work, name, nodes)?.0)
+        Ok(Dejaq::cluster_and_quorum(work, name, nodes, &[])?.0)
     }
 
-    /// As [`Dejaq::cluster`], with what a broker that joins it later must be told of its voters.
-    pub fn cluster_and_quorum(work: &Work, name: &str, nodes: usize) -> Result<(Vec<Dejaq>, String)> {
+    /// As [`Dejaq::cluster`], each with these flags, too; and what a broker that joins it later must be told of its voters.
+    pub fn cluster_and_quorum(
+        work: &Work,
+        name: &str,
+        nodes: usize,
+        flags: &[&str],
+    ) -> Result<(Vec<Dejaq>, String)> {
         let binary = build(work)?;
         let peers: Vec<String> =
             (0..nodes).map(|_| Ok(format!("127.0.0.1:{}", free_port()?))).collect::<Result<_>>()?;
@@ -53,7 +58,9 @@ impl Dejaq {
         let quorum = voters.collect::<Vec<_>>().join(",");
         let mut brokers = Vec::new();
         for (peer, number) in peers.iter().zip(1..) {
-            brokers.push(Dejaq::member(work, &binary, name, number, peer, &quorum)?);
+            let mut member = Dejaq::member(work, &binary, name, number, peer, &quorum)?;
+            member.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
+            brokers.push(member);
         }
         for broker in &mut brokers {
             broker.spawn()?;
@@ -109,7 +116,7 @@ impl Dejaq {
         let log = &self.log;
         let file = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(&self.binary);
-        command.args(["start", "--listen", &self.address, "--data-dir"]).arg(self.dir.join("data"));
+        command.args(["start", "--listen", &self.address, "--data-dir"]).arg(self.data_dir());
         // The admin endpoint must not collide with that of another broker on this machine.
         command.args(["--admin-listen", &self.admin]).current_dir(&*self.dir);
         // The broker refuses `DEJAQ_…` names that are not its own, such as ours for the cache.
@@ -163,10 +170,22 @@ impl Dejaq {
         command
     }
 
+    /// What a person sees who calls the binary with these arguments on this broker's directory, while it is stopped.
+    pub fn offline(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).arg(self.data_dir()).stdin(Stdio::null());
+        command
+    }
+
+    /// Where its data is.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
     /// The folders of the partitions on its disk.
     pub fn partitions(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.dir.join("data").join("partitions"))? {
+        for entry in std::fs::read_dir(self.data_dir().join("partitions"))? {
             names.push(entry?.file_name().to_string_lossy().into_owned());
         }
         Ok(names)
