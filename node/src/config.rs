@@ -83,7 +83,7 @@ pub struct TopicSettings {
     /// `None` is three, or as many as there are brokers.
     pub default_replication_factor: Option<u32>,
     pub max_partitions: u32,
-    /// Topic configs by their Kafka names, under which every topic starts that does not say otherwise.
+    /// Topic configs by their Kafka names, of every topic that does not say otherwise.
     pub defaults: BTreeMap<String, String>,
 }
 

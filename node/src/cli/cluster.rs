@@ -6,9 +6,11 @@ use clap::{Args as ClapArgs, Subcommand};
 use dejaq_wire::ids::BrokerId;
 use serde_json::{Value, json};
 
-use super::client::{Client, ClientArgs, explain_admin};
+use super::client::{Client, ClientArgs, explain, explain_admin, pair};
 use super::features;
 use super::output::Table;
+use super::topic::config_changes;
+use crate::client::admin::ConfigOwner;
 use crate::client::admin_cluster::{BrokerState, Moving};
 use crate::client::routes::TopicRoute;
 
@@ -30,6 +32,15 @@ Examples:
   dejaq cluster status
   dejaq cluster status --json")]
     Status(Status),
+    /// Set what topics get from brokers, for all brokers of the cluster, at once and for good.
+    #[command(after_help = "\
+The names are those that Kafka gives brokers, such as log.retention.ms. Topics that set a config themselves keep it.
+A value is kept with the cluster's metadata; it goes before what a broker was started with (topic-defaults).
+
+Examples:
+  dejaq cluster alter --set min.insync.replicas=2
+  dejaq cluster alter --set log.retention.ms=86400000 --unset log.durability")]
+    Alter(Alter),
     /// Show which levels of dejaq.version each broker supports, and where the cluster stands.
     #[command(after_help = "\
 Examples:
@@ -53,6 +64,18 @@ struct Status {
     client: ClientArgs,
 }
 
+#[derive(Debug, ClapArgs)]
+struct Alter {
+    /// Set a config; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Take a config back; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    unset: Vec<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
 /// Runs one verb.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.verb {
@@ -60,10 +83,25 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let client = args.client.client(false)?;
             client.executor.block_on(status(&client, args.json))
         }
+        Verb::Alter(args) => {
+            let client = args.client.client(false)?;
+            client.executor.block_on(alter(&client, &args))
+        }
         Verb::Features(args) => features::show(&args),
         Verb::Upgrade(args) => features::upgrade(&args),
         Verb::Downgrade(args) => features::downgrade(&args),
     }
+}
+
+async fn alter(client: &Client, args: &Alter) -> anyhow::Result<ExitCode> {
+    let changes = config_changes(&args.set, &args.unset)?;
+    if changes.is_empty() {
+        return Err(explain("nothing to change", "--set or --unset; see dejaq cluster alter --help"));
+    }
+    let altered = client.admin().alter_configs(&ConfigOwner::AllBrokers, &changes, client.deadline()).await;
+    altered.map_err(explain_admin)?;
+    println!("changed {} config(s) of all brokers", changes.len());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What of the partitions is not as it should be.

@@ -404,6 +404,20 @@ fn described_text(
     text + &table.render()
 }
 
+/// What `--set` and `--unset` ask for.
+pub(super) fn config_changes(
+    set: &[(String, String)],
+    unset: &[String],
+) -> anyhow::Result<BTreeMap<String, ConfigChange>> {
+    let put = set.iter().map(|(name, value)| (name.clone(), ConfigChange::Set(value.clone())));
+    let taken = unset.iter().map(|name| (name.clone(), ConfigChange::Delete));
+    let changes: BTreeMap<_, _> = put.chain(taken).collect();
+    if changes.len() != set.len() + unset.len() {
+        return Err(explain("a setting is named twice", "name each setting once"));
+    }
+    Ok(changes)
+}
+
 async fn alter(client: &Client, args: &Alter) -> anyhow::Result<ExitCode> {
     if args.partitions.is_none() && args.set.is_empty() && args.unset.is_empty() {
         return Err(explain(
@@ -412,12 +426,7 @@ async fn alter(client: &Client, args: &Alter) -> anyhow::Result<ExitCode> {
         ));
     }
     let admin = client.admin();
-    let set = args.set.iter().map(|(name, value)| (name.clone(), ConfigChange::Set(value.clone())));
-    let unset = args.unset.iter().map(|name| (name.clone(), ConfigChange::Delete));
-    let changes: BTreeMap<_, _> = set.chain(unset).collect();
-    if changes.len() != args.set.len() + args.unset.len() {
-        return Err(explain("a setting is named twice", "name each setting once"));
-    }
+    let changes = config_changes(&args.set, &args.unset)?;
     // Settings first: a wrong one is refused before partitions are added, which cannot be undone.
     if !changes.is_empty() {
         let owner = ConfigOwner::Topic(args.topic.clone());

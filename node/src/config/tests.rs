@@ -76,11 +76,25 @@ fn numbers_take_the_units_of_their_name_only() {
 #[test]
 fn topic_defaults_of_the_file_are_joined_by_those_of_the_flags() {
     let file = "[topic-defaults]\nretention.ms = 1000\n\"segment.bytes\" = \"2000\"";
-    let config = resolve(&[("topic-defaults", "segment.bytes=3000, cleanup.policy=delete")], &[], file)
-        .expect("valid");
+    let config =
+        resolve(&[("topic-defaults", "segment.bytes=3000, compression.type=lz4")], &[], file).expect("valid");
     let defaults: Vec<_> = config.topics.defaults.into_iter().collect();
-    let expected = [("cleanup.policy", "delete"), ("retention.ms", "1000"), ("segment.bytes", "3000")];
+    let expected = [("compression.type", "lz4"), ("retention.ms", "1000"), ("segment.bytes", "3000")];
     assert_eq!(defaults, expected.map(|(k, v)| (k.to_owned(), v.to_owned())));
+}
+
+#[test]
+fn what_a_cluster_must_see_alike_is_no_setting_of_one_of_its_nodes() {
+    let given = [("topic-defaults", "min.insync.replicas=2,durability=none,retention.ms=1")];
+    assert!(resolve(&given, &[], "").is_ok(), "a node that stands alone says what it likes");
+    let with_peers = [given[0], ("peer-listen", "127.0.0.1:1")];
+    let errors = resolve(&with_peers, &[], "").expect_err("two are refused");
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    assert!(errors[0].contains("dejaq cluster alter --set log.durability="), "{errors:?}");
+    assert!(errors[1].contains("dejaq cluster alter --set min.insync.replicas="), "{errors:?}");
+    // Alone, too: a log that was compacted has gaps for ever, and a start without this would not know.
+    let errors = resolve(&[("topic-defaults", "cleanup.policy=compact")], &[], "").expect_err("refused");
+    assert!(errors[0].contains("cleanup.policy"), "{errors:?}");
 }
 
 #[test]

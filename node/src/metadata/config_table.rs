@@ -135,6 +135,27 @@ pub fn find_by_broker_name(broker_name: &str) -> Option<&'static TopicConfigDef>
     TOPIC_CONFIGS.iter().find(|def| def.broker_name == Some(broker_name))
 }
 
+/// Configs by which controller, leader and followers decide together: each must know the same value. One broker may say it
+/// for itself only while it is the whole cluster; else it is said of the topic, or of all brokers.
+///
+/// With too small a minimum, or less durable than the controller believes, a leader would acknowledge what the controller
+/// then elects without; a log with gaps is not taken by who expects none.
+pub const SAME_EVERYWHERE: [&str; 5] = [
+    "cleanup.policy",
+    "durability",
+    "flush.messages",
+    "min.insync.replicas",
+    "unclean.leader.election.enable",
+];
+
+impl TopicConfigDef {
+    /// Whether it is one of [`SAME_EVERYWHERE`].
+    #[must_use]
+    pub fn is_same_everywhere(&self) -> bool {
+        SAME_EVERYWHERE.contains(&self.name)
+    }
+}
+
 /// The config of this name, or the refusal that names it and its nearest neighbour.
 ///
 /// # Errors
@@ -254,6 +275,11 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_and_every_default_is_valid() {
+        assert_eq!(
+            TOPIC_CONFIGS.iter().filter(|def| def.is_same_everywhere()).count(),
+            SAME_EVERYWHERE.len()
+        );
+        assert!(SAME_EVERYWHERE.iter().all(|name| find(name).is_some_and(|def| def.broker_name.is_some())));
         assert!(TOPIC_CONFIGS.is_sorted_by(|a, b| a.name < b.name), "binary search needs order");
         for def in TOPIC_CONFIGS.iter().filter(|def| !def.internal) {
             assert_eq!(def.check(def.default).as_deref(), Ok(def.default), "{}", def.name);

@@ -35,7 +35,7 @@ pub struct Delta {
     pub created: Vec<Arc<Topic>>,
     /// Topics whose partitions or configs differ.
     pub changed: Vec<Changed>,
-    /// Whether a broker-level config differs, and with it perhaps the configs of every topic.
+    /// Whether a broker-level config differs, or what counts of them, and with it perhaps the configs of every topic.
     pub broker_configs: bool,
 }
 
@@ -44,8 +44,9 @@ impl Delta {
     #[must_use]
     pub fn between(old: &Image, new: &Image) -> Delta {
         let mut delta = Delta {
-            broker_configs: !Arc::ptr_eq(&old.broker_configs, &new.broker_configs)
-                && old.broker_configs != new.broker_configs,
+            broker_configs: old.is_shared() != new.is_shared()
+                || !Arc::ptr_eq(&old.broker_configs, &new.broker_configs)
+                    && old.broker_configs != new.broker_configs,
             ..Delta::default()
         };
         if Arc::ptr_eq(&old.topics, &new.topics) {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::topic_name::collision_key;
 
+use super::config_table::{SAME_EVERYWHERE, TopicConfigDef, find_by_broker_name};
 use super::level::of_config;
 use super::record::PartitionState;
 pub use super::record::{Endpoint, UncleanReason};
@@ -270,13 +271,25 @@ impl Image {
         self.broker_configs.get(&broker)
     }
 
-    /// What topics get from brokers: `settings` of the broker that asks, and what was set at run time.
+    /// What topics get from brokers: `settings` of the broker that asks, and what was set at run time. What must be the same
+    /// everywhere ([`super::config_table::SAME_EVERYWHERE`]) one broker says for itself only while there is no other.
     #[must_use]
     pub fn broker_defaults(&self, broker: BrokerId, settings: &Overrides) -> BrokerDefaults {
         let of = |key| self.broker_configs.get(&key).cloned().unwrap_or_default();
-        let mut settings = settings.clone();
+        let (mut broker, mut settings) = (of(Some(broker)), settings.clone());
         settings.retain(|name, _| of_config(name) <= self.level()); // else brokers of the release before promise something else
-        BrokerDefaults { broker: of(Some(broker)), all_brokers: of(None), settings }
+        if self.is_shared() {
+            broker
+                .retain(|name, _| !find_by_broker_name(name).is_some_and(TopicConfigDef::is_same_everywhere));
+            settings.retain(|name, _| !SAME_EVERYWHERE.contains(&name.as_str()));
+        }
+        BrokerDefaults { broker, all_brokers: of(None), settings }
+    }
+
+    /// Whether more than one broker is registered.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.brokers.len() > 1
     }
 
     /// Every feature that is on, with its level.

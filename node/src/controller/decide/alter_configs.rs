@@ -1,9 +1,10 @@
 //! AlterConfigs and IncrementalAlterConfigs: the configs of topics and brokers, all of a resource or none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::BrokerId;
+use dejaq_wire::ids::{BrokerId, TopicId};
 use serde::{Deserialize, Serialize};
 
 use super::create_topics::{check_level, invalid_config};
@@ -14,6 +15,7 @@ use crate::controller::sweep::{ALL, sweep};
 use crate::metadata::config_table::{
     InvalidConfig, MAX_VALUE_BYTES, TopicConfigDef, find, find_by_broker_name, words,
 };
+use crate::metadata::image::Topic;
 use crate::metadata::record::{ConfigChanged, Resource};
 use crate::metadata::topic_config::{Overrides, candidates, check_topic};
 
@@ -142,6 +144,9 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
             }
         };
     }
+    if let Resource::Topic(id) = &resource {
+        keep_own(*id, &mut wanted, draft)?;
+    }
     if is_policy_dropped(&resource, &now, &wanted, draft) {
         wanted.insert(POLICY.to_owned(), "delete".to_owned());
     }
@@ -154,8 +159,9 @@ fn alter(change: &Change, draft: &mut Draft, context: &Context<'_>) -> Result<()
         check_level(set.map(|(name, _)| name), draft.image())?;
     }
     let changes_minimum = now.get(MIN_INSYNC) != wanted.get(MIN_INSYNC);
-    if changes_minimum {
-        check_everywhere(&resource, draft)?;
+    check_everywhere(&resource, &now, &wanted, draft)?;
+    if resource == Resource::AllBrokers {
+        write_out_policy(&now, &wanted, draft);
     }
     for name in now.keys().filter(|name| !wanted.contains_key(*name)) {
         draft.push(ConfigChanged { resource: resource.clone(), name: name.clone(), value: None });
@@ -177,23 +183,70 @@ fn is_policy_dropped(resource: &Resource, now: &Overrides, wanted: &Overrides, d
     matches!(resource, Resource::Topic(_))
         && now.contains_key(POLICY)
         && !wanted.contains_key(POLICY)
-        && !of_all.contains_key("log.cleanup.policy")
+        && !of_all.contains_key(BROKER_POLICY)
 }
 
-/// The controller must know with how many a leader commits: in a cluster no broker may have a rule of its own.
-fn check_everywhere(resource: &Resource, draft: &Draft) -> Result<(), Refusal> {
-    match resource {
-        Resource::Broker(_) if draft.image().brokers().count() > 1 => Err(Refusal::new(
-            ErrorCode::INVALID_CONFIG,
-            format!(
-                "{MIN_INSYNC} cannot be set for one broker of a cluster; set it for a topic, or for all brokers."
-            ),
-        )),
-        Resource::Broker(_) | Resource::AllBrokers | Resource::Topic(_) => Ok(()),
+/// The same where all brokers give up the policy that topics got from them: each that has no other gets it written out.
+fn write_out_policy(now: &Overrides, wanted: &Overrides, draft: &mut Draft) {
+    if !now.contains_key(BROKER_POLICY) || wanted.contains_key(BROKER_POLICY) {
+        return;
+    }
+    let has_none = |topic: &&Arc<Topic>| !topic.configs.contains_key(POLICY);
+    let topics: Vec<TopicId> = draft.image().topics().filter(has_none).map(|topic| topic.id).collect();
+    for id in topics {
+        let (name, value) = (POLICY.to_owned(), Some("delete".to_owned()));
+        draft.push(ConfigChanged { resource: Resource::Topic(id), name, value });
     }
 }
 
+/// In a cluster no broker may have a rule of its own for what all must see alike (`SAME_EVERYWHERE`); nor a policy of its own
+/// while it is alone, since others may come, and a log that was compacted has gaps for ever.
+fn check_everywhere(
+    resource: &Resource,
+    now: &Overrides,
+    wanted: &Overrides,
+    draft: &Draft,
+) -> Result<(), Refusal> {
+    if !matches!(resource, Resource::Broker(_)) {
+        return Ok(());
+    }
+    let is_shared = draft.image().is_shared();
+    let is_alike = |name: &&String| match is_shared {
+        true => find_by_broker_name(name).is_some_and(TopicConfigDef::is_same_everywhere),
+        false => *name == BROKER_POLICY,
+    };
+    let mut set = wanted.iter().filter(|(name, value)| now.get(*name) != Some(*value)).map(|(name, _)| name);
+    match set.find(is_alike) {
+        None => Ok(()),
+        Some(name) => Err(Refusal::new(
+            ErrorCode::INVALID_CONFIG,
+            format!("{name} cannot be set for one broker alone; set it for a topic, or for all brokers."),
+        )),
+    }
+}
+
+/// What the broker's own topics were made with stays: offsets and decisions that were told must never go back.
+fn keep_own(id: TopicId, wanted: &mut Overrides, draft: &Draft) -> Result<(), Refusal> {
+    let topic = draft.image().topic(id).expect("the resource was found");
+    if !topic.is_internal() {
+        return Ok(());
+    }
+    for name in [POLICY, "durability"] {
+        let Some(kept) = topic.configs.get(name) else { continue };
+        let value = wanted.entry(name.to_owned()).or_insert_with(|| kept.clone());
+        if value.trim() != kept {
+            return Err(Refusal::new(
+                ErrorCode::INVALID_CONFIG,
+                format!("{name} of {} stays {kept}: what is kept there was promised to last.", topic.name),
+            ));
+        }
+    }
+    Ok(())
+}
+
 const POLICY: &str = "cleanup.policy";
+/// As brokers call it.
+const BROKER_POLICY: &str = "log.cleanup.policy";
 /// Broker-level and topic-level name of the smallest in-sync set that commits.
 const MIN_INSYNC: &str = "min.insync.replicas";
 

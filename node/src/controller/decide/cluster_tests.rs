@@ -16,8 +16,11 @@ use super::tests::{Desk, topic};
 use super::tick::{TICK, Tick};
 use crate::controller::draft::Refusal;
 use crate::metadata::Partition;
+use crate::metadata::config_table::TOPIC_CONFIGS;
+use crate::metadata::delta::Delta;
 use crate::metadata::level::Levels;
 use crate::metadata::record::{ConfigChanged, Resource};
+use crate::metadata::topic_config::{Overrides, TopicConfig};
 
 fn ids(list: &[i32]) -> Vec<BrokerId> {
     list.iter().copied().map(BrokerId).collect()
@@ -370,6 +373,36 @@ fn a_lower_minimum_forgets_the_eligible_in_the_same_batch() {
         .alter_at(ConfigTarget::Broker(BrokerId(1)), false, &min("1"))
         .expect_err("a cluster has one rule");
     assert_eq!(own.code, ErrorCode::INVALID_CONFIG);
+}
+
+/// The controller would elect without what a leader with a rule of its own acknowledged.
+#[test]
+fn what_all_must_see_alike_no_broker_says_for_itself() {
+    let mut desk = Desk::with_brokers(1);
+    let own = |desk: &mut Desk, name: &str, value: &str| {
+        let operations = [(name, Operation::Set(value.into()))];
+        desk.alter_at(ConfigTarget::Broker(BrokerId(1)), false, &operations).map_err(|refusal| refusal.code)
+    };
+    own(&mut desk, "min.insync.replicas", "2").expect("it is alone");
+    own(&mut desk, "log.retention.ms", "5").expect("valid");
+    let settings: Overrides = [("durability", "none"), ("retention.ms", "7")]
+        .map(|(name, value)| (name.into(), value.into()))
+        .into();
+    let resolved = |desk: &Desk| {
+        let defaults = desk.image.broker_defaults(BrokerId(1), &settings);
+        let config = TopicConfig::resolve(&Overrides::new(), &defaults);
+        (config.min_insync_replicas, config.is_durable(), config.retention_ms)
+    };
+    assert_eq!(resolved(&desk), (2, false, Some(5)), "alone it says what it likes");
+    let alone = desk.image.clone();
+    desk.register(2, 1);
+    assert_eq!(resolved(&desk), (1, true, Some(5)), "the others would not know it");
+    assert!(Delta::between(&alone, &desk.image).broker_configs, "who leads must hear of it");
+    for def in TOPIC_CONFIGS.iter().filter(|def| def.is_same_everywhere()) {
+        let (name, value) = (def.broker_name.expect("it has one"), def.default);
+        assert_eq!(own(&mut desk, name, value), Err(ErrorCode::INVALID_CONFIG), "{name}");
+    }
+    own(&mut desk, "log.retention.ms", "6").expect("each may keep as long as it likes");
 }
 
 #[test]

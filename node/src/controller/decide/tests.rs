@@ -9,6 +9,7 @@ use dejaq_wire::kafka::create_topics::{CreatableReplicaAssignment, CreatableTopi
 use proptest::prelude::*;
 
 use super::alter_configs::{self, AlterConfigs, Change, Operation};
+use super::create_internal::CreateInternal;
 use super::create_partitions::CreatePartitions;
 use super::create_topics::{CreateTopics, Created};
 use super::delete_topics::{self, DeleteTopics};
@@ -364,6 +365,40 @@ fn a_topic_that_was_compacted_says_so_for_ever() {
     assert_eq!(desk.topic("a").configs["cleanup.policy"], "delete", "it is written out");
     desk.alter("a", true, &[]).expect("valid");
     assert_eq!(desk.topic("a").configs["cleanup.policy"], "delete", "again");
+}
+
+#[test]
+fn a_topic_that_was_compacted_by_all_brokers_says_so_for_ever() {
+    let mut desk = Desk::with_brokers(1);
+    desk.create(topic("a", 1, 1)).expect("valid");
+    let compact = [("log.cleanup.policy", set("compact"))];
+    let own = desk.alter_at(alter_configs::Target::Broker(BrokerId(1)), false, &compact);
+    refused(own, ErrorCode::INVALID_CONFIG, "one broker alone");
+    let all = alter_configs::Target::AllBrokers;
+    desk.alter_at(all.clone(), false, &compact).expect("valid");
+    desk.create(topic("b", 1, 1)).expect("valid");
+    assert!(desk.topic("a").configs.is_empty() && desk.topic("b").configs.is_empty());
+    desk.alter_at(all, false, &[("log.cleanup.policy", Operation::Delete)]).expect("valid");
+    for name in ["a", "b"] {
+        assert_eq!(desk.topic(name).configs["cleanup.policy"], "delete", "it is written out");
+    }
+}
+
+#[test]
+fn the_own_topics_of_brokers_stay_durable_and_compacted() {
+    let mut desk = Desk::with_brokers(1);
+    let configs = [("cleanup.policy", "compact"), ("durability", "durable")];
+    let configs = configs.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    let name = "__consumer_offsets".to_owned();
+    desk.decide(CreateInternal { name, partitions: 1, max_replicas: 1, configs }).expect("valid");
+    for (name, value) in [("durability", "none"), ("cleanup.policy", "delete")] {
+        let altered = desk.alter("__consumer_offsets", false, &[(name, set(value))]);
+        refused(altered, ErrorCode::INVALID_CONFIG, "stays");
+    }
+    desk.alter("__consumer_offsets", false, &[("durability", Operation::Delete)]).expect("it stays");
+    desk.alter("__consumer_offsets", true, &[("segment.ms", set("1000000"))]).expect("valid");
+    let left = &desk.topic("__consumer_offsets").configs;
+    assert_eq!((&*left["cleanup.policy"], &*left["durability"], left.len()), ("compact", "durable", 3));
 }
 
 #[test]
