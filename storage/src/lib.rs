@@ -18,6 +18,7 @@ pub mod layout;
 pub mod log;
 #[cfg(any(test, feature = "model"))]
 pub mod model_disk;
+pub mod patch;
 pub mod probe;
 mod producers;
 pub mod reader;
@@ -48,6 +49,7 @@ pub use log::start::{Removal, Reserve, StartError, StartWrite, StartWritten};
 pub use log::swap::{SwapError, SwapFiles, SwapWrite, SwapWritten};
 pub use log::truncate::{TruncateError, Truncated, Truncation};
 pub use log::{Log, OffsetRange, ProducerSummary, SealReason, Sealed};
+pub use patch::Patched;
 pub use reader::{LogReader, Read, ReadAsk, ReadError};
 pub use reserve::RESERVE_BYTES;
 pub use scrub::{Damage, ScrubReport, Scrubbed, Visit};

@@ -249,6 +249,17 @@ impl<D: Disk> View<D> {
         add_range(&mut self.damaged, range);
     }
 
+    /// These offsets are whole again.
+    pub(crate) fn note_mended(&mut self, mended: OffsetRange) {
+        let mut left = Vec::with_capacity(self.damaged.len() + 1);
+        for range in self.damaged.drain(..) {
+            let before = OffsetRange { from: range.from, to: range.to.min(mended.from) };
+            let behind = OffsetRange { from: range.from.max(mended.to), to: range.to };
+            left.extend([before, behind].into_iter().filter(|part| part.from < part.to));
+        }
+        self.damaged = left;
+    }
+
     /// O(1) part of LOG-2.
     pub(crate) fn check(&self) {
         assert!(self.start <= self.end, "start {:?} above end {:?}", self.start, self.end);

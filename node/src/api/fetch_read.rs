@@ -248,7 +248,12 @@ fn refused<R: Runtime>(
             if data.is_news(partition, from) {
                 tracing::error!(partition = partition.name(), %error, "records are damaged: they are not served");
             }
-            ErrorCode::CORRUPT_MESSAGE
+            // Clients come again after the one; they give up at the other, which is right where nobody else has them.
+            if partition.may_be_had_elsewhere() {
+                ErrorCode::KAFKA_STORAGE_ERROR
+            } else {
+                ErrorCode::CORRUPT_MESSAGE
+            }
         }
         ReadError::Io(_) => {
             mark!("a fetch meets an error of the disk");

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!  changed ─► compose round n ─► leader ─► news ─► hear ─► append ─► changed (end) … synced ─► changed (durable)
-//!                                                    └► cut, restart, new start: a task of their own
+//!                                                    └► cut, patch, restart, new start: a task of their own
 //! ```
 
 use std::collections::BTreeSet;
@@ -239,6 +239,9 @@ impl<R: Runtime> Fetcher<R> {
             Outcome::Rest(wait) => self.rest(place, self.directory.runtime.now().plus(wait)),
             Outcome::Cut(epoch, to) => self.apart("replica-cut", place, async move {
                 partition.cut(epoch, to).await;
+            }),
+            Outcome::Patch(epoch, from, batches) => self.apart("replica-patch", place, async move {
+                partition.patch(epoch, from, batches).await;
             }),
             Outcome::Restart(base) => {
                 let directory = self.directory.clone();

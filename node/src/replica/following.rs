@@ -35,7 +35,7 @@ const REST_TROUBLE: Duration = Duration::from_millis(1000);
 const CUT_TRIES: usize = 100;
 
 /// What became of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     /// The position is where it was.
     Same,
@@ -43,6 +43,8 @@ pub(super) enum Outcome {
     Moved,
     /// Cut the log, in this epoch, at this offset.
     Cut(LeaderEpoch, Offset),
+    /// Put these batches back where ours are damaged, from this offset on; in this epoch.
+    Patch(LeaderEpoch, Offset, Vec<VerifiedBatch>),
     /// Give the log up and begin another there.
     Restart(Offset),
     /// Leave it alone for a while.
@@ -96,21 +98,6 @@ impl<R: Runtime> Partition<R> {
         })
     }
 
-    /// Where to cut a damaged log, and in which epoch, so that the rest is fetched again: once nobody counts on this
-    /// replica any more (LOG-5).
-    pub(super) fn mend(self: &Arc<Self>) -> Option<(LeaderEpoch, Offset)> {
-        self.with_turn(|turn| {
-            let (log, Role::Follower(follower)) = (turn.log.as_ref()?, &turn.role) else { return None };
-            let from = damage(log, follower.log_start())?;
-            if turn.is_eligible || follower.resigned().is_some() {
-                return None;
-            }
-            mark!("a follower mends its damaged log from its leader's");
-            tracing::warn!(partition = self.name(), %from, "damaged: fetched again from the leader");
-            Some((follower.epoch(), from))
-        })
-    }
-
     /// Whether it is a replica that only comes.
     pub(super) fn is_coming(self: &Arc<Self>) -> bool {
         self.with_turn(|turn| turn.is_coming)
@@ -119,26 +106,6 @@ impl<R: Runtime> Partition<R> {
     /// Visible records that it lacks as a follower, as far as its leader told; 0 if it leads.
     pub fn lag(self: &Arc<Self>) -> i64 {
         self.with_turn(|turn| turn.role.follower().map_or(0, |follower| follower.lag()))
-    }
-
-    /// Damage was found: if this is a follower, its leader hears of it; a leader lets another lead, if one can, and mends
-    /// its log as a follower.
-    pub fn notice_damage(self: &Arc<Self>) {
-        let leader = self.with_turn(|turn| turn.role.follower().map(|follower| follower.leader()));
-        match leader {
-            None => self.shared.hub.may_change(self.place()),
-            Some(leader) => {
-                if let Some(feed) = self.shared.hub.feed(leader) {
-                    feed.change(self.place());
-                }
-            }
-        }
-    }
-
-    /// A follower that is not in sync asked for what is damaged here: it can only get it from another leader.
-    pub(super) fn starve(self: &Arc<Self>) {
-        self.with_turn(|turn| turn.starves = true);
-        self.notice_damage();
     }
 
     /// Offsets that are damaged here.
@@ -175,6 +142,17 @@ impl<R: Runtime> Partition<R> {
                 return (Outcome::Same, None);
             }
             let heard = heard(&news, log);
+            if let Some(from) = damage(log, follower.log_start())
+                && (heard.epoch, heard.at) == (follower.epoch(), from)
+                && heard.last_epoch == last_epoch(log, follower, from)
+                && turn.foreign != Some(from)
+            {
+                if batches.is_empty() {
+                    turn.foreign = Some(from); // the leader's log parts from ours there, or ends
+                    return (Outcome::Moved, None);
+                }
+                return (Outcome::Patch(heard.epoch, from, batches), None);
+            }
             match follower.judge(&heard, last_epoch(log, follower, follower.local_end())) {
                 Next::Ignore => (Outcome::Same, None),
                 Next::Cut(to) => {
@@ -199,6 +177,12 @@ impl<R: Runtime> Partition<R> {
                         }
                     };
                     follower.learn(news.watermark, &mut turn.effects);
+                    if let Some((ranges, to)) = turn.refetched
+                        && follower.local_end() >= to
+                    {
+                        turn.refetched = None;
+                        self.shared.health.counts.mended_ranges.add(ranges);
+                    }
                     let moves = news.start > follower.log_start() && news.start <= follower.watermark();
                     (outcome, moves.then_some(news.start))
                 }
@@ -209,22 +193,28 @@ impl<R: Runtime> Partition<R> {
     /// Cuts the log at `to`, durably, if it still follows in `epoch`. Not cancel safe.
     pub(super) async fn cut(self: &Arc<Self>, epoch: LeaderEpoch, to: Offset) {
         let _one = self.start_moves.lock().await;
+        tracing::info!(partition = self.name(), %to, "cut: the leader's log parts here");
+        self.cut_in_turn(|follower| follower.epoch() == epoch && to < follower.local_end(), to).await;
+    }
+
+    /// Reads the log of this `end` back as a start does, and cuts nothing. For who holds `start_moves`.
+    pub(super) async fn load_again(self: &Arc<Self>, epoch: LeaderEpoch, end: Offset) {
+        self.cut_in_turn(|follower| follower.epoch() == epoch && end == follower.local_end(), end).await;
+    }
+
+    async fn cut_in_turn(self: &Arc<Self>, may: impl Fn(&Follower) -> bool, to: Offset) {
         for _ in 0..CUT_TRIES {
-            match self.begin_cut(epoch, to) {
+            match self.begin_cut(&may, to) {
                 Ok(None) => return,
                 Ok(Some(truncation)) => {
-                    tracing::info!(partition = self.name(), %to, "cut: the leader's log parts here");
                     let done = truncation.run().await;
                     self.with_turn(|turn| {
                         let (Some(log), Role::Follower(follower)) = (turn.log.as_mut(), &mut turn.role)
                         else {
                             panic!("the role and the log stay while the log is cut");
                         };
-                        let damaged = log.damaged().len();
                         match log.end_truncate(done) {
                             Ok(end) => {
-                                let mended = damaged.saturating_sub(log.damaged().len());
-                                self.shared.health.counts.mended_ranges.add(mended as u64);
                                 follower.cut(end, &mut turn.effects);
                                 if log.owes_marker() {
                                     self.shared.flusher.mark_soon(self);
@@ -254,17 +244,25 @@ impl<R: Runtime> Partition<R> {
 
     fn begin_cut(
         self: &Arc<Self>,
-        epoch: LeaderEpoch,
+        may: &impl Fn(&Follower) -> bool,
         to: Offset,
     ) -> Result<Option<Truncation<R::Disk>>, TruncateError> {
         self.with_turn(|turn| {
             let (Some(log), Role::Follower(follower)) = (turn.log.as_mut(), &mut turn.role) else {
                 return Ok(None);
             };
-            if follower.epoch() != epoch || follower.resigned().is_some() || to >= follower.local_end() {
+            if !may(follower) || follower.resigned().is_some() {
                 return Ok(None);
             }
+            let given_up = log.damaged().iter().filter(|range| range.to > to).count() as u64;
             let truncation = log.begin_truncate(to)?;
+            let visible = follower.watermark();
+            if given_up > 0 && to < visible {
+                let (before, end) = turn.refetched.unwrap_or((0, to));
+                turn.refetched = Some((before + given_up, end.max(visible)));
+            } else {
+                self.shared.health.counts.mended_ranges.add(given_up); // nobody ever saw it
+            }
             follower.cutting(to, &mut turn.effects);
             Ok(Some(truncation))
         })
@@ -393,7 +391,7 @@ fn last_epoch<D: Disk>(log: &Log<D>, follower: &Follower, end: Offset) -> Leader
 }
 
 /// Where damage begins, if there is any.
-fn damage<D: Disk>(log: &Log<D>, start: Offset) -> Option<Offset> {
+pub(super) fn damage<D: Disk>(log: &Log<D>, start: Offset) -> Option<Offset> {
     let from = log.damaged().iter().filter(|range| range.to > start).map(|range| range.from).min()?;
     Some(from.max(start))
 }

@@ -34,6 +34,7 @@ mod insync;
 pub mod isr;
 pub mod leader;
 pub mod links;
+mod mending;
 mod open;
 pub mod partition;
 pub mod policy;

@@ -19,6 +19,8 @@ use tokio::sync::mpsc;
 
 use super::directory::{Directory, Slot};
 use super::partition::{Assignment, Partition};
+use super::policy::Durability;
+use crate::metadata::topic_config::Overrides;
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
@@ -224,4 +226,11 @@ pub(super) async fn remove_strays<D: dejaq_storage::Disk>(
         data_dir.remove_partition(dir.topic_id, dir.partition).await?;
     }
     Ok(())
+}
+impl<R: Runtime> Directory<R> {
+    /// When acks=all is answered for topics that do not say it.
+    pub fn default_durability(&self, image: &Image) -> Durability {
+        let defaults = image.broker_defaults(self.settings.me, &self.settings.topic_defaults);
+        TopicConfig::resolve(&Overrides::new(), &defaults).policy().durability
+    }
 }

@@ -141,6 +141,10 @@ pub(super) struct Turn<D: Disk> {
     pub coming: usize,
     /// A follower needs of us, the leader, what is damaged here.
     pub starves: bool,
+    /// Where our damage begins whose records this leader does not have as they were written here.
+    pub foreign: Option<Offset>,
+    /// Damaged ranges that were given up, and the watermark then: when the log reaches there again they are mended.
+    pub refetched: Option<(u64, Offset)>,
     /// What was told to the hub: the ends of the log.
     told: Told,
     waiting: BTreeMap<Token, Waiting>,
@@ -189,6 +193,8 @@ impl<R: Runtime> Partition<R> {
             is_coming: assignment.is_coming(),
             coming: assignment.still_coming(),
             starves: false,
+            foreign: None,
+            refetched: None,
             told,
             waiting: BTreeMap::new(),
             next_token: 0,
@@ -475,7 +481,7 @@ impl<R: Runtime> Partition<R> {
             turn.is_eligible = assignment.is_eligible();
             turn.eligible.clone_from(&assignment.elr);
             (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.still_coming());
-            turn.starves = false;
+            (turn.starves, turn.foreign) = (false, None);
             if let Role::Leader(leader) = &turn.role
                 && assignment.leads()
             {

@@ -12,6 +12,7 @@ mod full;
 mod golden;
 mod history;
 mod layout;
+mod patch;
 mod reserve;
 mod torn;
 mod txn;

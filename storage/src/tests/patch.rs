@@ -1,0 +1,108 @@
+//! Damaged batches put back from a copy: only the bytes that were there, durably, and nothing else is touched.
+
+use std::path::{Path, PathBuf};
+
+use super::kit::*;
+use crate::layout::FileKind;
+use crate::model_disk::random::stream;
+use crate::model_disk::{CrashMode, Platter};
+use crate::{LogConfig, Patched, VerifiedBatch};
+use dejaq_wire::ids::Offset;
+
+fn log_path(base: i64) -> PathBuf {
+    dir().join(FileKind::Log.name(Offset(base)))
+}
+
+fn content(platter: &Platter, path: &Path) -> Vec<u8> {
+    platter.files().into_iter().find(|(name, _)| name == path).map(|(_, bytes)| bytes).expect("it is there")
+}
+
+/// Ten durable batches in one segment.
+fn filled() -> Pair {
+    let mut pair = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    pair.fill(10);
+    pair.flush();
+    pair
+}
+
+/// Rots the last byte of these batches, and has a scrub find it.
+fn rot(pair: &Pair, which: &[usize]) {
+    for at in which {
+        let end: usize = pair.batches[..=*at].iter().map(|batch| batch.bytes.len()).sum();
+        assert!(pair.platter.rot(&log_path(0), (end - 1) as u64, 1));
+    }
+    now(pair.log.reader().scrub_segment(Offset(0), |_| async { true })).expect("healthy");
+    assert!(!pair.log.damaged().is_empty());
+}
+
+fn copies(pair: &Pair, which: std::ops::Range<usize>) -> Vec<VerifiedBatch> {
+    let copy = |expected: &Expected| VerifiedBatch::verify(expected.bytes.clone()).expect("it was verified");
+    pair.batches[which].iter().map(copy).collect()
+}
+
+#[test]
+fn what_is_put_back_is_what_was_there_and_survives_a_power_cut() {
+    for hit in 0..10 {
+        let pair = filled();
+        let before = content(&pair.platter, &log_path(0));
+        rot(&pair, &[hit]);
+        assert_ne!(content(&pair.platter, &log_path(0)), before);
+        let patched = now(pair.log.reader().patch(&copies(&pair, hit..10))).expect("healthy");
+        let (from, to) = (pair.batches[hit].base, pair.batches[hit].last.next());
+        assert_eq!(patched, Patched::Whole(crate::OffsetRange { from, to }));
+        assert_eq!(content(&pair.platter, &log_path(0)), before);
+        assert!(pair.log.damaged().is_empty());
+        assert!(read_all(&pair.log).expect("whole") == pair.batches);
+        now(pair.log.check_deep()).expect("the log agrees with itself");
+        pair.platter.crash(&mut stream(7, "crash", 0), CrashMode::Lose);
+        let (log, report) = try_open(&pair.platter, small()).expect("recovery");
+        assert_eq!((log.end(), report.cut), (pair.end(), None));
+        assert!(read_all(&log).expect("it was durable") == pair.batches, "batch {hit}");
+        assert_eq!(now(log.reader().patch(&copies(&pair, 0..10))).expect("healthy"), Patched::Nothing);
+    }
+}
+
+#[test]
+fn neighbours_are_mended_as_far_as_copies_reach_and_others_one_after_the_other() {
+    let pair = filled();
+    rot(&pair, &[2, 3, 7]);
+    let reader = pair.log.reader();
+    let from = pair.batches[3].base;
+    assert_eq!(now(reader.patch(&copies(&pair, 2..3))).expect("healthy"), Patched::Below(from));
+    assert_eq!(pair.log.damaged()[0].from, from);
+    assert!(matches!(now(reader.patch(&copies(&pair, 3..8))).expect("healthy"), Patched::Whole(_)));
+    assert_eq!(pair.log.damaged().len(), 1);
+    assert_eq!(
+        now(reader.patch(&copies(&pair, 3..5))).expect("healthy"),
+        Patched::Foreign,
+        "not of this hole"
+    );
+    assert!(matches!(now(reader.patch(&copies(&pair, 7..8))).expect("healthy"), Patched::Whole(_)));
+    assert!(read_all(&pair.log).expect("whole") == pair.batches);
+}
+
+#[test]
+fn another_batch_at_the_same_offsets_is_not_written() {
+    let pair = filled();
+    let mut other = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
+    other.salt = 900; // as many batches of the same lengths, with other values
+    other.fill(10);
+    rot(&pair, &[4]);
+    let rotten = content(&pair.platter, &log_path(0));
+    assert_eq!(pair.batches[4].base, other.batches[4].base);
+    assert_ne!(pair.batches[4].bytes, other.batches[4].bytes);
+    assert_eq!(now(pair.log.reader().patch(&copies(&other, 4..5))).expect("healthy"), Patched::Foreign);
+    assert_eq!(content(&pair.platter, &log_path(0)), rotten, "nothing was written");
+}
+
+#[test]
+fn what_the_side_file_does_not_know_is_not_guessed() {
+    let pair = filled();
+    let side = dir().join(FileKind::Sum.name(Offset(0)));
+    assert!(pair.platter.rot(&side, 32 * 5 + 9, 1)); // the record of the fifth batch or so: behind the header
+    now(pair.log.reader().scrub_segment(Offset(0), |_| async { true })).expect("healthy");
+    let damaged = pair.log.damaged();
+    assert_eq!(damaged.len(), 1);
+    assert_eq!(now(pair.log.reader().patch(&copies(&pair, 0..10))).expect("healthy"), Patched::Foreign);
+    assert_eq!(pair.log.damaged(), damaged);
+}
