@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1500)]
     down_ms: u64,
     /// The median from a kill to the first acknowledgement by another leader that is still green, in milliseconds.
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 500)]
     median_ms: u64,
 }
 

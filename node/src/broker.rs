@@ -45,6 +45,7 @@ use crate::metadata::topic_config::{Overrides, check_topic};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
+use crate::replica::policy::Durability;
 use crate::replica::{self, Directory, NotClean, NotStarted, Serve};
 use crate::runtime::Runtime;
 use crate::server::listener::{Bound, Parts, Server};
@@ -209,6 +210,11 @@ impl<R: Runtime> Broker<R> {
         self.cluster.published.current()
     }
 
+    /// When acks=all is answered where a topic does not say it.
+    pub fn default_durability(&self) -> Durability {
+        self.directory.default_durability(&self.image())
+    }
+
     /// Tells whose controller is active, as far as this node knows; may outlive it.
     pub fn active_controller(&self) -> impl Fn() -> Option<BrokerId> + Send + Sync + 'static {
         self.cluster.controller.watch_leader()
@@ -338,6 +344,7 @@ impl<R: Runtime> Watch<R> {
         metrics.partitions_led.set(replication.led);
         metrics.under_replicated.set(replication.under_replicated);
         metrics.under_min_insync.set(replication.under_min_insync);
+        metrics.unclean_elections.set(self.directory.image().losses().count() as u64);
         metrics.leader_epochs.set(replication.epochs);
         metrics.follower_lag_records.set(replication.lag);
         metrics.insync_shrinks.reach(replication.shrinks);

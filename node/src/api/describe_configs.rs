@@ -148,7 +148,7 @@ fn describe<R: Runtime>(
                     format!("Unexpected broker id, expected {here} or empty string, but received {name}");
                 return Err(invalid(why));
             }
-            let mut configs = of_settings(&control.config);
+            let mut configs = of_settings(&control.config, control.settings.replication_factor(image));
             configs.extend(of_broker(&defaults));
             configs.sort_by(|a, b| a.name.cmp(&b.name));
             Ok(configs)
@@ -224,7 +224,7 @@ fn entry(
 }
 
 /// What the broker was started with: our names, then Kafka's names of the common ones.
-fn of_settings(config: &Config) -> Vec<DescribeConfigsResourceResult> {
+fn of_settings(config: &Config, factor: i16) -> Vec<DescribeConfigsResourceResult> {
     let ours = TABLE.iter().map(|setting| {
         let given = config.given.get(setting.name);
         let value = given.cloned().unwrap_or_else(|| setting.default_text());
@@ -236,7 +236,7 @@ fn of_settings(config: &Config) -> Vec<DescribeConfigsResourceResult> {
         };
         setting_entry(setting.name, value, given.is_some(), config_type, setting.effect)
     });
-    let kafkas = kafka_names(config).into_iter().map(|(name, value, ours, config_type)| {
+    let kafkas = kafka_names(config, factor).into_iter().map(|(name, value, ours, config_type)| {
         let given = ours.is_some_and(|ours| config.given.contains_key(ours));
         let doc = match ours {
             Some(ours) => format!("The setting {ours} by Kafka's name."),
@@ -248,7 +248,7 @@ fn of_settings(config: &Config) -> Vec<DescribeConfigsResourceResult> {
 }
 
 /// Kafka's name, the value, our name of the setting if it is one, the type.
-fn kafka_names(config: &Config) -> Vec<(&'static str, String, Option<&'static str>, i8)> {
+fn kafka_names(config: &Config, factor: i16) -> Vec<(&'static str, String, Option<&'static str>, i8)> {
     let listener = |address: &str| format!("PLAINTEXT://{address}");
     let advertised = if config.advertise.is_empty() { &config.listen } else { &config.advertise };
     let millis = config.limits.idle_timeout.as_millis().to_string();
@@ -262,7 +262,7 @@ fn kafka_names(config: &Config) -> Vec<(&'static str, String, Option<&'static st
         ),
         ("broker.id", config.node_id.to_string(), Some("node-id"), LONG),
         ("connections.max.idle.ms", millis, Some("idle-timeout-ms"), LONG),
-        ("default.replication.factor", "1".to_owned(), None, LONG),
+        ("default.replication.factor", factor.to_string(), Some("default-replication-factor"), LONG),
         ("delete.topic.enable", "true".to_owned(), None, BOOLEAN),
         ("listeners", listener(&config.listen), Some("listen"), STRING),
         ("log.dirs", config.data_dir.clone(), Some("data-dir"), STRING),

@@ -29,6 +29,8 @@ Examples:
     /// Empty a broker: its replicas move to the others, and none come any more.
     #[command(after_help = "\
 The plan is kept by the cluster; this command may be stopped. A drained broker can be stopped and unregistered.
+Whether it votes on the metadata is another matter: if it is to go for good, `dejaq quorum add` one that stays, and
+`dejaq quorum remove` it, before it is stopped.
 
 Examples:
   dejaq broker drain 3
@@ -120,6 +122,9 @@ async fn drain(client: &Client, args: &Drain) -> anyhow::Result<ExitCode> {
     const LOOK_EVERY: Duration = Duration::from_secs(1);
     let broker = BrokerId(args.broker);
     client.admin().drain(broker, !args.cancel, client.deadline()).await.map_err(explain_admin)?;
+    if !args.cancel {
+        warn_if_it_votes(client, args.broker).await;
+    }
     loop {
         let found = rows(client).await?.into_iter().find(|(id, _)| *id == broker);
         let held = found.map(|(_, row)| row.replicas);
@@ -147,9 +152,20 @@ fn told_drain(args: &Drain, held: usize) {
     }
 }
 
+/// Says on standard error that a broker that is to go still votes: when it is gone, a majority is nearer to being lost.
+async fn warn_if_it_votes(client: &Client, broker: i32) {
+    let Ok(quorum) = client.admin().quorum(client.deadline()).await else { return };
+    if quorum.replicas.iter().any(|replica| replica.votes && replica.id.0 == broker) {
+        eprintln!(
+            "dejaq: node {broker} still votes on the metadata\n  try: dejaq quorum add a node that stays, then dejaq quorum remove {broker}"
+        );
+    }
+}
+
 async fn unregister(client: &Client, args: &Unregister) -> anyhow::Result<ExitCode> {
     let admin = client.admin();
     admin.unregister(BrokerId(args.broker), client.deadline()).await.map_err(explain_admin)?;
+    warn_if_it_votes(client, args.broker).await;
     if args.json {
         println!("{}", json!({ "broker": args.broker, "registered": false }));
     } else {

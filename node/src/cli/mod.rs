@@ -4,6 +4,16 @@
 //! message on standard error that says what to do. Leaves out: what the verbs do (one file each).
 //! Called by `main`.
 
+/// As of the standard library, but who stops reading us ends the program quietly, and a full disk with a message.
+macro_rules! print {
+    ($($text:tt)*) => { $crate::cli::output::say(format_args!($($text)*)) };
+}
+/// As of the standard library, but see `print`.
+macro_rules! println {
+    () => { print!("\n") };
+    ($($text:tt)*) => { print!("{}\n", format_args!($($text)*)) };
+}
+
 mod admin;
 #[allow(
     clippy::disallowed_methods,

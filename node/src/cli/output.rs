@@ -1,8 +1,25 @@
-//! Text and JSON for people and scripts: tables, times, sizes, bytes. Pure.
+//! Text and JSON for people and scripts: tables, times, sizes, bytes; and the one place that writes them. The rest is pure.
+
+use std::fmt;
+use std::io::{ErrorKind, Write as _};
 
 use serde_json::{Value, json};
 
 const MS_PER_DAY: i64 = 86_400_000;
+
+/// What a shell says of a program that was ended because nobody read it any more.
+const NOBODY_READS: i32 = 141;
+
+/// Writes to standard output. Does not return if that cannot be done: what was to be told is not told.
+#[allow(clippy::disallowed_methods, reason = "as a signal would: what a verb has to tell cannot be told")]
+pub(super) fn say(text: fmt::Arguments<'_>) {
+    let Err(error) = std::io::stdout().lock().write_fmt(text) else { return };
+    if error.kind() == ErrorKind::BrokenPipe {
+        std::process::exit(NOBODY_READS);
+    }
+    eprintln!("dejaq: the output could not be written: {error}");
+    std::process::exit(2);
+}
 
 /// A table: a row of headings, then rows as wide as they. Columns of numbers stand to the right.
 #[derive(Debug)]

@@ -27,6 +27,7 @@ The new replicas are there, and in sync, before an old one goes.
 Examples:
   dejaq partition reassign                            what is moving
   dejaq partition reassign orders 0 --to 1,2,4        the first is the preferred leader
+  dejaq partition reassign orders 0 --to 1,2 --change-replication-factor
   dejaq partition reassign orders 0 --cancel")]
     Reassign(Reassign),
     /// Have leaders elected: the preferred ones, or anyone for what nobody leads.
@@ -55,6 +56,9 @@ struct Reassign {
         conflicts_with = "cancel"
     )]
     to: Vec<i32>,
+    /// Let the partition have more or fewer replicas than it has.
+    #[arg(long, requires = "to")]
+    change_replication_factor: bool,
     /// Take the move back.
     #[arg(long, requires = "partition")]
     cancel: bool,
@@ -107,12 +111,20 @@ async fn reassign(client: &Client, args: &Reassign) -> anyhow::Result<ExitCode> 
     }
     let to: Vec<BrokerId> = args.to.iter().copied().map(BrokerId).collect();
     let target = (!args.cancel).then(|| to.clone());
-    client.admin().reassign(&at, target, client.deadline()).await.map_err(explain_admin)?;
+    let moved =
+        client.admin().reassign_if(&at, target, args.change_replication_factor, client.deadline()).await;
+    moved.map_err(|error| match error.code() {
+        Some(ErrorCode::INVALID_REPLICATION_FACTOR) => explain(
+            error,
+            "name as many brokers as it has replicas now, or say --change-replication-factor if that is meant",
+        ),
+        _ => explain_admin(error),
+    })?;
     if args.json {
         let to = (!args.cancel).then_some(&args.to);
         println!("{}", json!({ "topic": topic, "partition": partition, "to": to }));
     } else if args.cancel {
-        println!("{topic}-{partition} stays where it was");
+        println!("{topic}-{partition} goes back to where it was");
     } else {
         println!("{topic}-{partition} moves to {}: dejaq partition reassign", ids(&to));
     }
@@ -163,7 +175,8 @@ async fn elect(client: &Client, args: &Elect) -> anyhow::Result<ExitCode> {
             let error = one.code.is_error().then(|| one.code.name());
             println!("{}", json!({ "topic": topic, "partition": partition, "error": error }));
         } else if one.code.is_none() {
-            println!("{name}: elected");
+            let warning = if args.unclean { ": acknowledged records may be lost" } else { "" };
+            println!("{name}: elected{warning}");
         } else {
             println!("{name}: {}", one.message.as_deref().unwrap_or(one.code.message()));
         }

@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use super::admin::{self, Shown};
 use crate::broker::{Broker, Watch, report_stop};
 use crate::config::{Config, LogFormat, Sources, TABLE};
+use crate::replica::policy::Durability;
 use crate::runtime::tokio::{TokioRuntime, abort_on_panic};
 use crate::runtime::tokio_net::SocketOptions;
 
@@ -212,8 +213,24 @@ fn announce(config: &Config, broker: &Broker<TokioRuntime>, admin: Option<&str>)
         partitions = image.partition_count(),
         data_dir = config.data_dir,
         admin = admin.unwrap_or("none"),
-        "DejaQ {} is ready at {address}. What is acknowledged with acks=all is on disk (durability=durable). \
+        "DejaQ {} is ready at {address}. {} \
          Try: echo hello | kcat -b {address} -t greetings -P; kcat -b {address} -t greetings -C -e",
         env!("CARGO_PKG_VERSION"),
+        promise(broker.default_durability()),
     );
+}
+
+/// What acks=all means where a topic does not say otherwise.
+const fn promise(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Durable => "What is acknowledged with acks=all is on disk (durability=durable).",
+        Durability::Replicated => {
+            "What is acknowledged with acks=all is in the memory of all in-sync replicas, and on disk a moment later \
+             (durability=replicated)."
+        }
+        Durability::None => {
+            "What is acknowledged with acks=all is on disk when the operating system likes (durability=none): a power cut \
+             may lose it."
+        }
+    }
 }

@@ -149,6 +149,14 @@ pub enum ConfigOwner {
 }
 
 impl ConfigOwner {
+    fn shown(&self) -> String {
+        match self {
+            ConfigOwner::Topic(name) => format!("settings of {name}"),
+            ConfigOwner::Broker(id) => format!("settings of broker {id}"),
+            ConfigOwner::AllBrokers => "settings of all brokers".to_owned(),
+        }
+    }
+
     fn wire(&self) -> (i8, String) {
         match self {
             ConfigOwner::Topic(name) => (2, name.clone()),
@@ -343,7 +351,7 @@ impl<R: Runtime> Admin<R> {
         deadline: Mono,
     ) -> Result<Vec<ConfigEntry>, AdminError> {
         let (resource_type, resource_name) = owner.wire();
-        let what = format!("settings of {resource_name}");
+        let what = owner.shown();
         let request = DescribeConfigsRequest {
             resources: vec![DescribeConfigsResource {
                 resource_type,
@@ -386,7 +394,7 @@ impl<R: Runtime> Admin<R> {
         deadline: Mono,
     ) -> Result<(), AdminError> {
         let (resource_type, resource_name) = owner.wire();
-        let what = format!("settings of {resource_name}");
+        let what = owner.shown();
         let configs = changes.iter().map(|(name, change)| alteration(name, change)).collect();
         let resource = AlterConfigsResource { resource_type, resource_name, configs };
         let request = IncrementalAlterConfigsRequest { resources: vec![resource], validate_only: false };

@@ -295,12 +295,27 @@ impl<R: Runtime> Admin<R> {
         replicas: Option<Vec<BrokerId>>,
         deadline: Mono,
     ) -> Result<(), AdminError> {
+        self.reassign_if(partition, replicas, true, deadline).await
+    }
+
+    /// As [`Self::reassign`]; to more or fewer replicas than there are only if `may_change_factor`.
+    ///
+    /// # Errors
+    /// [`AdminError`]; INVALID_REPLICATION_FACTOR for another number of them.
+    pub async fn reassign_if(
+        &self,
+        partition: &TopicPartition,
+        replicas: Option<Vec<BrokerId>>,
+        may_change_factor: bool,
+        deadline: Mono,
+    ) -> Result<(), AdminError> {
         let what = format!("{}-{}", partition.topic, partition.partition);
         let one = ReassignablePartition { partition_index: partition.partition, replicas };
         let topic = ReassignableTopic { name: partition.topic.to_string(), partitions: vec![one] };
         let request = AlterPartitionReassignmentsRequest {
             timeout_ms: self.timeout_ms(deadline),
             topics: vec![topic],
+            allow_replication_factor_change: may_change_factor,
             ..Default::default()
         };
         let answer = self.change(&what, &request, deadline, |answer| Some(answer.error_code)).await?;

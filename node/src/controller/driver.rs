@@ -121,6 +121,7 @@ pub async fn start<R: Runtime>(
     let restored = Restored { hard, snapshot, batches };
     let raft = Raft::open(settings, restored, runtime.random_u64(), runtime.now(), &mut turn)?;
     let voters = raft.entries().voters();
+    let news_from = raft.entries().end().end;
     if boot.voters.len() > 1 && voters.count() == 1 && voters.has(me) {
         return Err(JournalError::OtherQuorum { node: me.id, named: boot.voters.len() });
     }
@@ -136,6 +137,7 @@ pub async fn start<R: Runtime>(
         peers,
         inbox: inbox.clone(),
         image,
+        news_from,
         compaction: Compaction {
             every: boot.snapshot_bytes,
             since: 0,
@@ -226,6 +228,8 @@ struct Driver<R: Runtime> {
     inbox: Inbox,
     /// Everything in it is committed, durable here, and published.
     image: Arc<Image>,
+    /// Where the log ended at the start: what lies below is no news.
+    news_from: Offset,
     compaction: Compaction,
     shown: Shown,
     named: Named,
@@ -409,7 +413,9 @@ impl<R: Runtime> Driver<R> {
                 readable.records(&records).map_err(|why| fatal(why.to_string()))?;
                 let newest = records.iter().map(Record::level).max();
                 self.compaction.newest = self.compaction.newest.max(newest.unwrap_or(1));
-                tell(&self.image, &records);
+                if end > self.news_from {
+                    tell(&self.image, &records); // what it had when it started was told then
+                }
                 let image = self.image.after(&records, end).map_err(|why| fatal(why.to_string()))?;
                 self.compaction.epoch = epoch;
                 self.image = Arc::new(image);
