@@ -152,6 +152,28 @@ pub const ROT: Scenario = Scenario {
     random: true,
 };
 
+/// The disks of all members rot, each batch on one of them.
+pub const ROT_EVERYWHERE: Scenario = Scenario {
+    name: "cluster_rot_everywhere",
+    about: "bits rot on all disks of three brokers, each batch on one of them, under kills and power cuts: never served, mended from each \
+            other, nothing lost",
+    run: |params| {
+        run(params, 3, |plan, dice| {
+            let mut plan = if dice.chance(500) { plan.with_strict_topics(dice) } else { plan };
+            plan.config.healing.scrub_interval =
+                std::time::Duration::from_millis(dice.log_between(200, 4000));
+            plan.rots_everywhere = true;
+            plan.fault(9, Fault::Rot)
+                .fault(dice.below(2), Fault::Kill)
+                .fault(dice.below(2), Fault::PowerCut)
+                .fault(dice.below(2), Fault::Restart)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::Isolate)
+        })
+    },
+    random: true,
+};
+
 /// One member comes back with an empty disk.
 pub const WIPED: Scenario = Scenario {
     name: "cluster_wiped",

@@ -72,6 +72,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::MOVES,
     fleet::JOINS,
     fleet::ROT,
+    fleet::ROT_EVERYWHERE,
     fleet::WIPED,
     fleet::REPLICATED,
     fleet::BEYOND,

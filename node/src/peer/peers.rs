@@ -24,7 +24,9 @@ const MAX_PEERS: usize = 10_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
     /// Nobody told where this node is. Nothing was sent.
-    #[error("the address of {0:?} is not known; a node that joins names the voters that there are now in --quorum: dejaq quorum status")]
+    #[error(
+        "the address of {0:?} is not known; a node that joins names the voters that there are now in --quorum: dejaq quorum status"
+    )]
     NoAddress(BrokerId),
     /// No connection came about. Nothing was sent; back off.
     #[error("no connection to {0:?}")]

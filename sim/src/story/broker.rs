@@ -575,16 +575,21 @@ impl BrokerNode {
     /// Whether byte `at` of a segment belongs to a batch of a partition of the plan.
     #[must_use]
     pub fn is_of_a_batch(&self, path: &Path, at: u64) -> bool {
+        self.batch_at(path, at).is_some()
+    }
+
+    /// The first offset of the batch of a partition of the plan that byte `at` of a segment belongs to.
+    #[must_use]
+    pub fn batch_at(&self, path: &Path, at: u64) -> Option<i64> {
         let platter = self.device().platter;
         let folder = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
         let logs = Logs::undamaged(platter.durable_files(), &platter.damage());
         let base = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse::<u64>().ok());
-        let Some((folder, base)) = folder.zip(base) else { return false };
-        self.0.recorder.part_of_folder(folder).is_some()
-            && logs.0.get(folder).is_some_and(|log| {
-                log.iter()
-                    .any(|batch| batch.segment == base && (batch.at..batch.at + batch.bytes).contains(&at))
-            })
+        let (folder, base) = folder.zip(base)?;
+        self.0.recorder.part_of_folder(folder)?;
+        let mut log = logs.0.get(folder)?.iter();
+        log.find(|batch| batch.segment == base && (batch.at..batch.at + batch.bytes).contains(&at))
+            .map(|batch| batch.base)
     }
 
     /// Learns what was damaged in silence, and tells the history that it is destroyed.
