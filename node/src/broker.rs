@@ -41,7 +41,7 @@ use crate::coordinator::room::TxnRoom;
 use crate::coordinator::{Coordinators, coordinators, group, lag, txn};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::level::Levels;
-use crate::metadata::topic_config::{Overrides, check_topic};
+use crate::metadata::topic_config::{Overrides, check_defaults};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
@@ -122,7 +122,7 @@ impl<R: Runtime> Broker<R> {
     /// # Errors
     /// [`StartError`].
     pub async fn start(runtime: R, config: Config) -> Result<Broker<R>, StartError> {
-        let topic_defaults = check_topic(&config.topics.defaults)?;
+        let topic_defaults = check_defaults(&config.topics.defaults, !config.peer_listen.is_empty())?;
         let node = BrokerId(i32::try_from(config.node_id).expect("the table bounds it"));
         let mut data_dir = open_data_dir(&runtime, node, config.quorum.is_empty()).await?;
         let bound = Bound::bind(&runtime, &config.listen)

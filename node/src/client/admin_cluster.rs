@@ -316,7 +316,6 @@ impl<R: Runtime> Admin<R> {
             timeout_ms: self.timeout_ms(deadline),
             topics: vec![topic],
             allow_replication_factor_change: may_change_factor,
-            ..Default::default()
         };
         let answer = self.change(&what, &request, deadline, |answer| Some(answer.error_code)).await?;
         refused(&what, answer.error_code, answer.error_message)?;

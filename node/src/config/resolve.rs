@@ -10,7 +10,6 @@ use super::{
     CleanerSettings, Config, GroupSettings, HealingSettings, Limits, LogFormat, QuorumNode, TopicSettings,
     TransactionSettings,
 };
-use crate::metadata::config_table::{SAME_EVERYWHERE, find};
 
 /// Who gave a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,17 +276,6 @@ fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
         config.quorum.is_empty() || !config.peer_listen.is_empty(),
         "quorum is given, but not peer-listen: the nodes of a quorum have to reach each other".to_owned(),
     );
-    for name in SAME_EVERYWHERE.iter().filter(|name| config.topics.defaults.contains_key(**name)) {
-        let def = find(name).expect("it is in the table");
-        let (shared, broker_name) = (!config.peer_listen.is_empty(), def.broker_name.unwrap_or(name));
-        must(
-            !shared && def.name != "cleanup.policy",
-            format!(
-                "topic-defaults has {name}, which every broker must see alike, now and at its next start: keep it in the \
-                 cluster instead (dejaq cluster alter --set {broker_name}=…), or set it for a topic"
-            ),
-        );
-    }
     must(
         config.peer_advertise.is_empty() || !config.peer_listen.is_empty(),
         "peer-advertise is given, but not peer-listen: nobody would answer there".to_owned(),

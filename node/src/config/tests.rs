@@ -84,20 +84,6 @@ fn topic_defaults_of_the_file_are_joined_by_those_of_the_flags() {
 }
 
 #[test]
-fn what_a_cluster_must_see_alike_is_no_setting_of_one_of_its_nodes() {
-    let given = [("topic-defaults", "min.insync.replicas=2,durability=none,retention.ms=1")];
-    assert!(resolve(&given, &[], "").is_ok(), "a node that stands alone says what it likes");
-    let with_peers = [given[0], ("peer-listen", "127.0.0.1:1")];
-    let errors = resolve(&with_peers, &[], "").expect_err("two are refused");
-    assert_eq!(errors.len(), 2, "{errors:?}");
-    assert!(errors[0].contains("dejaq cluster alter --set log.durability="), "{errors:?}");
-    assert!(errors[1].contains("dejaq cluster alter --set min.insync.replicas="), "{errors:?}");
-    // Alone, too: a log that was compacted has gaps for ever, and a start without this would not know.
-    let errors = resolve(&[("topic-defaults", "cleanup.policy=compact")], &[], "").expect_err("refused");
-    assert!(errors[0].contains("cleanup.policy"), "{errors:?}");
-}
-
-#[test]
 fn every_default_is_valid_and_is_shown_as_it_could_be_typed() {
     let default = Config::default();
     let typed: Vec<(String, String)> = TABLE.iter().map(|s| (s.name.to_owned(), s.default_text())).collect();

@@ -107,6 +107,17 @@ pub enum InvalidConfig {
         /// Which config.
         name: String,
     },
+    /// One broker cannot say it for itself.
+    #[error(
+        "{name} must be the same on every broker, now and at the next start: keep it in the cluster instead (dejaq cluster alter \
+         --set {broker_name}=…), or set it for a topic"
+    )]
+    Alike {
+        /// Which config.
+        name: String,
+        /// What brokers call it.
+        broker_name: &'static str,
+    },
     /// The value breaks type, bounds or rule.
     #[error("Invalid value {value} for configuration {name}: {why}")]
     Value {

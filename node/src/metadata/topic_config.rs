@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use dejaq_storage::LogConfig;
 
-use super::config_table::{InvalidConfig, TOPIC_CONFIGS, TopicConfigDef, find, known, words};
+use super::config_table::{
+    InvalidConfig, SAME_EVERYWHERE, TOPIC_CONFIGS, TopicConfigDef, find, known, words,
+};
 use crate::replica::policy::{Durability, Policy};
 use dejaq_storage::mark;
 
@@ -412,6 +414,23 @@ pub fn check_topic(overrides: &Overrides) -> Result<Overrides, InvalidConfig> {
     Ok(checked)
 }
 
+/// As [`check_topic`], for what a broker is started with; `has_peers`: it is, or may become, one of several.
+///
+/// A policy is refused alone, too: a log that was compacted has gaps for ever, and a start without it would not know.
+///
+/// # Errors
+/// [`InvalidConfig`].
+pub fn check_defaults(defaults: &Overrides, has_peers: bool) -> Result<Overrides, InvalidConfig> {
+    let checked = check_topic(defaults)?;
+    for name in SAME_EVERYWHERE.iter().filter(|name| checked.contains_key(**name)) {
+        let broker_name = find(name).and_then(|def| def.broker_name).unwrap_or(name);
+        if has_peers || *name == "cleanup.policy" {
+            return Err(InvalidConfig::Alike { name: (*name).to_owned(), broker_name });
+        }
+    }
+    Ok(checked)
+}
+
 fn check_lags(checked: &Overrides) -> Result<(), InvalidConfig> {
     let lag = |name: &str| checked.get(name).and_then(|value| value.parse::<i64>().ok());
     let (Some(min), Some(max)) = (lag("min.compaction.lag.ms"), lag("max.compaction.lag.ms")) else {
@@ -427,6 +446,20 @@ fn check_lags(checked: &Overrides) -> Result<(), InvalidConfig> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_cluster_must_see_alike_is_no_setting_of_one_of_its_nodes() {
+        let given = |name: &str, value: &str| Overrides::from([(name.to_owned(), value.to_owned())]);
+        for name in SAME_EVERYWHERE {
+            let default = given(name, find(name).expect("known").default);
+            let refused = check_defaults(&default, true).expect_err(name).to_string();
+            assert!(refused.contains("dejaq cluster alter --set "), "{refused}");
+            assert_eq!(check_defaults(&default, false).is_ok(), name != "cleanup.policy", "{name} alone");
+        }
+        let refused = check_defaults(&given("durability", "none"), true).expect_err("refused").to_string();
+        assert!(refused.contains("--set log.durability="), "{refused}");
+        assert!(check_defaults(&given("retention.ms", "1"), true).is_ok());
+    }
 
     fn overrides(pairs: &[(&str, &str)]) -> Overrides {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

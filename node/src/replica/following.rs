@@ -142,16 +142,11 @@ impl<R: Runtime> Partition<R> {
                 return (Outcome::Same, None);
             }
             let heard = heard(&news, log);
-            if let Some(from) = damage(log, follower.log_start())
+            if let Some(from) = damage(log, follower.log_start()).filter(|from| turn.foreign != Some(*from))
                 && (heard.epoch, heard.at) == (follower.epoch(), from)
                 && heard.last_epoch == last_epoch(log, follower, from)
-                && turn.foreign != Some(from)
             {
-                if batches.is_empty() {
-                    turn.foreign = Some(from); // the leader's log parts from ours there, or ends
-                    return (Outcome::Moved, None);
-                }
-                return (Outcome::Patch(heard.epoch, from, batches), None);
+                return (offered(batches, (heard.epoch, from), &mut turn.foreign), None);
             }
             match follower.judge(&heard, last_epoch(log, follower, follower.local_end())) {
                 Next::Ignore => (Outcome::Same, None),
@@ -177,10 +172,8 @@ impl<R: Runtime> Partition<R> {
                         }
                     };
                     follower.learn(news.watermark, &mut turn.effects);
-                    if let Some((ranges, to)) = turn.refetched
-                        && follower.local_end() >= to
-                    {
-                        turn.refetched = None;
+                    let is_here = |(_, to): &mut (u64, Offset)| follower.local_end() >= *to;
+                    if let Some((ranges, _)) = turn.refetched.take_if(is_here) {
                         self.shared.health.counts.mended_ranges.add(ranges);
                     }
                     let moves = news.start > follower.log_start() && news.start <= follower.watermark();
@@ -407,6 +400,19 @@ fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
     };
     let News { epoch, at, last_epoch, watermark, start, .. } = *news;
     Heard { epoch, at, last_epoch, watermark, start, found }
+}
+
+/// What to do with what a leader has where our damage begins.
+fn offered(
+    batches: Vec<VerifiedBatch>,
+    (epoch, from): (LeaderEpoch, Offset),
+    foreign: &mut Option<Offset>,
+) -> Outcome {
+    if batches.is_empty() {
+        *foreign = Some(from); // the leader's log parts from ours there, or ends
+        return Outcome::Moved;
+    }
+    Outcome::Patch(epoch, from, batches)
 }
 
 /// Appends what a leader sent; part of it may be in when that fails.

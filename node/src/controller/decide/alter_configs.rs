@@ -314,7 +314,9 @@ fn check_broker(wanted: &Overrides) -> Result<Overrides, Refusal> {
             InvalidConfig::Value { value, why, .. } => {
                 invalid_config(&InvalidConfig::Value { name: name.clone(), value, why })
             }
-            other @ (InvalidConfig::Unknown { .. } | InvalidConfig::Null { .. }) => invalid_config(&other),
+            other @ (InvalidConfig::Unknown { .. }
+            | InvalidConfig::Null { .. }
+            | InvalidConfig::Alike { .. }) => invalid_config(&other),
         })?;
         checked.insert(name.clone(), value);
     }
