@@ -7,6 +7,11 @@ const fn told(name: &'static str, about: &'static str, run: fn(&RunParams) -> Ru
     Scenario { name, about, run, random: false }
 }
 
+/// As [`told`], of which seeds differ.
+const fn drawn(name: &'static str, about: &'static str, run: fn(&RunParams) -> RunReport) -> Scenario {
+    Scenario { name, about, run, random: true }
+}
+
 /// S41.
 pub const ZOMBIE: Scenario = told(
     "story_group_zombie",
@@ -43,6 +48,12 @@ pub const LATE_END: Scenario = told(
     "a commit arrives when the next transaction has begun: with KIP-890 it does nothing, before it is counted",
     story::late_end,
 );
+/// TXN-6.
+pub const UNDECIDED: Scenario = drawn(
+    "story_txn_undecided",
+    "its coordinator alone has a decision, and another one follows: aborted everywhere, and no marker came before",
+    story::undecided,
+);
 
 #[cfg(test)]
 mod tests {
@@ -78,6 +89,11 @@ mod tests {
     #[test]
     fn a_late_end_does_nothing_to_the_next_transaction() {
         check(LATE_END);
+    }
+
+    #[test]
+    fn what_one_log_alone_has_decided_is_aborted() {
+        check(UNDECIDED);
     }
 
     #[test]

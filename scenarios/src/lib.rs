@@ -111,6 +111,7 @@ pub const SCENARIOS: &[Scenario] = &[
     group_stories::STAGED,
     group_stories::BEHIND,
     group_stories::LATE_END,
+    group_stories::UNDECIDED,
 ];
 
 /// What `dejaq-sim` offers.

@@ -3,7 +3,7 @@
 //!
 //! Every planted bug that a scenario kills is here. Not here: M14, M49 and M240 (`acks.required` counts one copy fewer), which
 //! the tests of `dejaq::replica` and of the controller kill; M32, which a story of the quorum's core kills
-//! (`node/tests/raft_mutants.rs`); M52 of transactions, and M223 and M224 of compaction beside transactions, which unit tests
+//! (`node/tests/raft_mutants.rs`); M223 and M224 of compaction beside transactions, which unit tests
 //! are named for; M59 to M69 of delays, filters, the archive and reshaping; M35, since nothing of ours stores how far it was
 //! applied: a start replays the log behind a snapshot, which is one file with its own place in it. Of the tester's own, T2
 //! (its partner M53 is here since there are transactions) is not built, T4 has no partner before delays exist; T3 (the final
@@ -352,6 +352,13 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "transactions",
         checkers: &["EarlyStable"],
         budget: 20,
+    },
+    Mutant {
+        number: 52,
+        about: "markers leave while the decision is being written",
+        scenario: "story_txn_undecided",
+        checkers: &["TXN-6"],
+        budget: 10,
     },
     Mutant {
         number: 55,

@@ -260,6 +260,22 @@ pub(super) mod tests {
         bytes
     }
 
+    /// A batch of one record of a producer, with these attributes.
+    pub fn of_producer(base: i64, attributes: i16, (id, epoch): (i64, i16), record: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0_u8; 61];
+        bytes[..8].copy_from_slice(&base.to_be_bytes());
+        bytes[8..12].copy_from_slice(&(49 + record.len() as i32).to_be_bytes());
+        bytes[16] = 2;
+        bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
+        bytes[43..51].copy_from_slice(&id.to_be_bytes());
+        bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
+        bytes[57..61].copy_from_slice(&1_i32.to_be_bytes());
+        bytes.extend_from_slice(record);
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
     #[test]
     fn the_checkers_crc_is_kafkas() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);

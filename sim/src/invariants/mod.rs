@@ -21,12 +21,14 @@
 //! | `committed` | MQ-15, REP-5, REP-13, REP-14: the committed metadata, beside what the replicas have | CORRECTNESS 1.2, 1.3 |
 //! | `quorum` | MQ-2, MQ-6: what the voters' disks hold of what the quorum says | CORRECTNESS 1.3 |
 //! | `replicas` | REP-1g, REP-2, REP-8, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
+//! | `decisions` | TXN-5, TXN-6: markers of transactions, beside the decisions that their coordinators' log has replicated | CORRECTNESS 1.6 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
 pub mod acknowledged;
 pub mod bounds;
 pub mod clean;
 pub mod committed;
+pub mod decisions;
 pub mod epochs;
 pub mod files;
 pub mod image;

@@ -28,9 +28,10 @@ use dejaq_wire::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProd
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
 use super::meetings::{begin, claim};
-use super::reader::{Fetched, Reader};
+use super::reader::Reader;
 use super::rebalance::quiet;
 use super::recorder::Recorder;
+use super::telling::{PATIENCE, visible};
 use super::transactor::{LAST_OLD_ADD, LAST_OLD_END, LAST_OLD_PRODUCE};
 use super::{BROKER, DURABLE, Stage, Stop, producers, report};
 use crate::runner::{RunParams, RunReport};
@@ -38,7 +39,7 @@ use crate::runtime::SimRuntime;
 use crate::world::World;
 
 const TOPIC: &str = "accounts";
-/// The machine of the client.
+/// The machine of the client; its reader has the next one.
 const CLIENT: u32 = 500;
 /// How late the first request is.
 const LATE: Duration = Duration::from_secs(4);
@@ -252,29 +253,6 @@ impl Client {
     }
 
     async fn visible(&self) -> Result<Vec<u64>, Stop> {
-        let reader = Reader { cluster: self.clusters[1].clone() };
-        let mut all = Vec::new();
-        for index in [self.first, self.first + 1] {
-            let (mut at, mut rounds) = (0, 0);
-            loop {
-                let end = reader.list(TOPIC, index, -1).await;
-                if end.is_some_and(|end| at >= end) {
-                    break;
-                }
-                match reader.committed(TOPIC, self.topic, index, at, 50).await {
-                    Fetched::Records { records, next } => {
-                        all.extend(records.iter().map(|seen| seen.value));
-                        at = next;
-                    }
-                    _ => self.stage.world.sleep(Duration::from_millis(50)).await,
-                }
-                rounds += 1;
-                if rounds > 200 {
-                    return Err(Stop::Stuck(format!("{TOPIC}-{index} is not decided beyond {at}")));
-                }
-            }
-        }
-        all.sort_unstable();
-        Ok(all)
+        visible(&self.stage, CLIENT + 1, (TOPIC, &[self.first, self.first + 1]), PATIENCE).await
     }
 }

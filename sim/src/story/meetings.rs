@@ -40,6 +40,7 @@ use dejaq_wire::record::Compression;
 use super::groups::squeeze;
 use super::rebalance::quiet;
 use super::recorder::Recorder;
+use super::telling::{PATIENCE, stuck};
 use super::{DURABLE, NONE, Plan, ProducerPlan, Stage, Stop, bounds, producers, report, within};
 use crate::invariants::Broken;
 use crate::runner::{RunParams, RunReport};
@@ -49,13 +50,11 @@ use crate::world::World;
 const TOPIC: &str = "orders";
 const GROUP: &str = "billing";
 /// The machine of the producer and the operator; members have the next ones.
-const OPERATOR: u32 = 500;
+pub(super) const OPERATOR: u32 = 500;
 /// The shortest that a broker allows.
 const SESSION: Duration = Duration::from_secs(6);
 /// How long offsets of a group without members stay (S44); they are looked at every ten minutes.
 const RETENTION: Duration = Duration::from_secs(300);
-/// How long anything may take that a script waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 type Member = GroupConsumer<SimRuntime>;
 
@@ -115,7 +114,8 @@ pub fn behind_the_end(params: &RunParams) -> RunReport {
     told(params, NONE, |_| {}, |cast| async move { cast.behind_the_end().await })
 }
 
-fn told<F>(
+/// Begins a story of these with one partition to read, and tells it.
+pub(super) fn told<F>(
     params: &RunParams,
     durability: (&'static str, bool),
     shape: impl FnOnce(&mut Plan),
@@ -159,13 +159,14 @@ pub(super) fn claim(name: &'static str, is_so: bool, evidence: impl FnOnce() -> 
     if is_so { Ok(()) } else { Err(Stop::Broken(Broken { name, evidence: evidence() })) }
 }
 
-fn orders() -> TopicPartition {
+/// The partition that groups of these stories read.
+pub(super) fn orders() -> TopicPartition {
     TopicPartition { topic: TOPIC.into(), partition: PartitionId(0) }
 }
 
 /// The operator's side of a story, and how members are made.
-struct Cast {
-    stage: Stage,
+pub(super) struct Cast {
+    pub(super) stage: Stage,
     runtime: SimRuntime,
     cluster: Cluster<SimRuntime>,
 }
@@ -181,7 +182,7 @@ impl Cast {
     }
 
     /// Sends so many records, each acknowledged before the next.
-    async fn send(&self, records: usize) {
+    pub(super) async fn send(&self, records: usize) {
         let plan = ProducerPlan {
             acks: Acks::All,
             idempotent: true,
@@ -201,7 +202,13 @@ impl Cast {
         }
     }
 
-    fn member(&self, machine: u32, (protocol, group): (Protocol, &str), instance: Option<&str>) -> Member {
+    /// A member of a group, which has asked nobody yet.
+    pub(super) fn member(
+        &self,
+        machine: u32,
+        (protocol, group): (Protocol, &str),
+        instance: Option<&str>,
+    ) -> Member {
         self.member_with(machine, (protocol, group), instance, OutOfRange::Error)
     }
 
@@ -232,7 +239,7 @@ impl Cast {
     }
 
     /// What the member is handed until it has so many, by offset.
-    async fn read(&self, member: &mut Member, records: usize) -> Result<Vec<i64>, Stop> {
+    pub(super) async fn read(&self, member: &mut Member, records: usize) -> Result<Vec<i64>, Stop> {
         let (mut offsets, until) = (Vec::new(), self.runtime.now().plus(PATIENCE));
         while offsets.len() < records {
             match member.poll(Duration::from_millis(100)).await {
@@ -253,7 +260,7 @@ impl Cast {
     }
 
     /// The offset that the coordinator tells; `None` if the group has none.
-    async fn committed(&self, group: &str) -> Result<Option<i64>, Stop> {
+    pub(super) async fn committed(&self, group: &str) -> Result<Option<i64>, Stop> {
         let coordinator = Coordinator::new(self.cluster.clone(), group);
         let until = self.runtime.now().plus(PATIENCE);
         loop {
@@ -319,7 +326,8 @@ impl Cast {
         claim("GRP-3", now == Some(end), || format!("{group}: committed {end}, now {now:?}"))
     }
 
-    async fn end(&self) -> Result<i64, Stop> {
+    /// The end of the log.
+    pub(super) async fn end(&self) -> Result<i64, Stop> {
         let wanted = BTreeMap::from([(orders(), dejaq::client::offsets::OffsetSpec::Latest)]);
         let due = self.runtime.now().plus(PATIENCE);
         let found = dejaq::client::offsets::find(&self.cluster, &wanted, due).await;
@@ -610,8 +618,4 @@ fn is_refused(result: &Result<(), GroupError>) -> bool {
             ..
         })
     )
-}
-
-fn stuck<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Stop {
-    move |error| Stop::Stuck(format!("{what}: {error}"))
 }

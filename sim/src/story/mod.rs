@@ -35,7 +35,9 @@ mod rebalance;
 mod recorder;
 mod sequencer;
 mod starts;
+mod telling;
 mod transactor;
+mod undecided;
 
 use std::time::Duration;
 
@@ -52,6 +54,7 @@ pub use pipes::PipePlan;
 pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
 pub use rebalance::rebalance;
 pub use recorder::Recorder;
+pub use undecided::undecided;
 
 use crate::invariants::Broken;
 use crate::ledger::Entry;
