@@ -48,6 +48,12 @@ pub const LATE_END: Scenario = told(
     "a commit arrives when the next transaction has begun: with KIP-890 it does nothing, before it is counted",
     story::late_end,
 );
+/// KIP-447.
+pub const REVENANT: Scenario = drawn(
+    "story_txn_revenant",
+    "a member that was replaced commits offsets in its own transaction: it is refused, and each input has one output",
+    story::revenant,
+);
 /// TXN-6.
 pub const UNDECIDED: Scenario = drawn(
     "story_txn_undecided",
@@ -89,6 +95,11 @@ mod tests {
     #[test]
     fn a_late_end_does_nothing_to_the_next_transaction() {
         check(LATE_END);
+    }
+
+    #[test]
+    fn who_was_replaced_commits_no_offsets() {
+        check(REVENANT);
     }
 
     #[test]

@@ -112,6 +112,7 @@ pub const SCENARIOS: &[Scenario] = &[
     group_stories::BEHIND,
     group_stories::LATE_END,
     group_stories::UNDECIDED,
+    group_stories::REVENANT,
 ];
 
 /// What `dejaq-sim` offers.

@@ -361,6 +361,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 260,
+        about: "offsets in a transaction are fenced by the transactional id alone, not by the group's generation",
+        scenario: "story_txn_revenant",
+        checkers: &["TXN-10", "TXN-11"],
+        budget: 10,
+    },
+    Mutant {
         number: 55,
         about: "the list of aborted transactions goes when its segment is full",
         scenario: "transactions",

@@ -33,6 +33,7 @@ mod producers;
 mod reader;
 mod rebalance;
 mod recorder;
+mod revenant;
 mod sequencer;
 mod starts;
 mod telling;
@@ -54,6 +55,7 @@ pub use pipes::PipePlan;
 pub use plan::{ConsumerPlan, DURABLE, NONE, Plan, ProducerPlan, REPLICATED, TopicPlan};
 pub use rebalance::rebalance;
 pub use recorder::Recorder;
+pub use revenant::revenant;
 pub use undecided::undecided;
 
 use crate::invariants::Broken;

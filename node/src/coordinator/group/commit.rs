@@ -78,6 +78,9 @@ impl Group {
         if self.state == State::Dead {
             return Err(ErrorCode::COORDINATOR_NOT_AVAILABLE);
         }
+        if in_txn && mutant!(260) {
+            return Ok(()); // the planted bug: it is left to the transactional id to fence, which each member has its own of
+        }
         if let Some(consumer) = &self.consumer {
             return consumer.may_commit(ask);
         }
