@@ -54,6 +54,18 @@ pub const REVENANT: Scenario = drawn(
     "a member that was replaced commits offsets in its own transaction: it is refused, and each input has one output",
     story::revenant,
 );
+/// S48.
+pub const FORGOTTEN: Scenario = drawn(
+    "story_txn_forgotten",
+    "a silent transactional id is forgotten, an open one is not; who had it is nobody, also when it comes back",
+    story::forgotten,
+);
+/// S54.
+pub const USED_UP: Scenario = drawn(
+    "story_txn_used_up",
+    "behind the last epoch of a producer the id has another one, however that epoch was used, and the old one is over",
+    story::used_up,
+);
 /// TXN-6.
 pub const UNDECIDED: Scenario = drawn(
     "story_txn_undecided",
@@ -100,6 +112,11 @@ mod tests {
     #[test]
     fn who_was_replaced_commits_no_offsets() {
         check(REVENANT);
+    }
+
+    #[test]
+    fn a_silent_id_is_forgotten_and_comes_back_as_another() {
+        check(FORGOTTEN);
     }
 
     #[test]

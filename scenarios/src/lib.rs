@@ -113,6 +113,8 @@ pub const SCENARIOS: &[Scenario] = &[
     group_stories::LATE_END,
     group_stories::UNDECIDED,
     group_stories::REVENANT,
+    group_stories::FORGOTTEN,
+    group_stories::USED_UP,
 ];
 
 /// What `dejaq-sim` offers.

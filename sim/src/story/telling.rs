@@ -1,7 +1,7 @@
 //! What told stories of transactions share: a life of a transactional id, and what readers of committed records see.
 //!
 //! Promises: every wait has an end, and one that ends without what it waited for is a stuck story. Leaves out: the scripts
-//! (`late`, `undecided`, `revenant`).
+//! (`late`, `undecided`, `revenant`, `ids`).
 
 use std::time::Duration;
 
