@@ -375,6 +375,20 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 261,
+        about: "a transactional id is forgotten by its age, whatever it has open",
+        scenario: "story_txn_forgotten",
+        checkers: &["TXN-4"],
+        budget: 10,
+    },
+    Mutant {
+        number: 262,
+        about: "epochs go on behind the last one when another life begins",
+        scenario: "story_txn_used_up",
+        checkers: &["TXN-14", "assertion"],
+        budget: 20,
+    },
+    Mutant {
         number: 55,
         about: "the list of aborted transactions goes when its segment is full",
         scenario: "transactions",

@@ -346,7 +346,8 @@ impl Txns {
                 let stored = slot.txn.as_ref().map(|txn| &txn.stored).filter(|_| slot.pending.is_none());
                 stored.is_some_and(|stored| {
                     let is_idle = stored.state != State::Ongoing && stored.state.prepared().is_none();
-                    is_idle && stored.updated_ms < before_ms
+                    // M261: what is open is forgotten, too.
+                    (is_idle || mutant!(261)) && stored.updated_ms < before_ms
                 })
             };
             let silent: Vec<_> =
