@@ -13,6 +13,7 @@ mod failed_sync;
 mod false_start;
 mod fleet;
 mod fleet_groups;
+mod fleet_stories;
 mod group_stories;
 mod groups;
 mod hostile_client;
@@ -81,6 +82,8 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::STRAGGLERS,
     fleet::OVERWRITES,
     fleet::REPLACED,
+    fleet_stories::OLD_ENTRY,
+    fleet_stories::READDED,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

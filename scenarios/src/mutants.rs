@@ -1,9 +1,8 @@
 //! The planted bugs of this product, and who must find each. Source: CORRECTNESS.md 4; from 200 on our own, each for one
 //! checker of `dejaq_sim::invariants` that nothing of the catalogue proves.
 //!
-//! Every planted bug that a scenario kills is here. Not here: M14, M49 and M240 (`acks.required` counts one copy fewer), which
-//! the tests of `dejaq::replica` and of the controller kill; M32, which a story of the quorum's core kills
-//! (`node/tests/raft_mutants.rs`); M223 and M224 of compaction beside transactions, which unit tests
+//! Every planted bug that a scenario kills is here. Not here: M49 and M240 (`acks.required` counts one copy fewer), which
+//! the tests of `dejaq::replica` and of the controller kill; M223 and M224 of compaction beside transactions, which unit tests
 //! are named for; M59 to M69 of delays, filters, the archive and reshaping; M35, since nothing of ours stores how far it was
 //! applied: a start replays the log behind a snapshot, which is one file with its own place in it. Of the tester's own, T2
 //! (its partner M53 is here since there are transactions) is not built, T4 has no partner before delays exist; T3 (the final
@@ -163,6 +162,14 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 60,
     },
     Mutant {
+        number: 14,
+        about: "a replica that was removed and added again, with a new log, counts for what its old one had",
+        scenario: "cluster_readded",
+        // Let in with nothing (RSG-3), it may be elected without what was visible.
+        checkers: &["REP-5"],
+        budget: 20,
+    },
+    Mutant {
         number: 15,
         about: "a broker that comes back after a bad end is counted on as before",
         scenario: "cluster_failover",
@@ -196,6 +203,13 @@ pub const MUTANTS: &[Mutant] = &[
         scenario: "cluster_power",
         checkers: &["MQ-2"],
         budget: 60,
+    },
+    Mutant {
+        number: 32,
+        about: "an entry of an older epoch is committed by count",
+        scenario: "cluster_old_entry",
+        checkers: &["MQ-4"],
+        budget: 20,
     },
     Mutant {
         number: 33,

@@ -49,6 +49,7 @@ use dejaq_storage::probe;
 pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
+pub use fleet::{overwritten, readded};
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{forgotten, used_up};
 pub use late::late_end;

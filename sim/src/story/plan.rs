@@ -414,7 +414,7 @@ impl TopicPlan {
 }
 
 impl ProducerPlan {
-    fn drawn(dice: &mut Dice) -> ProducerPlan {
+    pub(super) fn drawn(dice: &mut Dice) -> ProducerPlan {
         use Acks::{All, Leader};
         let acks = *dice.pick(&[All, All, All, All, All, All, Leader, Leader, Acks::None]);
         let codecs = [

@@ -5,12 +5,16 @@
 //! the same (REP-16), each within its bound (`bounds`).
 //! Leaves out: faults (`nemesis`), what holds at every moment (`god`).
 
+mod desk;
 mod god;
 mod nemesis;
 mod operator;
 mod overwrite;
 mod rot;
 mod scripts;
+mod told;
+mod told_overwrite;
+mod told_readd;
 mod upgrade;
 mod watched;
 
@@ -26,6 +30,8 @@ use crate::invariants::{Broken, order};
 use god::God;
 use operator::Operator;
 use rot::Rot;
+pub use told_overwrite::overwritten;
+pub use told_readd::readded;
 use upgrade::Upgrade;
 
 /// The machine from which the calm act looks at the in-sync sets.
@@ -43,10 +49,36 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
     groups::start(stage);
     super::transactor::start(stage);
     pipes::start(stage);
-    let (operator, rot) = (Operator::default(), Rot::default());
-    let god = God::watch(stage, &operator);
-    let upgrade = Upgrade::begin(stage);
-    nemesis::strike(stage, &god, (&operator, &rot)).await;
+    let crew = Crew::begin(stage);
+    nemesis::strike(stage, &crew.god, (&crew.operator, &crew.rot)).await;
+    let ended = calm(stage, &crew).await;
+    crew.found().map_or(ended, |broken| Err(Stop::Broken(broken)))
+}
+
+/// Who looks at a fleet, and who works at it beside the clients.
+struct Crew {
+    operator: Operator,
+    rot: Rot,
+    god: God,
+    upgrade: Upgrade,
+}
+
+impl Crew {
+    fn begin(stage: &Stage) -> Crew {
+        let (operator, rot) = (Operator::default(), Rot::default());
+        let god = God::watch(stage, &operator);
+        Crew { operator, rot, god, upgrade: Upgrade::begin(stage) }
+    }
+
+    /// What was found, which is the reason also of a story that was stuck over it.
+    fn found(&self) -> Option<Broken> {
+        self.god.broken().or_else(|| self.upgrade.broken())
+    }
+}
+
+/// The second act: see the module.
+async fn calm(stage: &Stage, crew: &Crew) -> Result<(), Stop> {
+    let Crew { operator, rot, god, upgrade } = crew;
     stage.begin_calm();
     nemesis::heal(stage);
     within(stage, bounds::READY, ready(&stage.brokers)).await?;
@@ -88,7 +120,7 @@ pub(super) async fn acts(stage: &Stage) -> Result<(), Stop> {
         let disordered = order::check(&logs, gaps).into_iter().next();
         broker.broken().or(disordered).or_else(|| super::images::check(&broker.device(), gaps))
     };
-    let found = god.broken().or_else(|| upgrade.broken()).or_else(|| stage.brokers.iter().find_map(at_rest));
+    let found = crew.found().or_else(|| stage.brokers.iter().find_map(at_rest));
     if let Some(broken) = found {
         return Err(Stop::Broken(broken));
     }

@@ -3,7 +3,9 @@
 //!
 //! Owns: the order of cuts and elections among three voters. Promises: every wait has an end, nothing stays cut; it gives up
 //! where the quorum does not do what it needs. It reads what stands on the voters' disks, never what the product says.
-//! Leaves out: who finds what comes of it (`watched`: MQ-4; the product's own assertion that nothing committed is cut).
+//! Leaves out: who finds what comes of it (`watched`: MQ-4; the product's own assertion that nothing committed is cut). With
+//! three voters an old entry reaches a majority alone only where a leader sends one entry at a time, which a whim decides; with
+//! five it always can (`told_overwrite`).
 //!
 //! ```text
 //!  1  A leads, alone: e2 ────────────────┐            B votes for C, C ✂ B: C leads, alone: e3
@@ -11,25 +13,17 @@
 //!  3  B ─ C: C's log is the newer one, it leads, and B cuts e2
 //! ```
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dejaq::client::admin::{Admin, ConfigChange, ConfigOwner};
-use dejaq::client::cluster::{Cluster, ClusterConfig};
-use dejaq::runtime::Runtime;
-
+use super::desk::Desk;
 use super::watched::{durable_vote, end_for_certain, last_epoch};
 use crate::rng::Dice;
 use crate::story::{BrokerNode, Stage};
 
-/// The machine from which the old leader is told something that only it writes down.
-const MACHINE: u32 = 93;
-/// How long the quorum is waited for.
+/// How long the quorum is waited for, where a strike can be given up.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How often the disks are looked at while a moment must not be missed.
 const GLANCE: Duration = Duration::from_micros(300);
-/// A question that nobody can answer.
-const ASK: Duration = Duration::from_millis(400);
 /// What is on its way arrives.
 const ARRIVES: Duration = Duration::from_millis(100);
 
@@ -37,7 +31,7 @@ const ARRIVES: Duration = Duration::from_millis(100);
 pub(super) fn strike(stage: &Stage, dice: &mut Dice) {
     let (stage, number) = (stage.clone(), dice.below(1 << 20));
     stage.broker.clone().aside(async move {
-        let scene = Scene { stage: stage.clone() };
+        let scene = Scene { stage: stage.clone(), patience: PATIENCE };
         if let Some(first) = scene.leader() {
             scene.play(first, number).await;
             scene.cut_all(false);
@@ -45,32 +39,35 @@ pub(super) fn strike(stage: &Stage, dice: &mut Dice) {
     });
 }
 
-struct Scene {
-    stage: Stage,
+/// The voters, by their places.
+pub(super) struct Scene {
+    pub stage: Stage,
+    /// How long it waits for the quorum to do what it must.
+    pub patience: Duration,
 }
 
 impl Scene {
-    fn voters(&self) -> &[BrokerNode] {
+    pub fn voters(&self) -> &[BrokerNode] {
         &self.stage.brokers[..self.stage.plan.voters as usize]
     }
 
     /// Who leads the quorum, if all voters agree on that.
-    fn leader(&self) -> Option<usize> {
+    pub fn leader(&self) -> Option<usize> {
         let active: Vec<Option<u32>> = self.voters().iter().map(BrokerNode::active_controller).collect();
-        let is_one = active.len() == 3 && active.iter().all(|one| *one == active[0]);
+        let is_one = active.iter().all(|one| *one == active[0]);
         let is_it = |voter: &BrokerNode| Some(voter.node()) == active[0];
         self.voters().iter().position(is_it).filter(|_| is_one)
     }
 
     /// Cuts the way from one voter to another, or mends it.
-    fn cut(&self, from: usize, to: usize, cut: bool) {
+    pub fn cut(&self, from: usize, to: usize, cut: bool) {
         if !(cut && self.stage.recorder.is_calm()) {
             let (from, to) = (self.voters()[from].node(), self.voters()[to].node());
             self.stage.world.network().set_cut(from, to, cut);
         }
     }
 
-    fn cut_both(&self, one: usize, other: usize, cut: bool) {
+    pub fn cut_both(&self, one: usize, other: usize, cut: bool) {
         self.cut(one, other, cut);
         self.cut(other, one, cut);
     }
@@ -81,8 +78,8 @@ impl Scene {
         }
     }
 
-    async fn until<T>(&self, mut is_so: impl FnMut() -> Option<T>) -> Option<T> {
-        let end = self.stage.world.now_ns() + PATIENCE.as_nanos() as u64;
+    pub async fn until<T>(&self, mut is_so: impl FnMut() -> Option<T>) -> Option<T> {
+        let end = self.stage.world.now_ns() + self.patience.as_nanos() as u64;
         loop {
             if let Some(found) = is_so() {
                 return Some(found);
@@ -98,15 +95,18 @@ impl Scene {
         durable_vote(&self.voters()[voter]).unwrap_or(0)
     }
 
-    fn end(&self, voter: usize) -> i64 {
+    pub fn end(&self, voter: usize) -> i64 {
         end_for_certain(&self.voters()[voter])
     }
 
-    fn epoch(&self, voter: usize) -> i32 {
+    pub fn epoch(&self, voter: usize) -> i32 {
         last_epoch(&self.voters()[voter])
     }
 
     async fn play(&self, first: usize, number: u64) -> Option<()> {
+        if self.voters().len() != 3 {
+            return None;
+        }
         let others = [(first + 1) % 3, (first + 2) % 3];
         let (old, before) = (self.epoch(first), self.end(first));
         others.iter().for_each(|other| self.cut_both(first, *other, true));
@@ -145,18 +145,6 @@ impl Scene {
 
     /// Asks a leader that nobody hears for a change: it writes it down, and cannot commit it.
     async fn tell_alone(&self, leader: usize, number: u64) {
-        let runtime = self.stage.broker.machine(MACHINE);
-        let config = ClusterConfig {
-            bootstrap: vec![format!("n{}:9092", self.voters()[leader].node())],
-            request_timeout: ASK,
-            connect_timeout: ASK,
-            allow_auto_create: false,
-            ..ClusterConfig::default()
-        };
-        let admin = Admin::new(Cluster::new(runtime.clone(), config));
-        let owner = ConfigOwner::Topic(self.stage.plan.topics[0].name.clone());
-        let age = ConfigChange::Set((number + 600_000_000).to_string());
-        let changes = BTreeMap::from([("retention.ms".to_owned(), age)]);
-        let _ = admin.alter_configs(&owner, &changes, runtime.now().plus(ASK)).await; // it stays in doubt
+        Desk::at(&self.stage, self.voters()[leader].node()).alter(number).await;
     }
 }

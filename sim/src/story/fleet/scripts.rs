@@ -49,24 +49,24 @@ pub(super) fn strike(stage: &Stage, fault: Fault, operator: &Operator, dice: &mu
 }
 
 /// One partition and the cluster around it.
-struct Scene {
-    stage: Stage,
-    topic: String,
-    index: i32,
+pub(super) struct Scene {
+    pub stage: Stage,
+    pub topic: String,
+    pub index: i32,
 }
 
 /// A partition as the newest metadata has it.
 #[derive(Debug, Clone)]
-struct State {
-    leader: u32,
-    epoch: i32,
-    replicas: Vec<u32>,
-    isr: Vec<u32>,
+pub(super) struct State {
+    pub leader: u32,
+    pub epoch: i32,
+    pub replicas: Vec<u32>,
+    pub isr: Vec<u32>,
 }
 
 impl Scene {
     /// The state of the partition, by the newest metadata; `None` while nobody leads.
-    fn state(&self) -> Option<State> {
+    pub fn state(&self) -> Option<State> {
         let images = self.stage.brokers.iter().filter_map(BrokerNode::image);
         let image = images.max_by_key(|image| image.end())?;
         let part = image.topic_named(&self.topic)?.partition(PartitionId(self.index))?;
@@ -76,7 +76,18 @@ impl Scene {
         Some(State { leader, epoch: part.leader_epoch.0, replicas, isr })
     }
 
-    fn node(&self, node: u32) -> &BrokerNode {
+    /// How often the partition changed, by the newest metadata.
+    pub fn moves(&self) -> Option<i32> {
+        self.stage.brokers.iter().filter_map(|broker| self.moves_known_at(broker.node())).max()
+    }
+
+    /// How often it changed as far as a broker knows.
+    pub fn moves_known_at(&self, node: u32) -> Option<i32> {
+        let image = self.node(node).image()?;
+        Some(image.topic_named(&self.topic)?.partition(PartitionId(self.index))?.partition_epoch)
+    }
+
+    pub fn node(&self, node: u32) -> &BrokerNode {
         self.stage.brokers.iter().find(|broker| broker.node() == node).expect("a member of the fleet")
     }
 
@@ -88,7 +99,7 @@ impl Scene {
     }
 
     /// What the process of a broker believes of the partition now.
-    fn belief(&self, node: u32) -> Option<Sight> {
+    pub fn belief(&self, node: u32) -> Option<Sight> {
         let folder = self.stage.recorder.folder_of(&self.topic, self.index)?;
         self.node(node).believes().into_iter().find(|sight| sight.folder == folder)
     }
@@ -98,7 +109,7 @@ impl Scene {
         self.until_seen(wait, LOOK, is_so).await
     }
 
-    async fn until_seen(&self, wait: Duration, look: Duration, mut is_so: impl FnMut() -> bool) -> bool {
+    pub async fn until_seen(&self, wait: Duration, look: Duration, mut is_so: impl FnMut() -> bool) -> bool {
         let end = self.stage.world.now_ns() + wait.as_nanos() as u64;
         while !is_so() {
             if self.stage.world.now_ns() >= end || self.stage.recorder.is_calm() {
@@ -109,12 +120,18 @@ impl Scene {
         true
     }
 
-    fn cut(&self, one: u32, other: u32, cut: bool) {
+    pub fn cut(&self, one: u32, other: u32, cut: bool) {
         if cut && self.stage.recorder.is_calm() {
             return;
         }
         self.stage.world.network().set_cut(one, other, cut);
         self.stage.world.network().set_cut(other, one, cut);
+    }
+
+    /// What a controller has answered a broker that is cut off from it is lost: else that one would hear it first, and so of each
+    /// change by itself.
+    pub fn forget_answers(&self, broker: u32, active: u32) {
+        self.stage.world.network().reset_between(broker, active);
     }
 
     /// The leader goes on alone with its clients until another leads; then it comes back.
@@ -133,7 +150,7 @@ impl Scene {
     }
 
     /// Leader, follower and active controller, where these are three brokers.
-    fn three(&self) -> Option<(State, u32, u32)> {
+    pub fn three(&self) -> Option<(State, u32, u32)> {
         let state = self.state()?;
         let active = self.node(state.leader).active_controller()?;
         let follower = state.replicas.iter().copied().find(|one| *one != state.leader && *one != active)?;
