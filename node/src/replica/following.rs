@@ -147,7 +147,7 @@ impl<R: Runtime> Partition<R> {
                 && heard.last_epoch == last_epoch(log, follower, from)
                 && !mutant!(270)
             {
-                return (offered(batches, (heard.epoch, from), &mut turn.foreign), None);
+                return (offered(batches, &heard, &mut turn.foreign), None);
             }
             match follower.judge(&heard, last_epoch(log, follower, follower.local_end())) {
                 Next::Ignore => (Outcome::Same, None),
@@ -210,6 +210,7 @@ impl<R: Runtime> Partition<R> {
                         match log.end_truncate(done) {
                             Ok(end) => {
                                 follower.cut(end, &mut turn.effects);
+                                turn.foreign = None;
                                 if log.owes_marker() {
                                     self.shared.flusher.mark_soon(self);
                                 }
@@ -404,16 +405,15 @@ fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
 }
 
 /// What to do with what a leader has where our damage begins.
-fn offered(
-    batches: Vec<VerifiedBatch>,
-    (epoch, from): (LeaderEpoch, Offset),
-    foreign: &mut Option<Offset>,
-) -> Outcome {
-    if batches.is_empty() {
-        *foreign = Some(from); // the leader's log parts from ours there, or ends
-        return Outcome::Moved;
+fn offered(batches: Vec<VerifiedBatch>, heard: &Heard, foreign: &mut Option<Offset>) -> Outcome {
+    if !batches.is_empty() {
+        return Outcome::Patch(heard.epoch, heard.at, batches);
     }
-    Outcome::Patch(epoch, from, batches)
+    if heard.found == follower::Found::Agrees && heard.watermark > heard.at {
+        return Outcome::Same; // only how far it is: what it has there comes by itself
+    }
+    *foreign = Some(heard.at); // its log parts from ours there, or ends
+    Outcome::Moved
 }
 
 /// Appends what a leader sent; part of it may be in when that fails.
