@@ -59,15 +59,14 @@ impl<D: Disk> LogReader<D> {
         let Some(frozen) = self.freeze(range.from)?.filter(|frozen| frozen.base <= range.from) else {
             return Ok(Patched::Foreign); // no segment has these offsets
         };
-        let pieces = match pieces(&frozen, range, batches).await {
-            Ok(Some(pieces)) => pieces,
-            Ok(None) | Err(Miss::Io(_) | Miss::Cold) => {
-                mark!("a copy is not what was damaged");
-                return Ok(Patched::Foreign);
-            }
+        // What goes on in the next segment is mended by itself.
+        let part = OffsetRange { from: range.from, to: range.to.min(frozen.end) };
+        let Some(pieces) = pieces(&frozen, part, batches).await? else {
+            mark!("a copy is not what was damaged");
+            return Ok(Patched::Foreign);
         };
         let Some(last) = pieces.last() else { return Ok(Patched::Foreign) };
-        let until = last.entry.last.next().min(range.to);
+        let until = last.entry.last.next().min(part.to);
         let file = &frozen.files.log;
         for piece in &pieces {
             if file.len()? < u64::from(piece.entry.position) {

@@ -26,6 +26,7 @@ use super::directory::Directory;
 use super::following::Outcome;
 use super::hub::Feed;
 use super::links::Links;
+use super::mending::Mend;
 use super::retention;
 use crate::peer::AskError;
 use crate::runtime::{Mono, Runtime};
@@ -131,13 +132,19 @@ impl<R: Runtime> Fetcher<R> {
         }
     }
 
-    /// Cuts what is damaged and may be cut.
+    /// Cuts what is damaged and may be cut, and reads back what was mended.
     fn mend(self: &Arc<Self>) {
         let changed: Vec<Place> = self.feed.lock().changed.iter().copied().collect();
         for place in changed {
             let Some(partition) = self.directory.partition(place) else { continue };
-            if let Some((epoch, from)) = partition.mend() {
-                self.apart("replica-mend", place, async move { partition.cut(epoch, from).await });
+            match partition.mend() {
+                Some((epoch, Mend::Cut(from))) => {
+                    self.apart("replica-mend", place, async move { partition.cut(epoch, from).await });
+                }
+                Some((epoch, Mend::Load(end))) => {
+                    self.apart("replica-load", place, async move { partition.load_again(epoch, end).await });
+                }
+                None => {}
             }
         }
     }

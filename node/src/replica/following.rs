@@ -23,7 +23,7 @@ use super::directory::Replication;
 use super::follower::{self, Follower, Heard, Next};
 use super::isr::{Lives, Proposal, Report};
 use super::leader::{Event, Resigned};
-use super::partition::Partition;
+use super::partition::{Partition, Turn};
 use super::role::Role;
 use crate::runtime::{Mono, Runtime};
 
@@ -188,15 +188,26 @@ impl<R: Runtime> Partition<R> {
     pub(super) async fn cut(self: &Arc<Self>, epoch: LeaderEpoch, to: Offset) {
         let _one = self.start_moves.lock().await;
         tracing::info!(partition = self.name(), %to, "cut: the leader's log parts here");
-        self.cut_in_turn(|follower| follower.epoch() == epoch && to < follower.local_end(), to).await;
+        self.cut_in_turn(|follower, _| follower.epoch() == epoch && to < follower.local_end(), to).await;
     }
 
-    /// Reads the log of this `end` back as a start does, and cuts nothing. For who holds `start_moves`.
+    /// Reads a log that was read back around damage back as a start does, now that it is whole, and cuts nothing.
     pub(super) async fn load_again(self: &Arc<Self>, epoch: LeaderEpoch, end: Offset) {
-        self.cut_in_turn(|follower| follower.epoch() == epoch && end == follower.local_end(), end).await;
+        let one = self.start_moves.lock().await;
+        let may = |follower: &Follower, log: &Log<R::Disk>| {
+            let is_whole = log.was_loaded_around_damage() && log.damaged().is_empty();
+            is_whole && follower.epoch() == epoch && end == follower.local_end()
+        };
+        self.cut_in_turn(may, end).await;
+        drop(one);
+        let is_owed = |turn: &mut Turn<R::Disk>| turn.log.as_ref().is_some_and(Log::was_loaded_around_damage);
+        if self.with_turn(is_owed) {
+            let until = self.shared.runtime.now().plus(REST_TROUBLE); // no room, or no moment between syncs
+            self.shared.runtime.sleep_until(until).await;
+        }
     }
 
-    async fn cut_in_turn(self: &Arc<Self>, may: impl Fn(&Follower) -> bool, to: Offset) {
+    async fn cut_in_turn(self: &Arc<Self>, may: impl Fn(&Follower, &Log<R::Disk>) -> bool, to: Offset) {
         for _ in 0..CUT_TRIES {
             match self.begin_cut(&may, to) {
                 Ok(None) => return,
@@ -239,19 +250,21 @@ impl<R: Runtime> Partition<R> {
 
     fn begin_cut(
         self: &Arc<Self>,
-        may: &impl Fn(&Follower) -> bool,
+        may: &impl Fn(&Follower, &Log<R::Disk>) -> bool,
         to: Offset,
     ) -> Result<Option<Truncation<R::Disk>>, TruncateError> {
         self.with_turn(|turn| {
             let (Some(log), Role::Follower(follower)) = (turn.log.as_mut(), &mut turn.role) else {
                 return Ok(None);
             };
-            if !may(follower) || follower.resigned().is_some() {
+            if !may(follower, log) || follower.resigned().is_some() {
                 return Ok(None);
             }
             let given_up = log.damaged().iter().filter(|range| range.to > to).count() as u64;
             let truncation = log.begin_truncate(to)?;
-            let visible = follower.watermark();
+            // Right after a start it does not know what was visible: all that was durable may have been.
+            let knows = follower.watermark() > follower.log_start();
+            let visible = if knows { follower.watermark() } else { follower.flushed_end() };
             if given_up > 0 && to < visible {
                 let (before, end) = turn.refetched.unwrap_or((0, to));
                 turn.refetched = Some((before + given_up, end.max(visible)));

@@ -27,12 +27,25 @@ use crate::runtime::Runtime;
 /// A disk that refuses what is put back is asked again after this.
 const REST: Duration = Duration::from_millis(1000);
 
+/// What a follower's log needs.
+pub(super) enum Mend {
+    /// To be cut there.
+    Cut(Offset),
+    /// To be read back again, up to this end: what was made of it while it had a hole, such as the producers' state, lacks
+    /// something.
+    Load(Offset),
+}
+
 impl<R: Runtime> Partition<R> {
     /// Where to cut a damaged log, and in which epoch, so that the rest is fetched again: once nobody counts on this
     /// replica any more (LOG-5), and the leader has shown that it does not have what was written here.
-    pub(super) fn mend(self: &Arc<Self>) -> Option<(LeaderEpoch, Offset)> {
+    pub(super) fn mend(self: &Arc<Self>) -> Option<(LeaderEpoch, Mend)> {
         self.with_turn(|turn| {
             let (log, Role::Follower(follower)) = (turn.log.as_ref()?, &turn.role) else { return None };
+            if log.was_loaded_around_damage() && log.damaged().is_empty() {
+                let is_free = follower.resigned().is_none();
+                return is_free.then(|| (follower.epoch(), Mend::Load(follower.local_end())));
+            }
             let from = damage(log, follower.log_start())?;
             // The planted bug M270: whatever the leader has, what lies behind our damage is given up.
             let is_foreign = turn.foreign == Some(from) || mutant!(270);
@@ -41,7 +54,7 @@ impl<R: Runtime> Partition<R> {
             }
             mark!("a follower gives up its damaged log and what lies behind");
             tracing::warn!(partition = self.name(), %from, "damaged: fetched again from the leader");
-            Some((follower.epoch(), from))
+            Some((follower.epoch(), Mend::Cut(from)))
         })
     }
 
@@ -66,13 +79,9 @@ impl<R: Runtime> Partition<R> {
                 mark!("a follower puts back what was damaged");
                 tracing::info!(partition = self.name(), from = %range.from, to = %range.to, "damaged records are put back");
                 self.shared.health.counts.mended_ranges.add(1);
-                // What was made from the log while it had a hole, such as the producers' state, is made again.
-                let end = self.with_turn(|turn| turn.role.follower().map(|follower| follower.local_end()));
-                if let Some(end) = end.filter(|_| self.damaged().is_empty()) {
-                    self.load_again(epoch, end).await;
-                }
+                self.with_turn(|turn| turn.foreign = None);
             }
-            Ok(Patched::Below(_) | Patched::Nothing) => {}
+            Ok(Patched::Below(_) | Patched::Nothing) => self.with_turn(|turn| turn.foreign = None),
             Ok(Patched::Foreign) => self.with_turn(|turn| turn.foreign = Some(from)),
             Err(error) if is_failed_sync(&error) => {
                 self.shared.health.fail(&format!("{}: {error}", self.name()));

@@ -256,7 +256,9 @@ impl<R: Runtime> Round<R> {
             let Ok(epoch) = leads_in(&partition, at.epoch) else { continue };
             let (watermark, start) = (partition.view().watermark(), partition.view().reader().start());
             let agrees = compare(partition.view().reader(), &at) == Against::Agrees;
-            if !agrees || leads_in(&partition, at.epoch) != Ok(epoch) {
+            // Who lacks records is told with them: an empty answer says that there are none.
+            let lacks = partition.view().reader().end() > at.end;
+            if !agrees || lacks || leads_in(&partition, at.epoch) != Ok(epoch) {
                 continue;
             }
             let found = Found::Batches(bytes::Bytes::new());

@@ -104,6 +104,8 @@ pub struct Log<D: Disk> {
     cleaned: Offset,
     /// A roll failed and may have left files of a segment that begins at the end: nothing is appended before there is one.
     roll_owed: bool,
+    /// It was read back around damage, so that what was made of it (the producers' state) may lack something.
+    loaded_around: bool,
 }
 
 impl<D: Disk> Log<D> {
@@ -111,6 +113,11 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn reader(&self) -> LogReader<D> {
         LogReader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Whether it was read back around damage: once that is mended it should be read back again.
+    pub fn was_loaded_around_damage(&self) -> bool {
+        self.loaded_around
     }
 
     /// Which partition this is.

@@ -226,6 +226,7 @@ impl<D: Disk> Log<D> {
             unsnapped_bytes: 0,
             snapped_end: loaded.snapped_end,
             cleaned: loaded.cleaned,
+            loaded_around: !report.damaged.is_empty(),
             roll_owed: false,
         };
         if options.verify_all {

@@ -100,6 +100,10 @@ impl<D: Disk> Log<D> {
         if self.snapped_end == Some(end) {
             return;
         }
+        if self.loaded_around {
+            mark!("no snapshot of producers that were read back around damage");
+            return;
+        }
         let payload = {
             let mut view = self.shared.lock();
             let active = view.active();

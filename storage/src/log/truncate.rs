@@ -144,6 +144,7 @@ impl<D: Disk> Log<D> {
         let end = view.end;
         view.check();
         drop(view);
+        self.loaded_around = !loaded.report.damaged.is_empty();
         self.producers = loaded.producers;
         self.commit = Commit::new(self.point(), loaded.marked);
         self.snapped_end = loaded.snapped_end;

@@ -82,6 +82,27 @@ fn neighbours_are_mended_as_far_as_copies_reach_and_others_one_after_the_other()
 }
 
 #[test]
+fn a_range_over_two_segments_is_mended_one_after_the_other() {
+    let mut pair = Pair::new(small());
+    pair.fill(20);
+    pair.flush();
+    let reader = pair.log.reader();
+    let second = reader.freeze(pair.batches[0].base).expect("healthy").expect("a segment").end;
+    let at = pair.batches.iter().position(|batch| batch.base == second).expect("a batch begins there");
+    let before: usize = pair.batches[..at].iter().map(|batch| batch.bytes.len()).sum();
+    assert!(pair.platter.rot(&log_path(0), (before - 1) as u64, 1));
+    assert!(pair.platter.rot(&log_path(second.0), 70, 1));
+    for from in [Offset(0), second] {
+        now(reader.scrub_segment(from, |_| async { true })).expect("healthy");
+    }
+    assert_eq!(pair.log.damaged().len(), 1, "they touch");
+    let all = |from: usize| now(reader.patch(&copies(&pair, from..20))).expect("healthy");
+    assert_eq!(all(at - 1), Patched::Below(second));
+    assert!(matches!(all(at), Patched::Whole(_)));
+    assert!(read_all(&pair.log).expect("whole") == pair.batches);
+}
+
+#[test]
 fn another_batch_at_the_same_offsets_is_not_written() {
     let pair = filled();
     let mut other = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
