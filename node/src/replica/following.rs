@@ -145,7 +145,6 @@ impl<R: Runtime> Partition<R> {
             if let Some(from) = damage(log, follower.log_start()).filter(|from| turn.foreign != Some(*from))
                 && (heard.epoch, heard.at) == (follower.epoch(), from)
                 && heard.last_epoch == last_epoch(log, follower, from)
-                && !mutant!(270)
             {
                 return (offered(batches, &heard, &mut turn.foreign), None);
             }

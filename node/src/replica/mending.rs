@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dejaq_storage::disk::is_failed_sync;
-use dejaq_storage::{Patched, VerifiedBatch, mark, mutant};
+use dejaq_storage::{Patched, VerifiedBatch, mark};
 use dejaq_wire::ids::{LeaderEpoch, Offset};
 
 use super::following::damage;
@@ -47,9 +47,7 @@ impl<R: Runtime> Partition<R> {
                 return is_free.then(|| (follower.epoch(), Mend::Load(follower.local_end())));
             }
             let from = damage(log, follower.log_start())?;
-            // The planted bug M270: whatever the leader has, what lies behind our damage is given up.
-            let is_foreign = turn.foreign == Some(from) || mutant!(270);
-            if turn.is_eligible || !is_foreign || follower.resigned().is_some() {
+            if turn.is_eligible || turn.foreign != Some(from) || follower.resigned().is_some() {
                 return None;
             }
             mark!("a follower gives up its damaged log and what lies behind");
