@@ -86,6 +86,7 @@ impl<D: Disk> LogReader<D> {
             return Ok(Patched::Nothing);
         }
         mark!("damaged batches are put back");
+        view.generation += 1; // who read the bytes that were there before looks again, and notes no damage
         view.note_mended(OffsetRange { from: range.from, to: until });
         Ok(if until == range.to { Patched::Whole(range) } else { Patched::Below(until) })
     }
