@@ -103,6 +103,21 @@ fn a_range_over_two_segments_is_mended_one_after_the_other() {
 }
 
 #[test]
+fn a_scrub_that_read_the_damage_before_it_was_put_back_notes_none() {
+    let pair = filled();
+    rot(&pair, &[4]);
+    let reader = pair.log.reader();
+    let batches = copies(&pair, 4..5);
+    let late = now(reader.scrub_segment(Offset(0), |_| {
+        let patched = now(reader.patch(&batches)).expect("healthy");
+        assert!(matches!(patched, Patched::Whole(_)));
+        async { true }
+    }));
+    assert!(late.expect("healthy").damage.is_empty());
+    assert!(pair.log.damaged().is_empty());
+}
+
+#[test]
 fn another_batch_at_the_same_offsets_is_not_written() {
     let pair = filled();
     let mut other = Pair::new(LogConfig { segment_bytes: 1 << 20, ..small() });
