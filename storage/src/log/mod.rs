@@ -120,6 +120,11 @@ impl<D: Disk> Log<D> {
         self.loaded_around
     }
 
+    /// Nobody else has what is damaged: the log is as whole as it ever will be.
+    pub fn accept_damage(&mut self) {
+        self.loaded_around = false;
+    }
+
     /// Which partition this is.
     pub fn identity(&self) -> &LogIdentity {
         &self.identity

@@ -62,8 +62,9 @@ impl<D: Disk> Log<D> {
         let old = view.active();
         assert!(old.base < end, "a segment of {:?} is rolled empty", old.base);
         let summary = old.summary();
-        let index = old.index.take();
-        let aborted = aborted::file_of(old.base, &old.aborted);
+        // What was made of a log that was read back around damage lacks something, and the next start would believe it.
+        let index = old.index.take().filter(|_| !self.loaded_around);
+        let aborted = aborted::file_of(old.base, &old.aborted).filter(|_| !self.loaded_around);
         if mutant!(55) {
             old.aborted.clear(); // the planted bug: the list lives as long as its segment is the active one
         }

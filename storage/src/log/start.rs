@@ -170,6 +170,7 @@ impl<D: Disk> Log<D> {
     pub fn retention_plan(&self, now_ms: i64, limit: Offset) -> Option<Offset> {
         let view = self.shared.lock();
         let mut total = view.size_bytes();
+        let holds = total > 0;
         let ends = view.segments.iter().skip(1).map(|next| Some(next.created_ms)).chain([None]);
         let going = view.segments.iter().zip(ends).take_while(|(segment, next_ms)| {
             let goes =
@@ -179,7 +180,7 @@ impl<D: Disk> Log<D> {
         });
         let target = going.last().map(|(segment, _)| segment.end).filter(|target| *target > view.start);
         // All was deleted before, and for want of room the active segment stayed.
-        let is_left = view.start == view.end && total > 0 && view.end <= limit;
+        let is_left = view.start == view.end && holds && view.end <= limit;
         target.or(is_left.then_some(view.start))
     }
 
@@ -272,6 +273,7 @@ impl<D: Disk> Log<D> {
         let mut view = self.shared.lock();
         assert!(written.to >= view.start, "start {:?} moves back to {:?}", view.start, written.to);
         view.start = written.to;
+        view.damaged.retain(|range| range.to > written.to);
         if view.epochs.advance_start(written.to) {
             self.commit.epochs_dirty = true;
         }

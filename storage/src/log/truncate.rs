@@ -16,7 +16,7 @@ use dejaq_wire::ids::Offset;
 use super::flush::Commit;
 use super::open::OpenError;
 use super::{Busy, Log, SealReason, Sealed};
-use crate::disk::Disk;
+use crate::disk::{Disk, is_want};
 use crate::mark;
 use crate::recovery::{self, Loaded, Loader, TRUNCATE, TRUNCATE_KIND};
 use crate::small_file;
@@ -48,12 +48,15 @@ pub enum TruncateError {
 pub struct Truncation<D: Disk> {
     loader: Loader<D>,
     to: Offset,
+    /// Something ends behind `to`; else the log is only read back.
+    cuts: bool,
 }
 
 /// The log is shorter, durably.
 #[must_use = "give it to end_truncate"]
 pub struct Truncated<D: Disk> {
-    loaded: Loaded<D>,
+    /// `None`: nothing was to be cut, and there was no room to say so: nothing has happened.
+    loaded: Option<Loaded<D>>,
 }
 
 impl<D: Disk> Truncation<D> {
@@ -64,12 +67,15 @@ impl<D: Disk> Truncation<D> {
     pub async fn run(self) -> io::Result<Truncated<D>> {
         let Loader { disk, dir, binding, .. } = &self.loader;
         let intent = small_file::encode(TRUNCATE_KIND, binding, &self.to.0.to_be_bytes());
-        small_file::replace(disk, &dir.join(TRUNCATE), intent).await?;
+        match small_file::replace(disk, &dir.join(TRUNCATE), intent).await {
+            Err(error) if !self.cuts && is_want(&error) => return Ok(Truncated { loaded: None }),
+            done => done?,
+        }
         let loaded = recovery::load(&self.loader).await.map_err(|error| match error {
             OpenError::Io(error) => error, // as it is: it may be a failed sync
             other => io::Error::other(other),
         })?;
-        Ok(Truncated { loaded })
+        Ok(Truncated { loaded: Some(loaded) })
     }
 }
 
@@ -91,13 +97,14 @@ impl<D: Disk> Log<D> {
             return Err(TruncateError::BelowStart { to, start });
         }
         if let Err(error) = self.write_side_file() {
-            if error.kind() == io::ErrorKind::StorageFull {
+            if is_want(&error) {
                 return Err(TruncateError::Full);
             }
             return Err(TruncateError::Sealed(self.seal(SealReason::WriteFailed)));
         }
         self.busy = Busy::Truncating;
         let mut view = self.shared.lock();
+        let cuts = to < view.end;
         view.end = view.end.min(to);
         view.flushed = view.flushed.min(view.end);
         view.generation += 1;
@@ -112,7 +119,7 @@ impl<D: Disk> Log<D> {
             same_boot: true,
             renew_names: false, // readers may open files by their names meanwhile
         };
-        Ok(Truncation { loader, to })
+        Ok(Truncation { loader, to, cuts })
     }
 
     /// Takes the shorter log in use. Returns its end, which is the last batch boundary at or before what was asked for.
@@ -123,7 +130,11 @@ impl<D: Disk> Log<D> {
         assert!(self.busy == Busy::Truncating, "{:?} instead of a truncation", self.busy);
         self.busy = Busy::Nothing;
         let loaded = match done {
-            Ok(truncated) => truncated.loaded,
+            Ok(Truncated { loaded: Some(loaded) }) => loaded,
+            Ok(Truncated { loaded: None }) => {
+                mark!("a log that is to be read back finds no room");
+                return Ok(self.end());
+            }
             Err(error) => {
                 tracing::error!(error = %error, "truncation failed");
                 return Err(self.seal(SealReason::WriteFailed));

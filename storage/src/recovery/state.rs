@@ -151,7 +151,8 @@ async fn newest_usable<D: Disk>(
 }
 
 /// Gives the segments what was found. The first `carried` are from the snapshot, and of one segment. The files that are
-/// made are durable on return, so that a clean start finds what a clean stop left.
+/// made are durable on return, so that a clean start finds what a clean stop left; none are made around damage, since what is
+/// damaged may be mended.
 async fn restore_aborted<D: Disk>(
     loader: &Loader<D>,
     aborted: &[AbortedTxn],
@@ -167,7 +168,7 @@ async fn restore_aborted<D: Disk>(
         let in_it = |txn: &&AbortedTxn| segment.base <= txn.marker && txn.marker < segment.end;
         segment.aborted = aborted[skipped..].iter().filter(in_it).copied().collect();
         segment.is_aborted_known = true;
-        if at < active {
+        if at < active && progress.damaged.is_empty() {
             let payload = aborted::encode(segment.base, &segment.aborted);
             let bytes = small_file::encode(ABORTED_KIND, &loader.binding, &payload);
             let path = loader.path(FileKind::Aborted, segment.base);

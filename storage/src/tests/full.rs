@@ -295,6 +295,10 @@ fn the_active_segment_goes_when_all_its_records_are_deleted() {
     assert!(pair.log.reader().size_bytes() > 0);
     pair.platter.set_capacity(None);
     assert_eq!(pair.log.retention_plan(NOW_MS, end), Some(end));
+    let kept = pair.log.config().clone();
+    pair.log.set_config(LogConfig { retention_ms: Some(1), ..kept.clone() });
+    assert_eq!(pair.log.retention_plan(NOW_MS + 10_000, end), Some(end), "and when it has expired besides");
+    pair.log.set_config(kept);
     pair.log.roll_below(end, NOW_MS).expect("room");
     now(pair.log.advance_start(end)).expect("healthy");
     assert_eq!((pair.log.reader().size_bytes(), pair.log.start()), (0, end));

@@ -264,3 +264,49 @@ proptest! {
         story.check_stable();
     }
 }
+
+/// What was made of a log that was read back around damage (index, aborted list, producers) must not outlive the damage.
+#[test]
+fn a_transaction_that_was_aborted_is_so_after_its_damaged_batch_was_put_back() {
+    for hit in 0..3 {
+        let mut pair = Pair::new(small());
+        for batch in [data(1, 0, 0), data(1, 0, 1), marker(1, 1, false)] {
+            pair.append_built(&[batch]).remove(0).expect("it follows");
+        }
+        pair.flush();
+        let flush = pair.log.begin_idle_flush().expect("healthy").expect("unmarked");
+        now(pair.log.run_flush(flush)).expect("healthy");
+        let copy = VerifiedBatch::verify(pair.batches[hit].bytes.clone()).expect("it was verified");
+        let end: usize = pair.batches[..=hit].iter().map(|batch| batch.bytes.len()).sum();
+        let log = dir().join(FileKind::Log.name(Offset(0)));
+        pair.platter.kill();
+        assert!(pair.platter.rot(&log, (end - 1) as u64, 1));
+        let (opened, report) = try_open(&pair.platter, small()).expect("recovery");
+        assert_eq!((report.damaged.len(), opened.was_loaded_around_damage()), (1, true), "batch {hit}");
+        pair.log = opened;
+        for _ in 0..40 {
+            pair.append(Spec::plain(2, 60)).expect("room"); // it rolls, and again
+        }
+        pair.flush();
+        assert!(matches!(now(pair.log.reader().patch(&[copy])).expect("healthy"), crate::Patched::Whole(_)));
+        // A process that dies before it reads the log back, or one that does.
+        for dies in [true, false] {
+            let read_back = if dies {
+                let image = pair.platter.fork();
+                image.kill();
+                try_open(&image, small()).expect("recovery").0
+            } else {
+                let end = pair.log.end();
+                let load = pair.log.begin_truncate(end).expect("idle");
+                assert_eq!(pair.log.end_truncate(now(load.run())), Ok(end));
+                let whole = Pair::new(small());
+                std::mem::replace(&mut pair, whole).log
+            };
+            assert!(!read_back.was_loaded_around_damage());
+            let told = read_back.reader().aborted(Offset(0), Offset(10));
+            let told: Vec<_> = told.iter().map(|txn| (txn.first.0, txn.marker.0)).collect();
+            assert_eq!(told, [(0, 2)], "batch {hit}, {dies}");
+            now(read_back.check_deep()).expect("the log agrees with itself");
+        }
+    }
+}
