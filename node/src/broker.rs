@@ -41,7 +41,7 @@ use crate::coordinator::room::TxnRoom;
 use crate::coordinator::{Coordinators, coordinators, group, lag, txn};
 use crate::metadata::config_table::InvalidConfig;
 use crate::metadata::level::Levels;
-use crate::metadata::topic_config::{Overrides, check_defaults};
+use crate::metadata::topic_config::{Overrides, TopicConfig, check_defaults};
 use crate::metadata::{Image, Published};
 use crate::metrics::Metrics;
 use crate::peer::Peers;
@@ -104,6 +104,7 @@ pub struct Broker<R: Runtime> {
     data_dir: Arc<DataDir<R::Disk>>,
     following: Arc<Following>,
     metrics: Arc<Metrics>,
+    default_durability: Durability,
 }
 
 /// How long the coordinators of a broker may take to say where their groups stand.
@@ -125,10 +126,7 @@ impl<R: Runtime> Broker<R> {
         let topic_defaults = check_defaults(&config.topics.defaults, !config.peer_listen.is_empty())?;
         let node = BrokerId(i32::try_from(config.node_id).expect("the table bounds it"));
         let mut data_dir = open_data_dir(&runtime, node, config.quorum.is_empty()).await?;
-        let bound = Bound::bind(&runtime, &config.listen)
-            .await
-            .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
-        let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
+        let (bound, advertised) = bind(&runtime, &config).await?;
         let settings = settings(&config, node, &topic_defaults);
         let cluster = Cluster::join(&runtime, &config, &data_dir, &settings).await?;
         let broker_epoch = cluster.enroll(&runtime, &config, &data_dir, &advertised).await?;
@@ -136,6 +134,7 @@ impl<R: Runtime> Broker<R> {
         let cluster_id: Arc<str> = Arc::from(image.cluster_id().expect("the first record of all names it"));
         data_dir.adopt_cluster(&cluster_id).await?;
         let data_dir = Arc::new(data_dir);
+        let default_durability = durability_of_topics(&image, node, &topic_defaults);
         let settings_here = directory_settings(&config, node, topic_defaults);
         let directory =
             Directory::start(runtime.clone(), settings_here, data_dir.clone(), image.clone()).await?;
@@ -162,7 +161,6 @@ impl<R: Runtime> Broker<R> {
         if cluster.is_shared() {
             cluster.take_part(&runtime, &config, &member, &directory).await;
         }
-        let metrics = Arc::new(Metrics::default());
         let (limits, shutdown_timeout) = (config.limits.clone(), config.healing.shutdown_timeout);
         let control = ControlPlane {
             runtime: runtime.clone(),
@@ -173,9 +171,10 @@ impl<R: Runtime> Broker<R> {
             config: Arc::new(config),
         };
         let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
-        let producer_ids = ProducerIds::new(node, broker_epoch);
         let groups = group_plane(&runtime, &coordinators, &cluster.published);
+        let producer_ids = ProducerIds::new(node, broker_epoch);
         let service = Arc::new(Api::new(api::Parts { data, control, groups, transactions, producer_ids }));
+        let metrics = Arc::new(Metrics::default());
         let server = bound.serve(Parts { service, limits, metrics: metrics.clone(), advertised });
         info!(address = server.address(), advertised = server.advertised(), "serving");
         Ok(Broker {
@@ -189,6 +188,7 @@ impl<R: Runtime> Broker<R> {
             data_dir,
             following,
             metrics,
+            default_durability,
         })
     }
 
@@ -210,9 +210,9 @@ impl<R: Runtime> Broker<R> {
         self.cluster.published.current()
     }
 
-    /// When acks=all is answered where a topic does not say it.
+    /// When acks=all is answered where a topic does not say it, as it was at the start.
     pub fn default_durability(&self) -> Durability {
-        self.directory.default_durability(&self.image())
+        self.default_durability
     }
 
     /// Tells whose controller is active, as far as this node knows; may outlive it.
@@ -368,6 +368,15 @@ impl<R: Runtime> Watch<R> {
     }
 }
 
+/// Binds the clients' listener, and says what address clients are told.
+async fn bind<R: Runtime>(runtime: &R, config: &Config) -> Result<(Bound<R>, String), StartError> {
+    let bound = Bound::bind(runtime, &config.listen)
+        .await
+        .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
+    let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
+    Ok((bound, advertised))
+}
+
 async fn open_data_dir<R: Runtime>(
     runtime: &R,
     node: BrokerId,
@@ -381,6 +390,11 @@ async fn open_data_dir<R: Runtime>(
         new_directory_id: random_u128(runtime).to_be_bytes(),
     };
     DataDir::open(runtime.disk().clone(), expect).await
+}
+
+fn durability_of_topics(image: &Image, node: BrokerId, topic_defaults: &Overrides) -> Durability {
+    let defaults = image.broker_defaults(node, topic_defaults);
+    TopicConfig::resolve(&Overrides::new(), &defaults).policy().durability
 }
 
 fn settings(config: &Config, node: BrokerId, topic_defaults: &Overrides) -> controller::Settings {

@@ -63,16 +63,43 @@ impl<R: Runtime> AskController for InSyncErrand<R> {
         let call = AlterPartition { broker: self.node, broker_epoch: self.life, proposals };
         let (reach, deadline) = (self.reach.clone(), self.runtime.now().plus(IN_SYNC_PATIENCE));
         Box::pin(async move {
-            let answer = |(one, made_on): (Result<Current, Refusal>, i32)| match one {
-                Ok(current) if current.partition_epoch == made_on => Answer::Unchanged,
-                Ok(_) => Answer::Taken,
-                Err(refusal) => Answer::Refused(refusal.code),
-            };
             match reach.ask(call, deadline).await.result {
-                Ok(answers) => answers.into_iter().zip(made_on).map(answer).collect(),
+                Ok(answers) => answers.into_iter().zip(made_on).map(|(one, on)| answer(one, on)).collect(),
                 Err(Refusal { code: ErrorCode::REQUEST_TIMED_OUT, .. }) => vec![Answer::Unsure; count],
                 Err(refusal) => vec![Answer::Refused(refusal.code); count],
             }
         })
+    }
+}
+
+/// What became of a proposal that was made on this state of the partition.
+fn answer(told: Result<Current, Refusal>, made_on: i32) -> Answer {
+    match told {
+        Ok(current) if current.partition_epoch == made_on => Answer::Unchanged,
+        Ok(_) => Answer::Taken,
+        Err(refusal) => Answer::Refused(refusal.code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dejaq_wire::ids::LeaderEpoch;
+
+    use super::*;
+
+    #[test]
+    fn a_proposal_that_left_the_state_as_it_was_changed_nothing() {
+        let current = |partition_epoch| {
+            Ok(Current {
+                leader: BrokerId(1),
+                leader_epoch: LeaderEpoch(2),
+                partition_epoch,
+                isr: vec![BrokerId(1)],
+            })
+        };
+        assert_eq!(answer(current(7), 7), Answer::Unchanged);
+        assert_eq!(answer(current(8), 7), Answer::Taken);
+        let refused = Err(Refusal::of(ErrorCode::INELIGIBLE_REPLICA));
+        assert_eq!(answer(refused, 7), Answer::Refused(ErrorCode::INELIGIBLE_REPLICA));
     }
 }

@@ -142,11 +142,11 @@ impl<R: Runtime> Partition<R> {
                 return (Outcome::Same, None);
             }
             let heard = heard(&news, log);
-            if let Some(from) = damage(log, follower.log_start()).filter(|from| turn.foreign != Some(*from))
+            if let Some(from) = damage(log, follower.log_start()).filter(|from| !turn.mending.is_foreign(*from))
                 && (heard.epoch, heard.at) == (follower.epoch(), from)
                 && heard.last_epoch == last_epoch(log, follower, from)
             {
-                return (offered(batches, &heard, &mut turn.foreign), None);
+                return (turn.mending.offered(batches, &heard), None);
             }
             match follower.judge(&heard, last_epoch(log, follower, follower.local_end())) {
                 Next::Ignore => (Outcome::Same, None),
@@ -172,10 +172,7 @@ impl<R: Runtime> Partition<R> {
                         }
                     };
                     follower.learn(news.watermark, &mut turn.effects);
-                    let is_here = |(_, to): &mut (u64, Offset)| follower.local_end() >= *to;
-                    if let Some((ranges, _)) = turn.refetched.take_if(is_here) {
-                        self.shared.health.counts.mended_ranges.add(ranges);
-                    }
+                    self.shared.health.counts.mended_ranges.add(turn.mending.reached(follower.local_end()));
                     let moves = news.start > follower.log_start() && news.start <= follower.watermark();
                     (outcome, moves.then_some(news.start))
                 }
@@ -220,7 +217,7 @@ impl<R: Runtime> Partition<R> {
                         match log.end_truncate(done) {
                             Ok(end) => {
                                 follower.cut(end, &mut turn.effects);
-                                turn.foreign = None;
+                                turn.mending.begin();
                                 if log.owes_marker() {
                                     self.shared.flusher.mark_soon(self);
                                 }
@@ -264,12 +261,8 @@ impl<R: Runtime> Partition<R> {
             // Right after a start it does not know what was visible: all that was durable may have been.
             let knows = follower.watermark() > follower.log_start();
             let visible = if knows { follower.watermark() } else { follower.flushed_end() };
-            if given_up > 0 && to < visible {
-                let (before, end) = turn.refetched.unwrap_or((0, to));
-                turn.refetched = Some((before + given_up, end.max(visible)));
-            } else {
-                self.shared.health.counts.mended_ranges.add(given_up); // nobody ever saw it
-            }
+            turn.mending.give_up(given_up, visible);
+            self.shared.health.counts.mended_ranges.add(turn.mending.reached(to)); // at once what nobody ever saw
             follower.cutting(to, &mut turn.effects);
             Ok(Some(truncation))
         })
@@ -361,7 +354,9 @@ impl<R: Runtime> Partition<R> {
     /// The in-sync set to propose now, if another is called for.
     pub(super) fn propose(self: &Arc<Self>, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
         self.with_turn(|turn| {
-            let hole = turn.log.as_ref().and_then(|log| damage(log, log.start()));
+            // What was made of a log that was read back around damage is made again by a follower only.
+            let owes_load = |log: &Log<R::Disk>| log.was_loaded_around_damage().then(|| log.start());
+            let hole = turn.log.as_ref().and_then(|log| damage(log, log.start()).or_else(|| owes_load(log)));
             let (starves, eligible) = (turn.starves, &turn.eligible);
             let leader = turn.role.leader()?;
             let handed_over = hole.and_then(|_| leader.hand_over(lives, starves));
@@ -414,18 +409,6 @@ fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
     };
     let News { epoch, at, last_epoch, watermark, start, .. } = *news;
     Heard { epoch, at, last_epoch, watermark, start, found }
-}
-
-/// What to do with what a leader has where our damage begins.
-fn offered(batches: Vec<VerifiedBatch>, heard: &Heard, foreign: &mut Option<Offset>) -> Outcome {
-    if !batches.is_empty() {
-        return Outcome::Patch(heard.epoch, heard.at, batches);
-    }
-    if heard.found == follower::Found::Agrees && heard.watermark > heard.at {
-        return Outcome::Same; // only how far it is: what it has there comes by itself
-    }
-    *foreign = Some(heard.at); // its log parts from ours there, or ends
-    Outcome::Moved
 }
 
 /// Appends what a leader sent; part of it may be in when that fails.

@@ -153,11 +153,11 @@ impl Isr {
     }
 
     /// Whether enough members are in sync to promise anything: `min_insync`, or all replicas if there are fewer, those that
-    /// only come among them. Never fewer than the controller counts (`succession`), of this release or the one before: it
+    /// only come among them, those that go not. Never fewer than the controller counts (`succession`), of this release or the one before: it
     /// calls whoever left below that complete.
     #[must_use]
     pub fn is_enough(&self, min_insync: u32) -> bool {
-        let needed = (min_insync as usize).min(self.replicas.len());
+        let needed = (min_insync as usize).min(self.replicas.len() - self.moving.going);
         self.members.len() >= needed
     }
 
@@ -363,9 +363,17 @@ impl Isr {
         if self.pending.is_some() || members.len() < needed || !members.iter().any(has_all) {
             return None;
         }
+        // One that lost something itself would only hand over again.
+        let mut lost = vec![self.me];
+        let lacking: Vec<BrokerId> =
+            members.iter().copied().filter(|one| self.lacks(*one, watermark)).collect();
+        if members.len() - lacking.len() >= needed {
+            members.retain(|one| !lacking.contains(one));
+            lost.extend(lacking);
+        }
         let isr = named(&members, lives)?;
         mark!("a leader with a damaged log lets another lead");
-        Some(self.put_forward(members, isr, true, vec![self.me]))
+        Some(self.put_forward(members, isr, true, lost))
     }
 
     /// Nobody in sync, for a leader alone in its set whose hole lies behind all that was visible, and which a follower cannot get

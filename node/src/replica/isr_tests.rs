@@ -287,6 +287,33 @@ fn a_leader_gives_itself_up_only_alone_in_its_set() {
     assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(9)));
 }
 
+/// The controller (`succession::effective_min`) counts them so: a leader that counts fewer could acknowledge what it elects without.
+#[test]
+fn who_comes_is_counted_for_the_minimum_and_who_goes_is_not() {
+    let mut isr = Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2, 3, 4]), set(&[1, 2]), Mono(0));
+    isr.moves(Moving { coming: 2, going: 0 });
+    assert!(isr.is_enough(2) && !isr.is_enough(3));
+    isr.moves(Moving { coming: 2, going: 2 });
+    assert!(isr.is_enough(2) && isr.is_enough(3), "two are to stay");
+    assert!(!Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2, 3]), set(&[1]), Mono(0)).is_enough(2));
+}
+
+#[test]
+fn a_leader_that_hands_over_leaves_out_who_lost_something_too() {
+    let all = || Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2, 3]), set(&[1, 2, 3]), Mono(0));
+    let mut isr = all();
+    tell(&mut isr, 2, at(3, 3));
+    tell(&mut isr, 3, at(9, 9));
+    let handed = isr.hand_over(&lives(&[]), Offset(9), 1).expect("3 has all");
+    let led: Vec<i32> = handed.isr.iter().map(|(broker, _)| broker.0).collect();
+    assert_eq!((led, handed.lost), (vec![3], vec![BrokerId(1), BrokerId(2)]));
+    let mut isr = all();
+    tell(&mut isr, 2, at(3, 3));
+    tell(&mut isr, 3, at(9, 9));
+    let handed = isr.hand_over(&lives(&[]), Offset(9), 2).expect("two are needed");
+    assert_eq!((handed.isr.len(), handed.lost), (2, vec![BrokerId(1)]));
+}
+
 #[test]
 fn while_replicas_come_or_go_no_number_of_copies_is_enough() {
     let mut isr = three();

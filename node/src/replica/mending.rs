@@ -14,11 +14,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dejaq_storage::disk::is_failed_sync;
-use dejaq_storage::{Patched, VerifiedBatch, mark};
+use dejaq_storage::disk::{is_failed_sync, is_want};
+use dejaq_storage::{Patched, VerifiedBatch, mark, mutant};
 use dejaq_wire::ids::{LeaderEpoch, Offset};
 
-use super::following::damage;
+use super::follower::{Found, Heard};
+use super::following::{Outcome, damage};
 use super::leader::Resigned;
 use super::partition::Partition;
 use super::role::Role;
@@ -26,6 +27,68 @@ use crate::runtime::Runtime;
 
 /// A disk that refuses what is put back is asked again after this.
 const REST: Duration = Duration::from_millis(1000);
+/// So often; then the log is cut there.
+const MOST_REFUSALS: u32 = 5;
+
+/// How the mending of a partition stands, in its turn.
+#[derive(Debug, Default)]
+pub(super) struct Mending {
+    /// Where our damage begins whose records this leader does not have as they were written here.
+    foreign: Option<Offset>,
+    /// How often the disk did not take what was put back.
+    refusals: u32,
+    /// Damaged ranges that were given up, and up to where what was visible went: when the log reaches there they are mended.
+    given_up: Option<(u64, Offset)>,
+}
+
+impl Mending {
+    /// Of damage that begins there it is known that it cannot be put back.
+    pub(super) fn is_foreign(&self, from: Offset) -> bool {
+        // The planted bug M270: whatever the leader has, a damaged log is cut at its first hole.
+        self.foreign == Some(from) || mutant!(270)
+    }
+
+    /// Another leader, or other damage: what was known of the last one does not hold.
+    pub(super) fn begin(&mut self) {
+        (self.foreign, self.refusals) = (None, 0);
+    }
+
+    /// What to do with what a leader has where our damage begins.
+    pub(super) fn offered(&mut self, batches: Vec<VerifiedBatch>, heard: &Heard) -> Outcome {
+        if !batches.is_empty() {
+            return Outcome::Patch(heard.epoch, heard.at, batches);
+        }
+        if heard.found == Found::Agrees && heard.watermark > heard.at {
+            return Outcome::Same; // only how far it is: what it has there comes by itself
+        }
+        self.foreign = Some(heard.at); // its log parts from ours there, or ends
+        Outcome::Moved
+    }
+
+    /// The disk did not take what was put back; whether that is tried again. A cut frees the place, and what is fetched again
+    /// lies elsewhere.
+    fn refused(&mut self, from: Offset) -> bool {
+        self.refusals += 1;
+        if self.refusals >= MOST_REFUSALS {
+            mark!("a disk does not take what is put back");
+            self.foreign = Some(from);
+        }
+        self.refusals < MOST_REFUSALS
+    }
+
+    /// So many damaged ranges are cut away, of which what lies below `visible` may have been seen.
+    pub(super) fn give_up(&mut self, ranges: u64, visible: Offset) {
+        if ranges > 0 {
+            let (before, to) = self.given_up.unwrap_or((0, visible));
+            self.given_up = Some((before + ranges, to.max(visible)));
+        }
+    }
+
+    /// The log ends there: how many ranges are mended by that.
+    pub(super) fn reached(&mut self, end: Offset) -> u64 {
+        self.given_up.take_if(|(_, to)| end >= *to).map_or(0, |(ranges, _)| ranges)
+    }
+}
 
 /// What a follower's log needs.
 pub(super) enum Mend {
@@ -47,7 +110,7 @@ impl<R: Runtime> Partition<R> {
                 return is_free.then(|| (follower.epoch(), Mend::Load(follower.local_end())));
             }
             let from = damage(log, follower.log_start())?;
-            if turn.is_eligible || turn.foreign != Some(from) || follower.resigned().is_some() {
+            if turn.is_eligible || !turn.mending.is_foreign(from) || follower.resigned().is_some() {
                 return None;
             }
             mark!("a follower gives up its damaged log and what lies behind");
@@ -77,10 +140,10 @@ impl<R: Runtime> Partition<R> {
                 mark!("a follower puts back what was damaged");
                 tracing::info!(partition = self.name(), from = %range.from, to = %range.to, "damaged records are put back");
                 self.shared.health.counts.mended_ranges.add(1);
-                self.with_turn(|turn| turn.foreign = None);
+                self.with_turn(|turn| turn.mending.begin());
             }
-            Ok(Patched::Below(_) | Patched::Nothing) => self.with_turn(|turn| turn.foreign = None),
-            Ok(Patched::Foreign) => self.with_turn(|turn| turn.foreign = Some(from)),
+            Ok(Patched::Below(_) | Patched::Nothing) => self.with_turn(|turn| turn.mending.begin()),
+            Ok(Patched::Foreign) => self.with_turn(|turn| turn.mending.foreign = Some(from)),
             Err(error) if is_failed_sync(&error) => {
                 self.shared.health.fail(&format!("{}: {error}", self.name()));
                 self.with_turn(|turn| turn.role.resign(Resigned::Offline, &mut turn.effects));
@@ -88,8 +151,11 @@ impl<R: Runtime> Partition<R> {
             Err(error) => {
                 tracing::warn!(partition = self.name(), %error, "damaged records could not be put back");
                 drop(one);
-                let until = self.shared.runtime.now().plus(REST);
-                self.shared.runtime.sleep_until(until).await;
+                // Room comes back; a place that cannot be written is given up in the end.
+                if is_want(&error) || self.with_turn(|turn| turn.mending.refused(from)) {
+                    let until = self.shared.runtime.now().plus(REST);
+                    self.shared.runtime.sleep_until(until).await;
+                }
             }
         }
     }
@@ -118,5 +184,49 @@ impl<R: Runtime> Partition<R> {
     pub(super) fn starve(self: &Arc<Self>) {
         self.with_turn(|turn| turn.starves = true);
         self.notice_damage();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(found: Found, watermark: i64) -> Heard {
+        let (epoch, watermark) = (LeaderEpoch(3), Offset(watermark));
+        Heard { epoch, at: Offset(5), last_epoch: LeaderEpoch(2), watermark, start: Offset(0), found }
+    }
+
+    #[test]
+    fn only_a_leader_that_has_nothing_there_has_shown_that_it_lacks_it() {
+        let mut mending = Mending::default();
+        assert!(matches!(mending.offered(Vec::new(), &heard(Found::Agrees, 9)), Outcome::Same));
+        assert!(!mending.is_foreign(Offset(5)), "it only said how far it is");
+        assert!(matches!(mending.offered(Vec::new(), &heard(Found::Agrees, 5)), Outcome::Moved));
+        assert!(mending.is_foreign(Offset(5)) && !mending.is_foreign(Offset(6)));
+        mending.begin();
+        assert!(!mending.is_foreign(Offset(5)), "another leader may have it");
+        assert!(matches!(mending.offered(Vec::new(), &heard(Found::Below(Offset(9)), 20)), Outcome::Moved));
+        assert!(mending.is_foreign(Offset(5)));
+    }
+
+    #[test]
+    fn a_place_that_the_disk_refuses_is_given_up_in_the_end() {
+        let mut mending = Mending::default();
+        let tries = (1..).find(|_| !mending.refused(Offset(5)));
+        assert_eq!(tries, Some(MOST_REFUSALS));
+        assert!(mending.is_foreign(Offset(5)));
+    }
+
+    #[test]
+    fn what_was_given_up_is_mended_when_it_is_here_again() {
+        let mut mending = Mending::default();
+        mending.give_up(0, Offset(50));
+        assert_eq!(mending.reached(Offset(5)), 0, "nothing was damaged");
+        mending.give_up(2, Offset(9));
+        mending.give_up(1, Offset(7));
+        assert_eq!((mending.reached(Offset(8)), mending.reached(Offset(9))), (0, 3));
+        assert_eq!(mending.reached(Offset(20)), 0, "once");
+        mending.give_up(1, Offset(3));
+        assert_eq!(mending.reached(Offset(4)), 1, "nobody ever saw what lay behind");
     }
 }

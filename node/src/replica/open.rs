@@ -19,8 +19,6 @@ use tokio::sync::mpsc;
 
 use super::directory::{Directory, Slot};
 use super::partition::{Assignment, Partition};
-use super::policy::Durability;
-use crate::metadata::topic_config::Overrides;
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
@@ -144,7 +142,10 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
         Some(start) => Log::create_at(disk, path, identity, config, options, start).await,
     };
     let log = match opened {
-        Ok((log, report)) => {
+        Ok((mut log, report)) => {
+            if assignment.replicas.len() == 1 {
+                log.accept_damage();
+            }
             tell(&name, &report);
             directory.health.count_recovery(&report);
             log
@@ -226,11 +227,4 @@ pub(super) async fn remove_strays<D: dejaq_storage::Disk>(
         data_dir.remove_partition(dir.topic_id, dir.partition).await?;
     }
     Ok(())
-}
-impl<R: Runtime> Directory<R> {
-    /// When acks=all is answered for topics that do not say it.
-    pub fn default_durability(&self, image: &Image) -> Durability {
-        let defaults = image.broker_defaults(self.settings.me, &self.settings.topic_defaults);
-        TopicConfig::resolve(&Overrides::new(), &defaults).policy().durability
-    }
 }

@@ -35,6 +35,7 @@ use super::health::Health;
 use super::hub::Hub;
 use super::isr::Moving;
 use super::leader::{Effect, Event, Leader, Refused, Required, Resigned, Start};
+use super::mending::Mending;
 use super::policy::Policy;
 use super::role::Role;
 use super::view::{Part, View};
@@ -141,10 +142,8 @@ pub(super) struct Turn<D: Disk> {
     pub coming: usize,
     /// A follower needs of us, the leader, what is damaged here.
     pub starves: bool,
-    /// Where our damage begins whose records this leader does not have as they were written here.
-    pub foreign: Option<Offset>,
-    /// Damaged ranges that were given up, and the watermark then: when the log reaches there again they are mended.
-    pub refetched: Option<(u64, Offset)>,
+    /// How the mending of damage stands.
+    pub mending: Mending,
     /// What was told to the hub: the ends of the log.
     told: Told,
     waiting: BTreeMap<Token, Waiting>,
@@ -193,8 +192,7 @@ impl<R: Runtime> Partition<R> {
             is_coming: assignment.is_coming(),
             coming: assignment.still_coming(),
             starves: false,
-            foreign: None,
-            refetched: None,
+            mending: Mending::default(),
             told,
             waiting: BTreeMap::new(),
             next_token: 0,
@@ -481,7 +479,8 @@ impl<R: Runtime> Partition<R> {
             turn.is_eligible = assignment.is_eligible();
             turn.eligible.clone_from(&assignment.elr);
             (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.still_coming());
-            (turn.starves, turn.foreign) = (false, None);
+            turn.starves = false;
+            turn.mending.begin();
             if let Role::Leader(leader) = &turn.role
                 && assignment.leads()
             {

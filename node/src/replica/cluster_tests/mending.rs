@@ -60,11 +60,7 @@ impl Live {
 
 #[tokio::test]
 async fn a_leader_with_a_damaged_log_lets_another_lead_mends_itself_and_comes_back() {
-    let cluster = Cluster::start(&[("min.insync.replicas", "2")]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
+    let cluster = six(&[("min.insync.replicas", "2")]).await;
     cluster.rot(1, "v2");
     let (met, _) = fetched(&cluster.live[&1], 11, 2, "r1").await;
     assert_eq!(met.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
@@ -97,11 +93,7 @@ async fn damage_that_nobody_reads_is_found_by_a_scrub_and_mended_on_the_leader_a
 
 #[tokio::test]
 async fn a_follower_with_a_damaged_log_leaves_the_set_mends_itself_and_comes_back() {
-    let cluster = Cluster::start(&[]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
+    let cluster = six(&[]).await;
     cluster.rot(3, "v2");
     let (met, _) = fetched(&cluster.live[&3], 11, 2, "r3").await;
     assert_eq!(met.error_code, ErrorCode::KAFKA_STORAGE_ERROR);
@@ -121,11 +113,7 @@ async fn a_follower_with_a_damaged_log_leaves_the_set_mends_itself_and_comes_bac
 
 #[tokio::test]
 async fn where_every_replica_must_be_in_sync_a_damaged_follower_and_a_damaged_leader_are_mended_too() {
-    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
+    let cluster = six(&[("min.insync.replicas", "3")]).await;
     for id in [3, 1] {
         cluster.rot(id, "v2");
         let (met, _) = fetched(&cluster.live[&id], 11, 2, &format!("r{id}")).await;
@@ -143,11 +131,7 @@ async fn where_every_replica_must_be_in_sync_a_damaged_follower_and_a_damaged_le
 #[tokio::test]
 async fn copies_that_are_damaged_at_different_places_mend_each_other() {
     for hits in [["v1", "v3", "v3"], ["v4", "v2", "v2"], ["v0", "v2", "v5"]] {
-        let cluster = Cluster::start(&[("min.insync.replicas", "2")]).await;
-        for at in 0..6 {
-            cluster.live[&1].acked(&format!("v{at}")).await;
-        }
-        cluster.converged(1).await;
+        let cluster = six(&[("min.insync.replicas", "2")]).await;
         for (id, value) in (1..).zip(hits) {
             cluster.rot(id, value);
         }
@@ -177,11 +161,7 @@ async fn copies_that_are_damaged_at_different_places_mend_each_other() {
 /// Whoever was eligible when it was found damaged is let go of first: else it would wait for ever, and its leader for it.
 #[tokio::test]
 async fn a_damaged_replica_that_may_be_elected_is_mended_too() {
-    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
+    let cluster = six(&[("min.insync.replicas", "3")]).await;
     cluster.cut(1, 3);
     stand(&cluster, &[1, 2], &[3]);
     cluster.rot_side(3, "v2");
@@ -195,32 +175,8 @@ async fn a_damaged_replica_that_may_be_elected_is_mended_too() {
 /// What only the leader had, and nobody ever saw, is given up when it is damaged: whoever needs it could never come back.
 #[tokio::test]
 async fn a_leader_alone_gives_up_a_damaged_tail_that_was_never_visible() {
-    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
-    for other in [2, 3] {
-        cluster.cut(1, other);
-    }
-    stand(&cluster, &[1], &[2, 3]);
-    cluster
-        .until("it leads alone", |cluster| {
-            cluster.live[&1]
-                .partition()
-                .inspect()
-                .is_some_and(|one| one.leading.is_some_and(|leading| leading.members.len() == 1))
-        })
-        .await;
-    let written = cluster.live[&1].write("tail", Required::Leader).await.expect("answered").expect("written");
-    assert_eq!(written.base, Offset(6));
-    cluster
-        .until("it is on the disk", |cluster| {
-            cluster.live[&1].partition().inspect().is_some_and(|one| one.flushed_end == Offset(7))
-        })
-        .await;
-    cluster.rot(1, "tail");
-    cluster.heal();
+    let cluster = six(&[("min.insync.replicas", "3")]).await;
+    damaged_tail(&cluster, &[2, 3]).await;
     cluster.until("another leads", |cluster| cluster.between.state().leader.0 > 1).await;
     cluster.whole_again(1).await;
     let leader = cluster.between.state().leader.0;
@@ -232,11 +188,7 @@ async fn a_leader_alone_gives_up_a_damaged_tail_that_was_never_visible() {
 /// A controller of the release before does not read who lost records: nothing is mended then, and nobody else waits for it.
 #[tokio::test]
 async fn a_proposal_that_changes_nothing_holds_up_no_other() {
-    let cluster = Cluster::start(&[("min.insync.replicas", "2")]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
+    let cluster = six(&[("min.insync.replicas", "2")]).await;
     *cluster.between.is_old.lock().unwrap() = true;
     for other in [2, 3] {
         cluster.cut(1, other);
@@ -255,32 +207,42 @@ async fn a_proposal_that_changes_nothing_holds_up_no_other() {
 /// A leader that cannot be given up goes on: what follows as far as its hole comes in sync, and leads then.
 #[tokio::test]
 async fn a_leader_that_nobody_may_follow_lets_others_join_below_its_hole() {
-    let cluster = Cluster::start(&[("min.insync.replicas", "3")]).await;
-    for at in 0..6 {
-        cluster.live[&1].acked(&format!("v{at}")).await;
-    }
-    cluster.converged(1).await;
-    for other in [2, 3] {
-        cluster.cut(1, other);
-    }
-    stand(&cluster, &[1], &[]);
-    let alone = |cluster: &Cluster| {
-        let seen = cluster.live[&1].partition().inspect();
-        seen.is_some_and(|one| one.leading.is_some_and(|leading| leading.members.len() == 1))
-    };
-    cluster.until("it leads alone", alone).await;
-    cluster.live[&1].write("tail", Required::Leader).await.expect("answered").expect("written");
-    let flushed = |cluster: &Cluster| {
-        cluster.live[&1].partition().inspect().is_some_and(|one| one.flushed_end == Offset(7))
-    };
-    cluster.until("it is on the disk", flushed).await;
-    cluster.rot(1, "tail");
-    cluster.heal();
+    let cluster = six(&[("min.insync.replicas", "3")]).await;
+    damaged_tail(&cluster, &[]).await;
     cluster.until("another leads", |cluster| cluster.between.state().leader.0 > 1).await;
     cluster.whole_again(1).await;
     let leader = cluster.between.state().leader.0;
     cluster.live[&leader].acked("after").await;
     cluster.converged(leader).await;
+}
+
+/// Three nodes with six records, `v0` to `v5`, everywhere.
+async fn six(configs: &[(&str, &str)]) -> Cluster {
+    let cluster = Cluster::start(configs).await;
+    for at in 0..6 {
+        cluster.live[&1].acked(&format!("v{at}")).await;
+    }
+    cluster.converged(1).await;
+    cluster
+}
+
+/// The leader is alone for a while, with a record that nobody else gets and nobody sees; that is damaged.
+async fn damaged_tail(cluster: &Cluster, elr: &[i32]) {
+    for other in [2, 3] {
+        cluster.cut(1, other);
+    }
+    stand(cluster, &[1], elr);
+    let seen = |cluster: &Cluster| cluster.live[&1].partition().inspect();
+    let alone = |cluster: &Cluster| {
+        seen(cluster).is_some_and(|one| one.leading.is_some_and(|leading| leading.members.len() == 1))
+    };
+    cluster.until("it leads alone", alone).await;
+    let written = cluster.live[&1].write("tail", Required::Leader).await.expect("answered").expect("written");
+    assert_eq!(written.base, Offset(6));
+    let flushed = |cluster: &Cluster| seen(cluster).is_some_and(|one| one.flushed_end == Offset(7));
+    cluster.until("it is on the disk", flushed).await;
+    cluster.rot(1, "tail");
+    cluster.heal();
 }
 
 /// Who is in sync and who may be elected, from now on. Nothing that followers told before counts: a state in between was not
