@@ -298,6 +298,8 @@ async fn a_config_is_described_with_every_synonym() {
 async fn a_broker_shows_its_settings_as_read_only_and_the_defaults_of_topics_as_not() {
     let here = here(true);
     let broker = here.describe(4, "1");
+    let factor = here.control.settings.replication_factor(&here.control.published.current()).to_string();
+    assert_eq!(find(&broker, "default.replication.factor").value.as_deref(), Some(&*factor));
     let config = find(&broker, "default-partitions");
     assert_eq!((config.value.as_deref(), config.config_source, config.read_only), (Some("3"), 4, true));
     let with_unit = find(&broker, "memory-budget-bytes");

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Args as ClapArgs, Subcommand};
+use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::BrokerId;
 use serde_json::{Value, json};
 
@@ -13,6 +14,7 @@ use super::topic::config_changes;
 use crate::client::admin::ConfigOwner;
 use crate::client::admin_cluster::{BrokerState, Moving};
 use crate::client::routes::TopicRoute;
+use crate::metadata::config_table::TOPIC_CONFIGS;
 
 /// Arguments of `dejaq cluster`.
 #[derive(Debug, ClapArgs)]
@@ -34,13 +36,19 @@ Examples:
     Status(Status),
     /// Set what topics get from brokers, for all brokers of the cluster, at once and for good.
     #[command(after_help = "\
-The names are those that Kafka gives brokers, such as log.retention.ms. Topics that set a config themselves keep it.
+The names are those that Kafka gives brokers, such as log.retention.ms (dejaq cluster configs). Topics that set a config themselves keep it.
 A value is kept with the cluster's metadata; it goes before what a broker was started with (topic-defaults).
 
 Examples:
   dejaq cluster alter --set min.insync.replicas=2
   dejaq cluster alter --set log.retention.ms=86400000 --unset log.durability")]
     Alter(Alter),
+    /// Show what topics get from brokers by name, and what of it is set for all brokers.
+    #[command(after_help = "\
+Examples:
+  dejaq cluster configs
+  dejaq cluster configs --json")]
+    Configs(Status),
     /// Show which levels of dejaq.version each broker supports, and where the cluster stands.
     #[command(after_help = "\
 Examples:
@@ -87,6 +95,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
             let client = args.client.client(false)?;
             client.executor.block_on(alter(&client, &args))
         }
+        Verb::Configs(args) => {
+            let client = args.client.client(false)?;
+            client.executor.block_on(configs(&client, args.json))
+        }
         Verb::Features(args) => features::show(&args),
         Verb::Upgrade(args) => features::upgrade(&args),
         Verb::Downgrade(args) => features::downgrade(&args),
@@ -99,8 +111,37 @@ async fn alter(client: &Client, args: &Alter) -> anyhow::Result<ExitCode> {
         return Err(explain("nothing to change", "--set or --unset; see dejaq cluster alter --help"));
     }
     let altered = client.admin().alter_configs(&ConfigOwner::AllBrokers, &changes, client.deadline()).await;
-    altered.map_err(explain_admin)?;
+    altered.map_err(|error| match error.code() {
+        Some(ErrorCode::INVALID_CONFIG | ErrorCode::INVALID_REQUEST) => explain(
+            error,
+            "the names that brokers give what topics get from them: dejaq cluster configs; others are set for a topic: dejaq topic alter",
+        ),
+        _ => explain_admin(error),
+    })?;
     println!("changed {} config(s) of all brokers", changes.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn configs(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
+    let set = client.admin().describe_configs(&ConfigOwner::AllBrokers, client.deadline()).await;
+    let set = set.map_err(explain_admin)?;
+    let value = |name: &str| set.iter().find(|one| one.name == name).and_then(|one| one.value.as_deref());
+    let mut table = Table::new(&["NAME", "FOR ALL BROKERS", "BUILT IN", "OF TOPICS"]);
+    for def in TOPIC_CONFIGS {
+        let Some(name) = def.broker_name else { continue };
+        if json {
+            println!(
+                "{}",
+                json!({ "name": name, "value": value(name), "default": def.default, "topic": def.name })
+            );
+        } else {
+            let own = value(name).unwrap_or("-");
+            table.row([name, own, def.default, def.name].map(str::to_owned).to_vec());
+        }
+    }
+    if !json {
+        print!("{}", table.render());
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,10 @@ macro_rules! println {
     () => { print!("\n") };
     ($($text:tt)*) => { print!("{}\n", format_args!($($text)*)) };
 }
+/// As of the standard library, but what cannot be written is left out: the status says how it went.
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::cli::output::complain(format_args!($($text)*)) };
+}
 
 mod admin;
 #[allow(

@@ -21,6 +21,11 @@ pub(super) fn say(text: fmt::Arguments<'_>) {
     std::process::exit(2);
 }
 
+/// Writes a line to standard error, if that can be done.
+pub(super) fn complain(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// A table: a row of headings, then rows as wide as they. Columns of numbers stand to the right.
 #[derive(Debug)]
 pub(super) struct Table {

@@ -116,7 +116,7 @@ fn sources(args: Args) -> anyhow::Result<Sources> {
 fn start_logs(config: &Config) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&config.log_level)
         .with_context(|| format!("log-level {:?} is no filter", config.log_level))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogLines);
     let started = match config.log_format {
         LogFormat::Human => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -125,6 +125,21 @@ fn start_logs(config: &Config) -> anyhow::Result<()> {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("logs cannot be started: {error}"))
+}
+
+/// Standard error, where a line that cannot be written (a full disk, a pipe that nobody reads) is lost: it must not end a
+/// broker.
+struct LogLines;
+
+impl std::io::Write for LogLines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let _ = std::io::stderr().write_all(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// As many files as the system lets us have: a partition and a connection take one or more each, and the limit that

@@ -187,7 +187,7 @@ pub const TABLE: &[Setting] = &[
     Setting { name: "log-format", kind: Kind::Choice { default: "human", words: &["human", "json"] },
         effect: "how log lines on standard error look" },
     text("log-level", "info", "LEVEL|FILTER", "which log lines: error, warn, info, debug, trace, or a filter such as info,dejaq::server=debug"),
-    text("topic-defaults", "", "KEY=VALUE,...", "configs of topics that do not set them themselves, by their Kafka names, such as retention.ms=3600000; they act on existing topics, too, from the next start on"),
+    text("topic-defaults", "", "KEY=VALUE,...", "configs of topics that do not set them themselves, by their Kafka names, such as retention.ms=3600000; they act on existing topics, too, from the next start on; cleanup.policy, and on a node with peers durability, flush.messages, min.insync.replicas and unclean.leader.election.enable, are kept in the cluster: dejaq cluster alter"),
 ];
 
 /// The setting of this name.

@@ -109,8 +109,9 @@ pub enum InvalidConfig {
     },
     /// One broker cannot say it for itself.
     #[error(
-        "{name} must be the same on every broker, now and at the next start: keep it in the cluster instead (dejaq cluster alter \
-         --set {broker_name}=…), or set it for a topic"
+        "{name} is no setting of one broker: every broker must see it alike, now and at the next start. Keep it in the cluster (dejaq \
+         cluster alter --set {broker_name}=…), or set it for a topic. If logs were compacted so far, start with retention.ms=-1 in \
+         its place until that is done: without a policy, old records are deleted"
     )]
     Alike {
         /// Which config.

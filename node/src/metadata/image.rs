@@ -18,7 +18,7 @@ use std::sync::Arc;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::topic_name::collision_key;
 
-use super::config_table::{SAME_EVERYWHERE, TopicConfigDef, find_by_broker_name};
+use super::config_table::{TopicConfigDef, find, find_by_broker_name};
 use super::level::of_config;
 use super::record::PartitionState;
 pub use super::record::{Endpoint, UncleanReason};
@@ -272,7 +272,7 @@ impl Image {
     }
 
     /// What topics get from brokers: `settings` of the broker that asks, and what was set at run time. What must be the same
-    /// everywhere ([`super::config_table::SAME_EVERYWHERE`]) one broker says for itself only while there is no other.
+    /// everywhere ([`TopicConfigDef::is_same_everywhere`]) one broker says for itself only while there is no other.
     #[must_use]
     pub fn broker_defaults(&self, broker: BrokerId, settings: &Overrides) -> BrokerDefaults {
         let of = |key| self.broker_configs.get(&key).cloned().unwrap_or_default();
@@ -281,7 +281,7 @@ impl Image {
         if self.is_shared() {
             broker
                 .retain(|name, _| !find_by_broker_name(name).is_some_and(TopicConfigDef::is_same_everywhere));
-            settings.retain(|name, _| !SAME_EVERYWHERE.contains(&name.as_str()));
+            settings.retain(|name, _| !find(name).is_some_and(TopicConfigDef::is_same_everywhere));
         }
         BrokerDefaults { broker, all_brokers: of(None), settings }
     }
