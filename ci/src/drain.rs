@@ -10,11 +10,11 @@
 //!   4 starts · replicas flow to it · quorum add 4, remove 1 · drain 1 · stop 1 · forget 1 ├─► judge
 //!   a reader, a fresh process ────────────────────────────────────────────────► found.txt ┘
 
-use crate::load::{Load, Plan};
+use crate::load::{self, Load, Plan};
 use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
-use crate::{failover, install, judge, raw};
+use crate::{failover, judge, raw};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -46,14 +46,7 @@ pub struct Args {
 /// The verb; without a client for the load it is skipped, with the reason printed.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
-    let load = match install::go(&work, "franz-go") {
-        Ok(load) => load,
-        Err(error) => {
-            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
-            crate::test::tell_skipped("load", &format!("{error:#}"))?;
-            return Ok(true);
-        }
-    };
+    let Some(load) = load::client(&work)? else { return Ok(true) };
     let (mut brokers, quorum) = Dejaq::cluster_and_quorum(&work, "drain", 3, &[])?;
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
     failover::create(&brokers, TOPIC, PARTITIONS)?;

@@ -9,11 +9,11 @@
 //!   kill -9 of a leader · restart · …       ├─► judge, and the gap of each partition that lost its leader
 //!   reader, a fresh process ─► found.txt ───┘
 
-use crate::load::{Load, Plan};
+use crate::load::{self, Load, Plan};
 use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
-use crate::{install, judge, raw};
+use crate::{judge, raw};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -52,14 +52,7 @@ struct Kill {
 /// The verb; without a client for the load it is skipped, with the reason printed.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
-    let load = match install::go(&work, "franz-go") {
-        Ok(load) => load,
-        Err(error) => {
-            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
-            crate::test::tell_skipped("load", &format!("{error:#}"))?;
-            return Ok(true);
-        }
-    };
+    let Some(load) = load::client(&work)? else { return Ok(true) };
     let mut brokers = Dejaq::cluster(&work, "failover", 3)?;
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
     create(&brokers, TOPIC, PARTITIONS)?;
@@ -170,9 +163,8 @@ fn load_and_kill(
         for broker in brokers.iter_mut() {
             ensure!(broker.alive()?, "a broker died by itself: {}", show_tail(broker.log()));
         }
-        let placed = raw::partitions(brokers[0].address(), TOPIC)?;
+        let placed = led(&brokers[0])?;
         let victim = placed[kills.len() % placed.len()].leader;
-        ensure!(victim > 0, "partition {} has no leader", kills.len() % placed.len());
         let partitions = placed.iter().filter(|one| one.leader == victim).map(|one| one.index).collect();
         let at_us = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros() as u64;
         let victim = &mut brokers[victim as usize - 1];
@@ -183,6 +175,19 @@ fn load_and_kill(
     }
     producers.finish(DRAIN, brokers[0].log())?;
     Ok(kills)
+}
+
+/// Where the partitions are, once each has a leader.
+fn led(broker: &Dejaq) -> Result<Vec<raw::Placed>> {
+    let until = Instant::now() + SYNC;
+    loop {
+        let placed = raw::partitions(broker.address(), TOPIC);
+        match placed {
+            Ok(placed) if !placed.is_empty() && placed.iter().all(|one| one.leader > 0) => return Ok(placed),
+            other => ensure!(Instant::now() < until, "no leaders within {SYNC:?}: {other:?}"),
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// For each partition that lost its leader: µs until the first acknowledgement after it; ascending.

@@ -9,11 +9,11 @@
 //!   kill -9 · restart · kill -9 · restart              ├─► judge
 //!   reader (`consume`, fresh process) ─► found.txt ────┘
 
-use crate::load::{Load, Plan};
+use crate::load::{self, Load, Plan};
 use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
-use crate::{install, judge, raw};
+use crate::{judge, raw};
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
 use std::process::Command;
@@ -38,14 +38,7 @@ pub struct Args {
 /// The verb; without a client for the load it is skipped, with the reason printed.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
-    let load = match install::go(&work, "franz-go") {
-        Ok(load) => load,
-        Err(error) => {
-            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
-            crate::test::tell_skipped("load", &format!("{error:#}"))?;
-            return Ok(true);
-        }
-    };
+    let Some(load) = load::client(&work)? else { return Ok(true) };
     let mut dejaq = Dejaq::start(&work, "kill9")?;
     raw::create_topic(dejaq.address(), TOPIC, PARTITIONS)?;
     let dir = work.scratch("kill9-load")?;

@@ -10,9 +10,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::install;
 use crate::process::{self, Guarded};
 use crate::server::show_tail;
+use crate::test::tell_skipped;
 use crate::work::Work;
+
+/// The program of the load and of its reader; `None` if this machine cannot have it, which is said then.
+pub fn client(work: &Work) -> Result<Option<PathBuf>> {
+    match install::go(work, "franz-go") {
+        Ok(program) => Ok(Some(program)),
+        Err(error) => {
+            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
+            tell_skipped("load", &format!("{error:#}"))?;
+            Ok(None)
+        }
+    }
+}
 
 /// What is to be produced.
 #[derive(Debug)]

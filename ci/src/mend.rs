@@ -11,11 +11,11 @@
 //!   flip on a follower · mended · it leads · flip on it · mended · leads again ──├─► judge · log verify
 //!   a reader, a fresh process, served by the broker that was mended twice ► found.txt ┘
 
-use crate::load::{Load, Plan};
+use crate::load::{self, Load, Plan};
 use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
-use crate::{failover, install, judge, raw};
+use crate::{failover, judge, raw};
 use anyhow::{Context, Result, ensure};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -46,14 +46,7 @@ pub struct Args {
 /// The verb; without a client for the load it is skipped, with the reason printed.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
-    let load = match install::go(&work, "franz-go") {
-        Ok(load) => load,
-        Err(error) => {
-            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
-            crate::test::tell_skipped("load", &format!("{error:#}"))?;
-            return Ok(true);
-        }
-    };
+    let Some(load) = load::client(&work)? else { return Ok(true) };
     let mut brokers = Dejaq::cluster_and_quorum(&work, "mend", 3, &SCRUB)?.0;
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
     failover::create(&brokers, TOPIC, 1)?;

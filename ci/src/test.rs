@@ -62,9 +62,9 @@ const STEPS: &[Step] = &[
     step("differential", "cargo ci differential", 5),
     step("clients", "cargo ci clients", 20),
     step("kill9", "cargo ci kill9 --seconds 20", 5),
-    step("failover", "cargo ci failover --seconds 20", 5),
-    step("drain", "cargo ci drain --seconds 30", 10),
-    step("mend", "cargo ci mend", 5),
+    step("failover", "cargo ci failover --seconds 20 --median-ms 1500", 5),
+    step("drain", "cargo ci drain --seconds 60", 10),
+    step("mend", "cargo ci mend --seconds 40", 5),
     // Last: it builds another dejaq-sim, with the planted bugs in it.
     step("mutants", "cargo ci mutants", 30),
 ];

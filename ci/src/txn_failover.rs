@@ -10,7 +10,7 @@
 //!   load (ci/clients/franz-go) ─► source ─► two processes of each client ─► a target of each client ─► reader of all ┐
 //!   kill -9 of a coordinator of transactions, of a leader of a target · restart               └─► live reader ───────┴─► judge
 
-use crate::load::{Load, Plan};
+use crate::load::{self, Load, Plan};
 use crate::process::{self, Guarded};
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
@@ -80,14 +80,7 @@ impl Pipelines {
 /// The verb; without a client for the load it is skipped, as is every client that cannot be had, with the reason printed.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
-    let load = match install::go(&work, "franz-go") {
-        Ok(load) => load,
-        Err(error) => {
-            println!("skipped: no client for the load: {error:#}\n0 passed, 0 failed, 1 skipped");
-            crate::test::tell_skipped("load", &format!("{error:#}"))?;
-            return Ok(true);
-        }
-    };
+    let Some(load) = load::client(&work)? else { return Ok(true) };
     let mut brokers = Dejaq::cluster(&work, "txn-failover", 3)?;
     let addresses = brokers.iter().map(Dejaq::address).collect::<Vec<_>>().join(",");
     let dir = work.scratch("txn-failover-load")?;
