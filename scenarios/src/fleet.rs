@@ -2,6 +2,7 @@
 //! each other; under `durability=durable` and `min.insync.replicas=2` of three nothing that acks=all acknowledged is lost,
 //! whatever and how many of them fail, and when everything is healed all copies are the same.
 
+use dejaq_sim::rng::Dice;
 use dejaq_sim::runner::{RunParams, RunReport, Scenario};
 use dejaq_sim::story::{self, Fault, Plan};
 
@@ -131,24 +132,24 @@ pub const JOINS: Scenario = Scenario {
     random: true,
 };
 
+/// What stands beside the rot: some topics need every replica, and logs are looked through often.
+fn rotting(plan: Plan, dice: &mut Dice, weight: u64) -> Plan {
+    let mut plan = if dice.chance(500) { plan.with_strict_topics(dice) } else { plan };
+    plan.config.healing.scrub_interval = std::time::Duration::from_millis(dice.log_between(200, 4000));
+    plan.fault(weight, Fault::Rot)
+        .fault(dice.below(2), Fault::Kill)
+        .fault(dice.below(2), Fault::PowerCut)
+        .fault(dice.below(2), Fault::Restart)
+        .fault(dice.below(2), Fault::Pause)
+        .fault(dice.below(2), Fault::Isolate)
+}
+
 /// The disk of one member rots, wherever it leads and wherever it follows.
 pub const ROT: Scenario = Scenario {
     name: "cluster_rot",
     about: "bits rot on the disk of one of three brokers, under kills and power cuts: never served, mended from a peer, nothing lost, \
             also where every replica must be in sync",
-    run: |params| {
-        run(params, 3, |plan, dice| {
-            let mut plan = if dice.chance(500) { plan.with_strict_topics(dice) } else { plan };
-            plan.config.healing.scrub_interval =
-                std::time::Duration::from_millis(dice.log_between(200, 4000));
-            plan.fault(6, Fault::Rot)
-                .fault(dice.below(2), Fault::Kill)
-                .fault(dice.below(2), Fault::PowerCut)
-                .fault(dice.below(2), Fault::Restart)
-                .fault(dice.below(2), Fault::Pause)
-                .fault(dice.below(2), Fault::Isolate)
-        })
-    },
+    run: |params| run(params, 3, |plan, dice| rotting(plan, dice, 6)),
     random: true,
 };
 
@@ -159,16 +160,9 @@ pub const ROT_EVERYWHERE: Scenario = Scenario {
             other, nothing lost",
     run: |params| {
         run(params, 3, |plan, dice| {
-            let mut plan = if dice.chance(500) { plan.with_strict_topics(dice) } else { plan };
-            plan.config.healing.scrub_interval =
-                std::time::Duration::from_millis(dice.log_between(200, 4000));
+            let mut plan = rotting(plan, dice, 9);
             plan.rots_everywhere = true;
-            plan.fault(9, Fault::Rot)
-                .fault(dice.below(2), Fault::Kill)
-                .fault(dice.below(2), Fault::PowerCut)
-                .fault(dice.below(2), Fault::Restart)
-                .fault(dice.below(2), Fault::Pause)
-                .fault(dice.below(2), Fault::Isolate)
+            plan
         })
     },
     random: true,

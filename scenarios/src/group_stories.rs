@@ -120,6 +120,11 @@ mod tests {
     }
 
     #[test]
+    fn behind_the_last_epoch_there_is_another_producer() {
+        check(USED_UP);
+    }
+
+    #[test]
     fn what_one_log_alone_has_decided_is_aborted() {
         check(UNDECIDED);
     }

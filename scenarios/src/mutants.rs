@@ -375,6 +375,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 270,
+        about: "a damaged copy is cut at its first hole, and with it what other copies lack",
+        scenario: "cluster_rot_everywhere",
+        checkers: &["liveness", "LostWrite", "REP-1"],
+        budget: 100,
+    },
+    Mutant {
         number: 260,
         about: "offsets in a transaction are fenced by the transactional id alone, not by the group's generation",
         scenario: "story_txn_revenant",
