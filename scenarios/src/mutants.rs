@@ -4,10 +4,9 @@
 //! Every planted bug that a scenario kills is here. Not here: M49 and M240 (`acks.required` counts one copy fewer), which
 //! the tests of `dejaq::replica` and of the controller kill; M223 and M224 of compaction beside transactions, which unit tests
 //! are named for; M59 to M69 of delays, filters, the archive and reshaping; M35, since nothing of ours stores how far it was
-//! applied: a start replays the log behind a snapshot, which is one file with its own place in it. Of the tester's own, T2
-//! (its partner M53 is here since there are transactions) is not built, T4 has no partner before delays exist; T3 (the final
-//! read stops at the first empty poll) cannot blind the oracle here: it takes what was not read for lost and would raise an
-//! alarm.
+//! applied: a start replays the log behind a snapshot, which is one file with its own place in it. Of the tester's own,
+//! T4 has no partner before delays exist; T3 (the final read stops at the first empty poll) cannot blind the oracle here: it
+//! takes what was not read for lost and would raise an alarm.
 
 use dejaq_sim::runner::{Mutant, TesterMutant};
 
@@ -428,5 +427,7 @@ pub const MUTANTS: &[Mutant] = &[
 /// The tester's own: with them, the named mutants must survive the checkers that are named for them. M1 cannot be one of
 /// them: it answers before the batch has its record in the side file, so not even the page cache holds what was promised
 /// (and the end offset is stale, which another checker sees). Nor can M24: a failed sync may drop the pages themselves.
-pub const TESTERS: &[TesterMutant] =
-    &[TesterMutant { number: 1, about: "a power cut keeps the page cache", survivors: &[23, 25], seeds: 60 }];
+pub const TESTERS: &[TesterMutant] = &[
+    TesterMutant { number: 1, about: "a power cut keeps the page cache", survivors: &[23, 25], seeds: 60 },
+    TesterMutant { number: 2, about: "nothing of an earlier life comes late", survivors: &[53], seeds: 60 },
+];

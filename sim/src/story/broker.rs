@@ -105,7 +105,8 @@ impl BrokerNode {
         keeps_page_cache: bool,
     ) -> Vec<Self> {
         let cluster = Cluster::new(world, keeps_page_cache);
-        world.network().set_latency(plan.latency.0, plan.latency.1);
+        let least = if plan.nothing_late { plan.latency.1 } else { plan.latency.0 };
+        world.network().set_latency(least, plan.latency.1);
         let nodes = BROKER..BROKER + plan.brokers;
         let one = |node| {
             cluster.add(node, plan.capacity);

@@ -113,7 +113,9 @@ impl Stage {
 pub fn run(params: &RunParams, plan: impl FnOnce(&World) -> Plan) -> RunReport {
     let keeps_page_cache = params.tester == 1;
     let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
-        let plan = std::sync::Arc::new(plan(&world).cut(&params.cuts));
+        let mut plan = plan(&world).cut(&params.cuts);
+        plan.nothing_late = params.tester == 2;
+        let plan = std::sync::Arc::new(plan);
         let recorder = Recorder::new(&world, &plan);
         probe::set_whims(plan.buggify.then(|| world.streams().dice("whims", 0).any()));
         let stage = Stage::new(&world, plan, recorder, keeps_page_cache);

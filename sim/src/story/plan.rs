@@ -133,6 +133,9 @@ pub struct Plan {
     pub transactors: usize,
     /// Whether their transactions move amounts, some of them speak as before KIP-890, and some die while they commit.
     pub transfers: bool,
+    /// Whether nothing comes late: every frame takes as long as the next, and an earlier life of a transactional id falls
+    /// silent. The tester's mutant T2.
+    pub nothing_late: bool,
     /// A consumer group that reads every topic.
     pub group: Option<GroupPlan>,
     /// Pipelines from all topics but the last one into that.
@@ -201,6 +204,7 @@ impl Plan {
             admins: usize::from(dice.chance(300)),
             sequencers: usize::from(dice.chance(300)),
             transactors: 0,
+            nothing_late: false,
             transfers: false,
             group: None,
             pipes: None,

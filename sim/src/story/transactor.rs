@@ -236,7 +236,7 @@ impl Transactor {
         if !self.dice.chance(300) {
             return;
         }
-        let Some(mut zombie) = self.zombie.take() else { return };
+        let Some(mut zombie) = self.zombie.take().filter(|_| !self.stage.plan.nothing_late) else { return };
         if self.dice.chance(500) {
             self.send(&mut zombie, 1).await;
         }
