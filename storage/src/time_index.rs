@@ -88,8 +88,8 @@ impl<D: Disk> LogReader<D> {
         let start = self.start();
         let mut best: Option<Entry> = None;
         let mut from = start;
-        while let Some((frozen, first)) =
-            self.freeze_newer(from, best.map_or(0, |entry| entry.max_timestamp + 1))?
+        while let Some(newer) = newer_than(best.map(|entry| entry.max_timestamp))
+            && let Some((frozen, first)) = self.freeze_newer(from, newer)?
         {
             from = frozen.end;
             let mut entries = Entries::new(&frozen, first);
@@ -117,8 +117,8 @@ impl<D: Disk> LogReader<D> {
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let mut best: Option<TimestampOffset> = None;
         let mut from = start;
-        while let Some((frozen, first)) =
-            self.freeze_newer(from, best.map_or(0, |found| found.timestamp_ms + 1))?
+        while let Some(newer) = newer_than(best.map(|found| found.timestamp_ms))
+            && let Some((frozen, first)) = self.freeze_newer(from, newer)?
         {
             from = frozen.end;
             let mut entries = Entries::new(&frozen, first);
@@ -155,16 +155,21 @@ impl<D: Disk> LogReader<D> {
     /// The first segment that ends behind `from` and has a record as new as `timestamp_ms`, and the record of its side
     /// file to begin with.
     fn freeze_newer(&self, from: Offset, timestamp_ms: i64) -> Result<Option<(Frozen<D>, u32)>, ReadError> {
-        let (offset, first) = {
-            let view = self.shared.lock();
-            let at = view.segments.iter().position(|s| s.end > from && s.max_timestamp >= timestamp_ms);
-            let Some(at) = at else { return Ok(None) };
-            let segment = &view.segments[at];
-            let place = segment.index.as_ref().and_then(|index| index.before_time(timestamp_ms));
-            (segment.base.max(from), place.map_or(1, |place| place.ordinal))
-        };
-        let frozen = self.freeze(offset).map_err(|error| ReadError::Io(error.kind()))?;
-        Ok(frozen.map(|frozen| (frozen, first)))
+        loop {
+            let (offset, generation, first) = {
+                let view = self.shared.lock();
+                let at = view.segments.iter().position(|s| s.end > from && s.max_timestamp >= timestamp_ms);
+                let Some(at) = at else { return Ok(None) };
+                let segment = &view.segments[at];
+                let place = segment.index.as_ref().and_then(|index| index.before_time(timestamp_ms));
+                (segment.base.max(from), view.generation, place.map_or(1, |place| place.ordinal))
+            };
+            let frozen = self.freeze(offset).map_err(|error| ReadError::Io(error.kind()))?;
+            if self.shared.lock().generation == generation {
+                return Ok(frozen.map(|frozen| (frozen, first)));
+            }
+            mark!("a segment goes while a time is looked up"); // the place is one of that
+        }
     }
 
     async fn batch_at(&self, offset: Offset, end_bound: Offset) -> Result<Option<Batch>, ReadError> {
@@ -172,6 +177,11 @@ impl<D: Disk> LogReader<D> {
         let bytes: Bytes = self.read(ask).await?.batches;
         Ok(if bytes.is_empty() { None } else { Batch::parse(&bytes).ok() })
     }
+}
+
+/// The least timestamp that is newer than the best so far, if there can be one.
+fn newer_than(best: Option<i64>) -> Option<i64> {
+    best.map_or(Some(0), |best| best.checked_add(1))
 }
 
 /// The entries of a segment, written ones first.

@@ -277,6 +277,20 @@ fn timestamps_are_found_as_by_looking_at_every_record() {
 }
 
 #[test]
+fn the_largest_timestamp_of_all_is_found_and_nothing_is_looked_for_behind_it() {
+    let mut pair = Pair::new(small());
+    for timestamp_ms in [NOW_MS, i64::MAX, -1, NOW_MS + 5] {
+        pair.append(Spec { timestamp_ms, ..Spec::plain(1, 30) }).expect("room");
+        pair.fill(40); // other segments
+    }
+    let found =
+        now(pair.log.reader().max_timestamp(pair.end())).expect("readable").expect("there are records");
+    assert_eq!(found.timestamp_ms, i64::MAX);
+    let asked = now(pair.log.reader().offset_for_timestamp(i64::MAX, pair.end())).expect("readable");
+    assert_eq!(asked, Some(found));
+}
+
+#[test]
 fn a_clean_close_is_opened_without_a_scan() {
     let mut pair = Pair::new(small());
     for at in 0..30 {
