@@ -38,7 +38,8 @@ pub struct LogConfig {
     pub retention_ms: Option<i64>,
     /// The oldest segments may be deleted while at least this much stays; `None` keeps them for ever.
     pub retention_bytes: Option<u64>,
-    /// Producers remembered at most; the one that was silent longest and has no open transaction goes first.
+    /// Producers remembered at most; the one that was silent longest and has no open transaction goes first, but none that was
+    /// active in the last ten minutes: a new one is refused then, and tries again.
     pub max_producers: usize,
     /// A producer silent for longer than this may be forgotten.
     pub producer_expiry_ms: i64,
@@ -57,7 +58,7 @@ impl Default for LogConfig {
             index_interval_bytes: 4096,
             retention_ms: Some(14 * 24 * 3600 * 1000),
             retention_bytes: None,
-            max_producers: 10_000,
+            max_producers: 50_000,
             producer_expiry_ms: 24 * 3600 * 1000,
             gaps: false,
             snapshot_bytes: 64 << 20,

@@ -17,7 +17,9 @@ use crate::binding::Binding;
 use crate::disk::{Disk, DiskFile, Open};
 
 /// No small file is larger; a longer one is damaged and not read.
-pub(crate) const MAX_SMALL_FILE: u64 = 16 << 20;
+pub(crate) const MAX_SMALL_FILE: u64 = 64 << 20;
+/// A payload is shorter than this.
+pub(crate) const MAX_PAYLOAD: u64 = MAX_SMALL_FILE / 2;
 
 const FRONT: usize = 10;
 const BACK: usize = 4;
@@ -44,7 +46,7 @@ pub(crate) enum SmallFileError {
 
 /// The bytes of a file with this payload.
 pub(crate) fn encode(kind: Kind, binding: &Binding, payload: &[u8]) -> Bytes {
-    assert!((payload.len() as u64) < MAX_SMALL_FILE / 2, "payload of {} bytes is not small", payload.len());
+    assert!((payload.len() as u64) < MAX_PAYLOAD, "payload of {} bytes is not small", payload.len());
     let mut bytes = BytesMut::with_capacity(FRONT + payload.len() + BACK);
     bytes.put_slice(&kind.magic);
     bytes.put_u16(kind.version);

@@ -73,8 +73,10 @@ pub enum AppendError {
     /// Answer INVALID_TXN_STATE; the transaction of the batch has ended, or was never vouched for.
     #[error("the transaction of the batch is not open")]
     NotVerified,
-    /// Answer a retriable error: every remembered producer has an open transaction.
-    #[error("too many producers")]
+    /// Answer a retriable error: every remembered producer has an open transaction, or was active lately.
+    #[error(
+        "the partition remembers as many producers as it can, and all of them were active in the last ten minutes"
+    )]
     TooManyProducers,
     /// Answer KAFKA_STORAGE_ERROR; the log is exactly as before and takes writes again when there is room.
     #[error("the disk is full, or no file handle is left")]
@@ -187,11 +189,12 @@ impl<D: Disk> Log<D> {
         let mut results: Results = vec![None; batches.len()];
         let mut fronts = BytesMut::with_capacity(batches.len() * BatchHeader::BYTES);
         let mut run = Run::of(batches.len());
+        run.staged.judge_at(now_ms);
         let mut cursor = self.cursor();
         for (slot, batch) in batches.iter().enumerate() {
             let header = batch.header();
             let told = marker_of(header, batch.bytes());
-            if let Some(early) = self.judge(&mut run, slot, batch, told.as_ref()) {
+            if let Some(early) = self.judge(&mut run, slot, batch, told.as_ref(), now_ms) {
                 results[slot] = early;
                 continue;
             }
@@ -204,6 +207,7 @@ impl<D: Disk> Log<D> {
                 if let Err(error) = rolled.and_then(|()| self.roll(now_ms)) {
                     return fail_rest(results, error);
                 }
+                run.staged.judge_at(now_ms);
                 cursor = self.cursor();
             }
             let entry = self.place(&mut run, batch, &mut fronts, &cursor, epoch);
@@ -300,15 +304,19 @@ impl<D: Disk> Log<D> {
         slot: usize,
         batch: &VerifiedBatch,
         told: Option<&EndTxnMarker>,
+        now_ms: i64,
     ) -> Option<Option<Result<Appended, AppendError>>> {
         let header = batch.header();
         if !header.producer_id.is_valid() {
             return None;
         }
         let verdict = match told {
-            Some(told) => run.staged.check_marker(&self.producers, told),
+            Some(told) => run.staged.check_marker(&self.producers, told, now_ms),
             None if header.is_control() => return None,
-            None => run.staged.check(&self.producers, header, batch.guard(), self.config.max_producers),
+            None => {
+                let room = (self.config.max_producers, now_ms);
+                run.staged.check(&self.producers, header, batch.guard(), room)
+            }
         };
         match verdict {
             Verdict::Accept => None,

@@ -110,6 +110,10 @@ impl<D: Disk> Log<D> {
             let active = view.active();
             snapshot::encode(&self.producers, end, active.base, &active.aborted)
         };
+        if payload.len() as u64 >= small_file::MAX_PAYLOAD {
+            mark!("producers are too many to be written down");
+            return;
+        }
         let bytes = small_file::encode(snapshot::PRODUCERS_KIND, &self.shared.binding, &payload);
         let path = self.shared.path(FileKind::Producers, end);
         match write_derived(&self.shared.disk, &path, bytes) {

@@ -2,11 +2,12 @@
 //!
 //! Owns: for every producer id its epoch, its last five batches, its open transaction. Promises: a batch is accepted
 //! only if it follows (IDM-3, wrapping at 2^31-1), a retry of any of the last five is recognised (IDM-1, IDM-2), an
-//! older epoch is fenced (IDM-6), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
+//! older epoch is fenced (IDM-6), none is forgotten while it may send again (IDM-9), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
 //! replay of the log gives (IDM-4), and an unknown producer may start at any sequence (IDM-7, Kafka's rule).
 //! Transactions: the last stable offset is the least of the watermark and the first offset of any transaction that has no
 //! marker, or whose marker lies at or beyond the watermark (TXN-3); a marker ends at most one transaction, fences what is
-//! older than it, and the same marker again is answered like a retry (TXN-5).
+//! older than it, and the same marker again is answered like a retry (TXN-5), unless a later coordinator sends it: that one
+//! is appended, so that nothing of the earlier coordinator counts from there on (TXN-9).
 //! Leaves out: who may write (`log::append`), where snapshots lie (`log::roll`), the aborted lists (`aborted`).
 //!
 //! ```text
@@ -28,6 +29,10 @@ use crate::batch::{TxnGuard, TxnStanding, has_sane_producer};
 use crate::compaction::LastOf;
 use crate::log::ProducerSummary;
 use crate::{mark, mutant};
+
+/// For so long a producer may send a batch again whose answer it missed, ms: it is not forgotten for lack of room before.
+/// Five times the default of `delivery.timeout.ms`.
+pub(crate) const RETRY_MS: i64 = 10 * 60 * 1000;
 
 /// Batches remembered a producer: Kafka's clients have at most five in flight.
 pub(crate) const WINDOW: usize = 5;
@@ -81,6 +86,12 @@ impl Producer {
             marker: None,
             active_ms: now_ms,
         }
+    }
+
+    /// Offset of its last batch or marker, as far as that is remembered.
+    fn last_at(&self) -> Offset {
+        let batch = self.batches.back().map(|batch| batch.last);
+        batch.max(self.marker).unwrap_or(Offset::NONE)
     }
 
     fn begin_epoch(&mut self, epoch: ProducerEpoch) {
@@ -164,8 +175,9 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Producers {
     by_id: BTreeMap<ProducerId, Producer>,
-    /// Every producer without an open transaction, the one silent longest first.
-    idle: BTreeSet<(i64, ProducerId)>,
+    /// Every producer without an open transaction, by its last batch or marker: the one silent longest first, on every
+    /// replica and after a replay, too.
+    idle: BTreeSet<(Offset, ProducerId)>,
     /// First offsets of the transactions without a marker.
     open: BTreeSet<(Offset, ProducerId)>,
     /// Transactions whose marker is not known to be below the watermark.
@@ -181,6 +193,8 @@ pub(crate) struct Staged {
     ended: Vec<stable::EndedTxn>,
     /// In the order of their markers.
     aborted: Vec<AbortedTxn>,
+    /// When a leader judged them, wall clock in ms. Who follows takes what it gets, and forgets whom the leader forgot.
+    judged_ms: Option<i64>,
 }
 
 impl Staged {
@@ -190,12 +204,13 @@ impl Staged {
 
     /// Whether the leader may append this data batch, which carries `guard`.
     pub(crate) fn check(
-        &self,
+        &mut self,
         committed: &Producers,
         header: &BatchHeader,
         guard: Option<TxnGuard>,
-        limit: usize,
+        (limit, now_ms): (usize, i64),
     ) -> Verdict {
+        self.judged_ms = Some(now_ms);
         let verdict = self.check_order(committed, header, limit);
         if verdict == Verdict::Accept && !self.is_vouched_for(committed, header, guard) {
             mark!("a batch of a transaction that has ended meanwhile is refused");
@@ -216,9 +231,7 @@ impl Staged {
     /// Whether this data batch follows what the log has of its producer.
     fn check_order(&self, committed: &Producers, header: &BatchHeader, limit: usize) -> Verdict {
         let Some(known) = self.get(committed, header.producer_id) else {
-            let count = committed.by_id.len() + self.changed.len();
-            let full = count >= limit && committed.idle.is_empty();
-            return if full { Verdict::TooMany } else { Verdict::Accept };
+            return if self.has_room(committed, limit) { Verdict::Accept } else { Verdict::TooMany };
         };
         if header.producer_epoch < known.epoch {
             return Verdict::StaleEpoch { current: known.epoch };
@@ -247,8 +260,36 @@ impl Staged {
         if header.base_sequence == expected { Verdict::Accept } else { Verdict::OutOfOrder { expected } }
     }
 
+    /// Whether one more producer can be remembered: there is room, or one that was silent for long enough to be forgotten.
+    fn has_room(&self, committed: &Producers, limit: usize) -> bool {
+        let more = self.changed.keys().filter(|id| !committed.by_id.contains_key(id)).count() + 1;
+        let beyond = (committed.by_id.len() + more).saturating_sub(limit);
+        let silent = committed
+            .idle
+            .iter()
+            .take_while(|(_, id)| self.may_forget(committed.by_id[id].active_ms))
+            .filter(|(_, id)| !self.changed.contains_key(id));
+        beyond == 0 || silent.take(beyond).count() == beyond
+    }
+
+    /// A leader judges what comes, at this time.
+    pub(crate) fn judge_at(&mut self, now_ms: i64) {
+        self.judged_ms = Some(now_ms);
+    }
+
+    /// Whether a producer may be forgotten for lack of room that was active then.
+    fn may_forget(&self, active_ms: i64) -> bool {
+        self.judged_ms.is_none_or(|now_ms| now_ms.saturating_sub(active_ms) > RETRY_MS)
+    }
+
     /// Whether the leader may append this marker.
-    pub(crate) fn check_marker(&self, committed: &Producers, told: &EndTxnMarker) -> Verdict {
+    pub(crate) fn check_marker(
+        &mut self,
+        committed: &Producers,
+        told: &EndTxnMarker,
+        now_ms: i64,
+    ) -> Verdict {
+        self.judged_ms = Some(now_ms);
         let Some(known) = self.get(committed, told.producer_id) else { return Verdict::Accept };
         if told.coordinator_epoch.0 < known.coordinator_epoch {
             return Verdict::StaleCoordinator { current: CoordinatorEpoch(known.coordinator_epoch) };
@@ -256,7 +297,12 @@ impl Staged {
         if told.producer_epoch < known.epoch {
             return Verdict::StaleEpoch { current: known.epoch };
         }
-        match known.marker.filter(|_| known.txn_start.is_none() && told.producer_epoch == known.epoch) {
+        // One of a later coordinator is appended, though it ends nothing: what the earlier one still has on its way would
+        // else end the transaction after this one.
+        let is_same = known.txn_start.is_none()
+            && told.producer_epoch == known.epoch
+            && (told.coordinator_epoch.0 == known.coordinator_epoch || mutant!(271));
+        match known.marker.filter(|_| is_same) {
             Some(at) => {
                 mark!("a repeated marker is answered and not appended");
                 Verdict::Duplicate { base: at, last: at }
@@ -315,16 +361,19 @@ impl Staged {
 }
 
 impl Producers {
-    /// The write succeeded: what was staged is true now. Forgets whoever was silent longest beyond `limit`.
-    pub(crate) fn commit(&mut self, staged: Staged, limit: usize) {
-        for (id, producer) in staged.changed {
+    /// The write succeeded: what was staged is true now. Forgets whoever was silent longest beyond `limit`, on a leader only
+    /// who will not send again what it sent ([`RETRY_MS`]).
+    pub(crate) fn commit(&mut self, mut staged: Staged, limit: usize) {
+        for (id, producer) in std::mem::take(&mut staged.changed) {
             self.insert(id, producer);
         }
-        staged.ended.into_iter().for_each(|ended| self.ended.add(ended));
+        std::mem::take(&mut staged.ended).into_iter().for_each(|ended| self.ended.add(ended));
         while self.by_id.len() > limit
-            && let Some((_, id)) = self.idle.pop_first()
+            && let Some((last, id)) = self.idle.first().copied()
+            && (staged.may_forget(self.by_id[&id].active_ms) || self.by_id.len() > 2 * limit)
         {
             mark!("a producer is forgotten for lack of room");
+            self.idle.remove(&(last, id));
             self.by_id.remove(&id);
             self.forgotten += 1;
         }
@@ -334,12 +383,12 @@ impl Producers {
     fn insert(&mut self, id: ProducerId, producer: Producer) {
         assert!(producer.batches.len() <= WINDOW, "{id:?} remembers {} batches", producer.batches.len());
         if let Some(old) = self.by_id.get(&id) {
-            self.idle.remove(&(old.active_ms, id));
+            self.idle.remove(&(old.last_at(), id));
             self.open.remove(&(old.txn_start.unwrap_or(Offset::NONE), id));
         }
         match producer.txn_start {
             Some(first) => self.open.insert((first, id)),
-            None => self.idle.insert((producer.active_ms, id)),
+            None => self.idle.insert((producer.last_at(), id)),
         };
         self.by_id.insert(id, producer);
     }
@@ -393,8 +442,8 @@ impl Producers {
     /// Forgets producers that were silent for longer than `expiry_ms` and have no open transaction (IDM-7).
     pub(crate) fn expire(&mut self, now_ms: i64, expiry_ms: i64) -> usize {
         let mut count = 0;
-        while let Some((active_ms, id)) = self.idle.first().copied()
-            && now_ms.saturating_sub(active_ms) > expiry_ms
+        while let Some((_, id)) = self.idle.first().copied()
+            && now_ms.saturating_sub(self.by_id[&id].active_ms) > expiry_ms
         {
             mark!("a silent producer expires");
             self.idle.pop_first();
@@ -404,6 +453,11 @@ impl Producers {
         }
         self.check();
         count
+    }
+
+    /// When anyone was active last, wall clock in ms.
+    pub(crate) fn latest_ms(&self) -> Option<i64> {
+        self.by_id.values().map(|producer| producer.active_ms).max()
     }
 
     pub(crate) fn summaries(&self) -> Vec<ProducerSummary> {

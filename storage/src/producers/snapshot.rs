@@ -96,8 +96,9 @@ pub(crate) fn decode(mut payload: Bytes) -> Option<Snapshot> {
         producers.insert(id, producer);
     }
     for (id, marker) in pairs(&mut payload)? {
-        let producer = producers.by_id.get_mut(&ProducerId(id))?;
+        let mut producer = producers.by_id.get(&ProducerId(id))?.clone();
         producer.marker = Some(marker).filter(|marker| marker.is_valid() && *marker < offset);
+        producers.insert(ProducerId(id), producer);
     }
     for (first, marker) in pairs(&mut payload)? {
         let txn = EndedTxn { first: Offset(first), marker };

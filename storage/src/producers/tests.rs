@@ -35,7 +35,7 @@ impl Partition {
 
     fn append_limited(&mut self, header: &BatchHeader, limit: usize) -> Verdict {
         let mut staged = Staged::default();
-        let verdict = staged.check(&self.producers, header, self.guard, limit);
+        let verdict = staged.check(&self.producers, header, self.guard, (limit, self.now_ms));
         if verdict == Verdict::Accept {
             staged.apply(&self.producers, header, None, Offset(self.end), self.now_ms);
             self.producers.commit(staged, limit);
@@ -52,7 +52,7 @@ impl Partition {
     fn end(&mut self, id: i64, epoch: i16, commit: bool, coordinator: i32) -> (Verdict, Option<AbortedTxn>) {
         let (header, told) = marker(id, epoch, commit, coordinator);
         let mut staged = Staged::default();
-        let verdict = staged.check_marker(&self.producers, &told);
+        let verdict = staged.check_marker(&self.producers, &told, self.now_ms);
         if verdict != Verdict::Accept {
             return (verdict, None);
         }
@@ -138,10 +138,10 @@ fn nothing_changes_when_the_write_fails() {
     let before = partition.producers.clone();
     let mut staged = Staged::default();
     let header = batch(1, 0, 1, 1);
-    assert_eq!(staged.check(&partition.producers, &header, None, 100), Verdict::Accept);
+    assert_eq!(staged.check(&partition.producers, &header, None, (100, 0)), Verdict::Accept);
     staged.apply(&partition.producers, &header, None, Offset(1), 0);
     // A second batch of the same call is judged by what the first one will have done.
-    assert_eq!(staged.check(&partition.producers, &batch(1, 0, 2, 1), None, 100), Verdict::Accept);
+    assert_eq!(staged.check(&partition.producers, &batch(1, 0, 2, 1), None, (100, 0)), Verdict::Accept);
     drop(staged);
     assert_eq!(partition.producers, before);
 }
@@ -153,9 +153,16 @@ fn the_producer_silent_longest_is_forgotten_first_but_never_inside_a_transaction
     open.attributes = 1 << 4;
     partition.append_limited(&open, 2);
     for id in 2..5 {
-        partition.now_ms = id;
+        partition.now_ms = id * 2 * RETRY_MS;
         assert_eq!(partition.append_limited(&batch(id, 0, 0, 1), 2), Verdict::Accept);
     }
+    partition.now_ms += RETRY_MS;
+    assert_eq!(partition.append_limited(&batch(9, 0, 0, 1), 2), Verdict::TooMany, "4 may still send again");
+    assert_eq!(
+        partition.append_limited(&batch(4, 0, 0, 1), 2),
+        Verdict::Duplicate { base: Offset(3), last: Offset(3) }
+    );
+    partition.now_ms += RETRY_MS;
     let known: Vec<i64> = partition.producers.summaries().iter().map(|s| s.producer_id.0).collect();
     assert_eq!(known, [1, 4]);
 
@@ -163,6 +170,17 @@ fn the_producer_silent_longest_is_forgotten_first_but_never_inside_a_transaction
     open.attributes = 1 << 4;
     partition.append_limited(&open, 2);
     assert_eq!(partition.append_limited(&batch(9, 0, 0, 1), 2), Verdict::TooMany);
+}
+
+/// After a replay all may have been active at the same time: the log still knows who came first.
+#[test]
+fn who_is_silent_longest_is_the_log_s_order_and_not_that_of_ids() {
+    let mut replayed = Producers::default();
+    for (at, id) in [(0, 9), (1, 1), (2, 7)] {
+        replayed.replay(&BatchHeader { base_offset: Offset(at), ..batch(id, 0, 0, 1) }, None, 500, 2);
+    }
+    let known: Vec<i64> = replayed.summaries().iter().map(|s| s.producer_id.0).collect();
+    assert_eq!(known, [1, 7]);
 }
 
 #[test]
@@ -266,10 +284,21 @@ fn the_same_marker_again_is_a_success_that_changes_nothing() {
     assert_eq!(partition.end(1, 1, true, 7).0, Verdict::Accept); // 1
     let before = partition.producers.clone();
     assert_eq!(partition.end(1, 1, true, 7).0, Verdict::Duplicate { base: Offset(1), last: Offset(1) });
-    assert_eq!(partition.end(1, 1, true, 8).0, Verdict::Duplicate { base: Offset(1), last: Offset(1) });
     assert_eq!(partition.producers, before);
     partition.begin(1, 1, 0); // 2, the next one, of a client that does not bump its epoch
-    assert_eq!(partition.end(1, 1, true, 8).0, Verdict::Accept); // 3
+    assert_eq!(partition.end(1, 1, true, 7).0, Verdict::Accept); // 3
+}
+
+#[test]
+fn what_a_replaced_coordinator_repeats_does_not_end_the_next_transaction() {
+    let mut partition = Partition::default();
+    partition.begin(1, 0, 0); // 0
+    assert_eq!(partition.end(1, 1, true, 7).0, Verdict::Accept); // 1, by one that is replaced before it hears of that
+    assert_eq!(partition.end(1, 1, true, 8), (Verdict::Accept, None)); // 2, by who follows it
+    assert_eq!(partition.end(1, 1, true, 8).0, Verdict::Duplicate { base: Offset(2), last: Offset(2) });
+    partition.begin(1, 1, 0); // 3
+    assert_eq!(partition.end(1, 1, true, 7).0, Verdict::StaleCoordinator { current: CoordinatorEpoch(8) });
+    assert_eq!(partition.stable(4), 3, "it is still open");
 }
 
 #[test]
@@ -331,4 +360,31 @@ fn what_a_coordinator_writes_for_a_producer_has_no_sequence_and_is_in_its_transa
     assert_eq!(partition.end(1, 3, true, 0).0, Verdict::Accept);
     assert_eq!(partition.stable(8), 8);
     assert_eq!(partition.begin(1, 2, -1), Verdict::StaleEpoch { current: ProducerEpoch(3) });
+}
+
+/// As many as are remembered at most, with all that a snapshot may hold of each, fit into one.
+#[test]
+fn the_largest_population_fits_into_a_snapshot() {
+    let limit = crate::LogConfig::default().max_producers;
+    let mut producers = Producers::default();
+    for id in 0..limit as i64 {
+        let mut producer = Producer::new(ProducerEpoch(0), 0);
+        for nth in 0..WINDOW as i64 {
+            let at = Offset(id * 10 + nth);
+            let (first_sequence, last_sequence) = (Sequence(nth as i32), Sequence(nth as i32));
+            producer.batches.push_back(BatchMemory {
+                first_sequence,
+                last_sequence,
+                base: at,
+                last: at,
+                timestamp_ms: 0,
+            });
+        }
+        producer.marker = Some(Offset(id * 10 + 9));
+        producers.insert(ProducerId(id), producer);
+    }
+    let payload = snapshot::encode(&producers, Offset(limit as i64 * 10), Offset(0), &[]);
+    let room = 6 << 20; // ended transactions, and the list of aborted ones
+    assert!((payload.len() as u64) + room < crate::small_file::MAX_PAYLOAD, "{} bytes", payload.len());
+    assert_eq!(snapshot::decode(payload).map(|snapshot| snapshot.producers), Some(producers));
 }

@@ -88,13 +88,16 @@ pub(super) async fn load_producers<D: Disk>(
     // synced. Only a clean stop vouches for it: else it is written again.
     let trusted = loader.clean && !progress.touched;
     let snapped_end = (trusted && from == end && end > Offset::ZERO).then_some(end);
-    let limit = loader.config.max_producers;
+    let (limit, since_ms) = (loader.config.max_producers, producers.latest_ms());
     let mut count = 0;
     let carried = aborted.len();
     replay(loader, from, progress, |header, bytes| {
         count += 1;
         let told = marker_of(header, bytes);
-        aborted.extend(producers.replay(header, told.as_ref(), loader.now_ms, limit));
+        // What was active long before this start is not taken for active now; clients may say what time they like.
+        let active_ms =
+            since_ms.map_or(loader.now_ms, |since| header.max_timestamp_ms.max(since).min(loader.now_ms));
+        aborted.extend(producers.replay(header, told.as_ref(), active_ms, limit));
     })
     .await?;
     progress.report.replayed_batches += count;
