@@ -180,21 +180,13 @@ impl Disk for FileDisk {
     async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let full = self.resolve(dir)?;
         let syncer = Arc::clone(&self.shared.syncer);
-        off_thread(move || {
-            let dir = File::open(full)?;
-            syncer.judged(|| dir.sync_all())
-        })
-        .await
+        off_thread(move || syncer.sync_dirs(&[full])).await
     }
 
     async fn sync_dirs(&self, dirs: Vec<PathBuf>) -> io::Result<()> {
         let all = dirs.iter().map(|dir| self.resolve(dir)).collect::<io::Result<Vec<PathBuf>>>()?;
         let syncer = Arc::clone(&self.shared.syncer);
-        off_thread(move || {
-            let opened = all.iter().map(File::open).collect::<io::Result<Vec<File>>>()?;
-            syncer.sync_dirs(&opened)
-        })
-        .await
+        off_thread(move || syncer.sync_dirs(&all)).await
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -15,20 +15,30 @@
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::{RealFile, off_thread, platform};
-use crate::disk::failed_sync;
+use crate::disk::{failed_sync, is_want};
+use crate::mark;
 
 /// At most this many files are synced one by one.
 const FEW: usize = 3;
 /// Threads of the blocking pool that one call takes where `syncfs` cannot be used.
 const PARALLEL: usize = 16;
+/// Until somebody may have given back a handle.
+const PAUSE: Duration = Duration::from_millis(20);
+/// After so many pauses it is said again.
+const SAID_EVERY: u32 = 50;
 
 #[derive(Debug)]
 pub(super) struct Syncer {
     root: File,
+    /// A handle to be let go of when there is none left, so that a directory can be opened all the same.
+    spare: Mutex<Option<File>>,
     trust_syncfs: bool,
     one_at_a_time: Mutex<()>,
     failed: AtomicBool,
@@ -45,7 +55,8 @@ enum Work {
 impl Syncer {
     pub(super) fn new(root: File) -> Syncer {
         let trust_syncfs = platform::syncfs_reports_errors(&root);
-        Syncer { root, trust_syncfs, one_at_a_time: Mutex::new(()), failed: AtomicBool::new(false) }
+        let (spare, one_at_a_time) = (Mutex::new(root.try_clone().ok()), Mutex::new(()));
+        Syncer { root, spare, trust_syncfs, one_at_a_time, failed: AtomicBool::new(false) }
     }
 
     pub(super) async fn sync_many(self: Arc<Self>, files: Vec<RealFile>) -> io::Result<()> {
@@ -85,8 +96,28 @@ impl Syncer {
         self.judged(|| file.inner.file.sync_data())
     }
 
+    /// That there are no handles left is no failed sync: a directory waits until there is one.
+    pub(super) fn sync_dirs(&self, dirs: &[PathBuf]) -> io::Result<()> {
+        match dirs.iter().map(File::open).collect::<io::Result<Vec<File>>>() {
+            Err(error) if is_want(&error) => self.sync_one_by_one(dirs),
+            opened => self.sync_opened(&opened?),
+        }
+    }
+
+    fn sync_one_by_one(&self, dirs: &[PathBuf]) -> io::Result<()> {
+        mark!("directories are synced though there are no handles left");
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = dirs.iter().try_for_each(|dir| {
+            *spare = None;
+            let opened = open_in_time(dir)?;
+            self.judged(|| opened.sync_all())
+        });
+        *spare = self.root.try_clone().ok();
+        outcome
+    }
+
     /// Directories of the root's file system, too, are covered by one `syncfs`: it commits the journal that has the names.
-    pub(super) fn sync_dirs(&self, dirs: &[File]) -> io::Result<()> {
+    fn sync_opened(&self, dirs: &[File]) -> io::Result<()> {
         if self.trust_syncfs && dirs.len() > FEW && dirs.iter().all(|dir| self.is_on_root_device(dir)) {
             return self.sync_file_system();
         }
@@ -116,6 +147,20 @@ impl Syncer {
         }
         Ok(())
     }
+}
+
+/// Opens a directory as soon as there is a handle.
+fn open_in_time(dir: &Path) -> io::Result<File> {
+    for tries in 1_u32.. {
+        match File::open(dir) {
+            Err(error) if is_want(&error) => thread::sleep(PAUSE),
+            opened => return opened,
+        }
+        if tries.is_multiple_of(SAID_EVERY) {
+            tracing::warn!(dir = %dir.display(), "a sync waits: no file handle is left (ulimit -n)");
+        }
+    }
+    unreachable!("it is tried for ever")
 }
 
 #[cfg(test)]
