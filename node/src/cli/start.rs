@@ -72,7 +72,7 @@ impl FromArgMatches for Args {
 
 /// Runs a broker until it is told to stop.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let config = match Config::resolve(&sources(args)?) {
+    let mut config = match Config::resolve(&sources(args)?) {
         Ok(config) => config,
         Err(errors) => {
             for error in errors {
@@ -84,7 +84,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     start_logs(&config)?;
     abort_on_panic();
-    raise_descriptor_limit();
+    let handles = raise_descriptor_limit();
+    bound_connections(&mut config, handles);
     let executor = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let clean = executor.block_on(serve(config))?;
     // What is left are tasks of the admin port and connections that did not end in time.
@@ -144,11 +145,28 @@ impl std::io::Write for LogLines {
 
 /// As many files as the system lets us have: a partition and a connection take one or more each, and the limit that
 /// shells give is often 1024.
-fn raise_descriptor_limit() {
+fn raise_descriptor_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         warn!(%error, "the limit of open files stays at {:?}", limit.current);
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+/// Half of the files that may be open are left to logs: without handles they could not go on, with all connections taken
+/// they can.
+fn bound_connections(config: &mut Config, handles: Option<u64>) {
+    let most =
+        handles.map_or(usize::MAX, |handles| usize::try_from(handles / 2).unwrap_or(usize::MAX)).max(1);
+    let wanted = config.limits.max_connections;
+    if wanted > most {
+        config.limits.max_connections = most;
+        warn!(
+            "max-connections is {most}, not {wanted}: this process may open {} files (ulimit -n, LimitNOFILE), and half of them \
+             are left to logs",
+            handles.unwrap_or_default()
+        );
     }
 }
 
