@@ -261,6 +261,13 @@ impl Txn {
     }
 
     fn check(&self, who: Who) -> Result<(), ErrorCode> {
+        // It was told so when its epochs were used up, and comes before the last transaction is over.
+        if self.stored.next.is_valid()
+            && who == (Who { producer_id: self.stored.next, epoch: ProducerEpoch(0) })
+        {
+            mark!("a producer comes with its next id before its last transaction is over");
+            return Err(ErrorCode::CONCURRENT_TRANSACTIONS);
+        }
         if who.producer_id != self.stored.who.producer_id {
             return Err(ErrorCode::INVALID_PRODUCER_ID_MAPPING);
         }

@@ -331,7 +331,16 @@ fn when_the_epochs_are_used_up_another_producer_id_goes_on() {
     desk.restart();
     let most = Who { producer_id: ProducerId(100), epoch: MOST_EPOCH };
     desk.done(add(most, &[0]));
-    assert_eq!(desk.done(end(most, true, true)), Reply::Producer(who(900, 0)));
+    let token = desk.ask("x", end(most, true, true));
+    desk.write(Ok(()));
+    assert_eq!(desk.reply(token), Some(Reply::Producer(who(900, 0))));
+    for ask in [add(who(900, 0), &[0]), end(who(900, 0), false, true)] {
+        let token = desk.ask("x", ask);
+        assert_eq!(desk.reply(token), Some(CONCURRENT), "its markers are on their way: it comes again");
+    }
+    let token = desk.ask("x", add(who(900, 1), &[0]));
+    assert_eq!(desk.reply(token), Some(Reply::Refused(ErrorCode::INVALID_PRODUCER_ID_MAPPING)));
+    desk.calm();
     assert_eq!(desk.sent[0].0.producer_id, ProducerId(100));
     assert_eq!(desk.sent[0].0.producer_epoch, ProducerEpoch::MAX);
     assert_eq!(desk.done(end(most, true, true)), Reply::Producer(who(900, 0)), "once more");
