@@ -59,6 +59,13 @@ fn grow(
     let Some(topic) = draft.image().topic_named(&request.name).cloned() else {
         return Err(Refusal::of(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION));
     };
+    if topic.is_internal() {
+        let why = format!(
+            "{} does not grow: names are given to its partitions by their number, and what is kept for them would be lost.",
+            topic.name
+        );
+        return Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));
+    }
     let more = additional(request, &topic)?;
     if more > *left {
         let why = format!(

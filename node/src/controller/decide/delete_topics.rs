@@ -61,7 +61,13 @@ impl Decide for DeleteTopics {
         }
         for (topic_id, mut results) in found {
             // A name and an id that mean one topic contradict each other, in case they were meant for two.
-            if results.len() > 1 {
+            let is_own = draft.image().topic(topic_id).is_some_and(|topic| topic.is_internal());
+            if is_own {
+                let why = "The topic is the cluster's own: offsets and transactions that were told to last are kept there.";
+                results
+                    .iter_mut()
+                    .for_each(|one| one.result = Err(Refusal::new(ErrorCode::INVALID_REQUEST, why)));
+            } else if results.len() > 1 {
                 let why = "The provided topic name maps to an ID that was already supplied.";
                 for deleted in &mut results {
                     deleted.result = Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));

@@ -284,6 +284,22 @@ fn configs_of_a_new_topic_are_checked_and_stored_in_one_form() {
 }
 
 #[test]
+fn the_own_topics_neither_grow_nor_go() {
+    let mut desk = Desk::with_brokers(1);
+    let own = "__consumer_offsets";
+    let made = CreateInternal { name: own.into(), partitions: 4, max_replicas: 1, configs: Vec::new() };
+    desk.decide(made).expect("it is made");
+    let ask = CreatePartitionsTopic { name: own.into(), count: 5, assignments: None };
+    refused(desk.grow(ask), ErrorCode::INVALID_REQUEST, "does not grow");
+    let id = desk.topic(own).id;
+    for target in [delete_topics::Target::Name(own.into()), delete_topics::Target::Id(id)] {
+        let answer = desk.decide(DeleteTopics { targets: vec![target] }).remove(0).result;
+        refused(answer, ErrorCode::INVALID_REQUEST, "the cluster's own");
+    }
+    assert_eq!(desk.topic(own).partitions.len(), 4);
+}
+
+#[test]
 fn a_topic_is_deleted_by_name_or_id_and_its_name_is_free_again() {
     let mut desk = Desk::with_brokers(1);
     let first = desk.create(topic("a.b", 1, 1)).expect("valid").topic_id;
