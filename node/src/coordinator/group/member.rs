@@ -31,6 +31,8 @@ pub struct Member {
     pub protocols: Vec<(String, Bytes)>,
     /// Its part of the plan.
     pub assignment: Bytes,
+    /// Its part of the last plan that was told. It may hold that still when a rebalance has taken the part itself away.
+    pub held: Bytes,
     /// Its JoinGroup that waits.
     pub joining: Option<Token>,
     /// Its SyncGroup that waits.
@@ -55,6 +57,7 @@ impl Member {
             patience: Duration::ZERO,
             protocols: Vec::new(),
             assignment: Bytes::new(),
+            held: Bytes::new(),
             joining: Some(token),
             syncing: None,
             synced: false,
@@ -76,6 +79,7 @@ impl Member {
             session,
             patience: millis(stored.rebalance_timeout_ms),
             protocols: vec![(protocol.to_owned(), stored.subscription)],
+            held: stored.assignment.clone(),
             assignment: stored.assignment,
             joining: None,
             syncing: None,

@@ -108,7 +108,7 @@ impl Group {
         let mut answers = Vec::new();
         for (id, part) in parts {
             let member = self.members.get_mut(&id).expect("members change only in a rebalance");
-            member.assignment = part.clone();
+            (member.assignment, member.held) = (part.clone(), part.clone());
             if let Some(token) = member.syncing.take() {
                 member.touch(turn.now.mono);
                 answers.push((token, part));

@@ -127,7 +127,7 @@ impl Desk {
                     .iter()
                     .map(|name| JoinGroupRequestProtocol {
                         name: (*name).into(),
-                        metadata: subscription::encode(join.topics),
+                        metadata: subscription::encode_owning(join.topics, join.owned),
                     })
                     .collect(),
                 reason: None,
@@ -258,12 +258,21 @@ pub(super) struct Join<'a> {
     pub instance: Option<&'a str>,
     pub protocols: &'a [&'a str],
     pub topics: &'a [&'a str],
+    /// What it says that it owns.
+    pub owned: &'a [subscription::Named],
     pub knows_skipping: bool,
 }
 
 impl Default for Join<'_> {
     fn default() -> Self {
-        Join { member: "", instance: None, protocols: &["range"], topics: &["t"], knows_skipping: false }
+        Join {
+            member: "",
+            instance: None,
+            protocols: &["range"],
+            topics: &["t"],
+            owned: &[],
+            knows_skipping: false,
+        }
     }
 }
 

@@ -89,14 +89,18 @@ impl Group {
         if self.members.len() >= turn.settings.consumer_max_members {
             return cannot("it has too many members");
         }
+        let mut told = Vec::new();
         for member in self.members.values() {
             let protocol = self.protocol.as_deref().and_then(|name| member.metadata(name));
             let metadata = protocol.or_else(|| member.protocols.first().map(|(_, metadata)| metadata));
-            let told = metadata.and_then(|metadata| subscription::read(metadata));
-            let owned = subscription::assignment(&member.assignment);
-            let (Some(told), Some(owned)) = (told, owned) else {
+            let tells = metadata.and_then(|metadata| subscription::read(metadata));
+            let (Some(tells), Some(held)) = (tells, subscription::assignment(&member.held)) else {
                 return cannot("what its members tell cannot be read");
             };
+            told.push((member, tells, face::to_parts(&held, &turn.known.image)));
+        }
+        let planned: Parts = told.iter().flat_map(|(_, _, held)| held).copied().collect();
+        for (member, told, held) in told {
             let mut copy = Member::new(member.id.clone(), turn.now.mono.plus(member.session));
             copy.instance.clone_from(&member.instance);
             copy.rack.clone_from(&told.rack);
@@ -111,9 +115,11 @@ impl Group {
                 join_until: None,
                 sync_until: None,
             });
-            // A plan that a client made may give a partition twice: the first keeps it.
-            let owned = face::to_parts(&owned, &turn.known.image);
-            copy.assigned = owned.into_iter().filter(|part| !consumer.owners.contains_key(part)).collect();
+            // What a plan took from it and gave to nobody it may hold still: it says so when it comes again. A plan that a
+            // client made may give a partition twice: the first keeps it.
+            let owned = face::to_parts(&told.owned, &turn.known.image);
+            let owned = owned.into_iter().filter(|part| !planned.contains(part)).chain(held);
+            copy.assigned = owned.filter(|part| !consumer.owners.contains_key(part)).collect();
             consumer.target.insert(member.id.clone(), copy.assigned.clone());
             consumer.dirty.insert(Key::Target(member.id.clone()));
             consumer.insert(copy);

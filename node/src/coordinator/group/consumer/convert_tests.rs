@@ -112,6 +112,40 @@ fn a_live_group_goes_up_with_its_first_new_member_and_down_with_its_last() {
     assert_eq!((kit.state().as_str(), kit.desk.state().as_str()), ("none", "Stable"));
 }
 
+/// A member holds what the last plan gave it until it comes to a rebalance of the new protocol, also when another classic
+/// rebalance had begun and was never completed.
+#[test]
+fn what_members_hold_stays_theirs_when_a_group_goes_up_in_a_rebalance() {
+    let (mut kit, old) = Kit::classic();
+    let coming = kit.join("");
+    let joined = kit.joined(&old);
+    let second = kit.desk.joined(coming).member_id;
+    assert_eq!(kit.desk.state(), "CompletingRebalance");
+    kit.desk.leave(&second);
+    let told = kit.heard(Beat::join("new", &["t"]));
+    assert_eq!(given(&told).len(), 0, "the other still reads all of it");
+    assert_eq!(kit.commit(&old, joined.generation_id.0), ErrorCode::NONE, "and says how far it came");
+    let joined = kit.joined(&old);
+    assert_eq!(partitions(&kit.sync(&joined, &[]).assignment).len(), 1);
+    assert_eq!(kit.desk.heartbeat(&old, joined.generation_id), ErrorCode::NONE);
+    assert_eq!(given(&kit.heard(Beat::alive("new", joined.generation_id.0))).len(), 1);
+}
+
+/// A cooperative plan takes something from a member, which gives it up only when it hears of that.
+#[test]
+fn what_a_plan_took_and_gave_to_nobody_is_still_held_when_a_group_goes_up() {
+    let mut kit = Kit::new(&[("t", 2)]);
+    let owned: Vec<subscription::Named> = vec![("t".into(), PartitionId(0)), ("t".into(), PartitionId(1))];
+    let token = kit.desk.join(Join { owned: &owned, ..Join::default() });
+    kit.desk.pass(0);
+    kit.desk.settle();
+    let joined = kit.desk.joined(token);
+    let old = joined.member_id.clone();
+    assert_eq!(partitions(&kit.sync(&joined, &[(&old, 0)]).assignment), [0]);
+    let told = kit.heard(Beat::join("new", &["t"]));
+    assert_eq!(given(&told).len(), 0, "nobody has said that the second one is free");
+}
+
 #[test]
 fn a_member_that_goes_back_to_the_classic_protocol_is_called_by_its_heartbeat() {
     let (mut kit, old) = Kit::mixed();

@@ -113,7 +113,12 @@ impl Group {
         if let Some(consumer) = &mut self.consumer {
             self.keep.dirty.append(&mut consumer.dirty);
         }
-        if self.keep.saving.is_empty() && self.state != State::Dead {
+        if self.state == State::Dead {
+            // Its end is being written: whoever waits asks again, and finds nothing or a group that lives on.
+            for (token, reply) in std::mem::take(&mut self.keep.waiting) {
+                turn.reply(token, refusal(reply, ErrorCode::COORDINATOR_NOT_AVAILABLE));
+            }
+        } else if self.keep.saving.is_empty() {
             self.save_now(turn);
         }
     }
