@@ -148,7 +148,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn consume(client: &Client, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
-    let starts = starts(client, args).await?;
+    let mut starts = starts(client, args).await?;
     let isolation = match args.isolation {
         IsolationArg::ReadUncommitted => Isolation::ReadUncommitted,
         IsolationArg::ReadCommitted => Isolation::ReadCommitted,
@@ -165,7 +165,12 @@ async fn consume(client: &Client, args: &Args, out: &mut impl Write) -> anyhow::
         ..ConsumerConfig::default()
     };
     let ends = match args.exit_at_end {
-        true => Some(ends(client, isolation, starts.keys()).await?),
+        true => {
+            if args.group.group.is_none() {
+                begin_inside(client, config.out_of_range, &mut starts).await?;
+            }
+            Some(ends(client, isolation, starts.keys()).await?)
+        }
         false => None,
     };
     if let Some(group) = &args.group.group {
@@ -248,6 +253,34 @@ async fn ends<'a>(
         .into_iter()
         .map(|(at, found)| Ok((at, found.offset.context("a partition does not tell its end")?)))
         .collect()
+}
+
+/// Who begins behind the end is not at the end: what is to be done then is done before anything is read.
+async fn begin_inside(
+    client: &Client,
+    policy: OutOfRange,
+    starts: &mut BTreeMap<TopicPartition, StartAt>,
+) -> anyhow::Result<()> {
+    if !starts.values().any(|start| matches!(start, StartAt::Offset(_))) {
+        return Ok(());
+    }
+    let ends = ends(client, Isolation::ReadUncommitted, starts.keys()).await?;
+    for (at, start) in starts {
+        let StartAt::Offset(offset) = *start else { continue };
+        let end = ends[at];
+        if offset <= end {
+            continue; // below what is kept the broker says so
+        }
+        *start = match policy {
+            OutOfRange::Earliest => StartAt::Beginning,
+            OutOfRange::Latest => StartAt::End,
+            OutOfRange::Error => {
+                let (at, start) = (at.clone(), Offset::NONE);
+                return Err(explain_consume(ConsumeError::OutOfRange { at, offset, start, end }));
+            }
+        };
+    }
+    Ok(())
 }
 
 fn is_at_end(consumer: &Consumer<TokioRuntime>, ends: &BTreeMap<TopicPartition, Offset>) -> bool {
