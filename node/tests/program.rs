@@ -111,3 +111,51 @@ fn a_verb_whose_output_cannot_be_written_says_so_by_its_status() {
     let nobody = ["topic", "list", "--bootstrap", "127.0.0.1:1", "--timeout-s", "1"];
     assert_eq!(dejaq(&nobody).stderr(full()).status().expect("it runs").code(), Some(1));
 }
+
+/// A broker of its own, and where it is.
+fn serving(dir: &Path) -> (Child, String) {
+    let log = dir.join("log");
+    let lines = File::create(&log).expect("a file");
+    let broker = start(dir, &[]).stderr(lines).spawn().expect("it starts");
+    let text = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_for("the line after the start", || text().contains("is ready at"));
+    let text = text();
+    let (_, behind) = text.split_once("is ready at ").expect("it was just there");
+    let (address, _) = behind.split_once(". ").expect("the sentence ends");
+    (broker, address.to_owned())
+}
+
+fn lines_of(arguments: &[&str]) -> (ExitStatus, Vec<String>) {
+    let output = dejaq(arguments).stdout(Stdio::piped()).output().expect("it runs");
+    let text = String::from_utf8(output.stdout).expect("text");
+    (output.status, text.lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn a_group_gets_with_every_run_what_the_one_before_did_not_print() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut broker, address) = serving(dir.path());
+    let input = dir.path().join("input");
+    std::fs::write(&input, "a\nb\nc\nd\ne\n").expect("a file");
+    let file = File::open(&input).expect("just written");
+    let made = dejaq(&["topic", "create", "t", "--partitions", "1", "--bootstrap", &address]).status();
+    assert!(made.expect("it runs").success());
+    let produced = dejaq(&["produce", "t", "--bootstrap", &address]).stdin(file).status();
+    assert!(produced.expect("it runs").success());
+    let group = ["consume", "t", "--group", "g", "--from", "beginning", "--bootstrap", &address];
+    for (count, expected) in [("2", &["a", "b"][..]), ("1", &["c"])] {
+        let (status, printed) = lines_of(&[&group[..], &["--count", count]].concat());
+        assert!(status.success());
+        assert_eq!(printed, expected);
+    }
+    let (_, rest) = lines_of(&[&group[..], &["--exit-at-end"]].concat());
+    assert_eq!(rest, ["d", "e"], "none is committed that was not printed");
+    let alone = ["consume", "t", "--partition", "0", "--exit-at-end", "--bootstrap", &address];
+    let (status, none) = lines_of(&[&alone[..], &["--from", "offset:6"]].concat());
+    assert_eq!((status.code(), none.len()), (Some(1), 0), "it begins behind the end");
+    let (status, none) = lines_of(&[&alone[..], &["--from", "offset:5"]].concat());
+    assert_eq!((status.code(), none.len()), (Some(0), 0), "it begins at the end");
+    let policy = ["--from", "offset:6", "--out-of-range", "beginning"];
+    assert_eq!(lines_of(&[&alone[..], &policy].concat()).1.len(), 5);
+    assert!(stop(&mut broker).success());
+}

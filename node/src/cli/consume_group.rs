@@ -88,6 +88,7 @@ pub(super) async fn run(
     out: &mut impl Write,
     print: impl Fn(&ConsumedRecord, &mut dyn Write) -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
+    let most = wanted.config.max_poll_records;
     let config = GroupConfig {
         delivery: args.delivery,
         protocol: match args.group_protocol {
@@ -113,6 +114,8 @@ pub(super) async fn run(
     let mut left = wanted.count;
     let mut result = Ok(());
     while left > 0 && !is_at_end(&consumer, wanted.ends.as_ref()) {
+        // What a poll returns is committed, printed or not.
+        consumer.set_max_poll_records(usize::try_from(left).unwrap_or(usize::MAX).min(most));
         let polled = tokio::select! {
             biased; // the end first: it waits for nothing
             _ = interrupt.recv() => break,
@@ -126,10 +129,10 @@ pub(super) async fn run(
                 break;
             }
         };
-        for record in records.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+        for record in &records {
             print(record, out)?;
         }
-        left = left.saturating_sub(records.len() as u64);
+        left -= records.len() as u64;
         if !records.is_empty() {
             out.flush()?;
         }

@@ -353,6 +353,15 @@ impl<R: Runtime> Consumer<R> {
         }
     }
 
+    /// No poll returns more records than this from now on.
+    ///
+    /// # Panics
+    /// If it is zero.
+    pub fn set_max_poll_records(&mut self, most: usize) {
+        assert!(most > 0, "a poll that returns nothing never ends");
+        self.config.max_poll_records = most;
+    }
+
     /// Returns the next records, up to `max_poll_records`; none if none came within `timeout`.
     ///
     /// Cancel safe: what came meanwhile is kept for the next call.

@@ -170,7 +170,7 @@ pub struct GroupConsumer<R: Runtime> {
     cluster: Cluster<R>,
     coordinator: Coordinator<R>,
     config: GroupConfig,
-    consumer: Consumer<R>,
+    pub(super) consumer: Consumer<R>,
     topics: BTreeSet<String>,
     listener: Listener,
     id: Arc<Mutex<String>>,
@@ -277,17 +277,6 @@ impl<R: Runtime> GroupConsumer<R> {
             generation: self.generation,
             instance: self.config.instance.clone(),
         }
-    }
-
-    /// The consumer that reads: positions, ends.
-    #[must_use]
-    pub fn reader(&self) -> &Consumer<R> {
-        &self.consumer
-    }
-
-    /// Stops or resumes handing out one partition; it stays this member's.
-    pub fn set_paused(&mut self, at: &TopicPartition, paused: bool) {
-        self.consumer.set_paused(at, paused);
     }
 
     /// Reads one owned partition on from elsewhere; nothing is committed by this.

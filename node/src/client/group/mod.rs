@@ -4,7 +4,7 @@
 //! within `poll`; [`coordinator`] (SHELL) finds the group's broker and talks to it over a connection of its own;
 //! [`join`] (SHELL) is one way through a rebalance; [`protocol`] (pure) is what members tell each other; [`assignor`]
 //! (pure) makes the plan when this member leads; [`beats`] (pure) is what a member of the new protocol tells of itself;
-//! [`delivery`] (pure) says when an offset is committed.
+//! [`delivery`] (pure) says when an offset is committed; `reading` is what the consumer below is told and asked.
 //!
 //! ```text
 //!   poll ─► join ─► sync ─► my part ─► committed offsets ─► consumer reads ─► records ─► user
@@ -21,6 +21,7 @@ pub mod delivery;
 mod join;
 pub mod member;
 pub mod protocol;
+mod reading;
 pub mod standing;
 
 pub use assignor::Assignor;
