@@ -48,6 +48,12 @@ pub const LATE_END: Scenario = told(
     "a commit arrives when the next transaction has begun: with KIP-890 it does nothing, before it is counted",
     story::late_end,
 );
+/// TXN-9.
+pub const LATE_MARKER: Scenario = told(
+    "story_txn_late_marker",
+    "a marker of a coordinator that was followed by another one arrives in the next transaction: it ends nothing",
+    story::late_marker,
+);
 /// KIP-447.
 pub const REVENANT: Scenario = drawn(
     "story_txn_revenant",
@@ -102,6 +108,11 @@ mod tests {
     #[test]
     fn the_later_record_counts_and_nothing_that_lives_expires() {
         check(STAGED);
+    }
+
+    #[test]
+    fn a_late_marker_of_an_earlier_coordinator_ends_nothing() {
+        check(LATE_MARKER);
     }
 
     #[test]

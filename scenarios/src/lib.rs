@@ -114,6 +114,7 @@ pub const SCENARIOS: &[Scenario] = &[
     group_stories::STAGED,
     group_stories::BEHIND,
     group_stories::LATE_END,
+    group_stories::LATE_MARKER,
     group_stories::UNDECIDED,
     group_stories::REVENANT,
     group_stories::FORGOTTEN,

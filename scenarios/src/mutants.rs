@@ -374,6 +374,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 271,
+        about: "a repeated marker of a later coordinator is not kept",
+        scenario: "story_txn_late_marker",
+        checkers: &["TXN-9"],
+        budget: 10,
+    },
+    Mutant {
         number: 270,
         about: "a damaged copy is cut at its first hole, and with it what other copies lack",
         scenario: "cluster_rot_everywhere",

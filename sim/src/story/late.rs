@@ -38,7 +38,7 @@ use crate::runner::{RunParams, RunReport};
 use crate::runtime::SimRuntime;
 use crate::world::World;
 
-const TOPIC: &str = "accounts";
+pub(super) const TOPIC: &str = "accounts";
 /// The machine of the client; its reader has the next one.
 const CLIENT: u32 = 500;
 /// How late the first request is.
@@ -47,23 +47,31 @@ const LATE: Duration = Duration::from_secs(4);
 /// Runs S50, with both versions.
 #[must_use]
 pub fn late_end(params: &RunParams) -> RunReport {
+    staged(params, play)
+}
+
+/// Runs a script on one broker with a topic of four partitions.
+pub(super) fn staged<F>(params: &RunParams, play: impl FnOnce(Stage) -> F) -> RunReport
+where
+    F: Future<Output = Result<(), Stop>>,
+{
     let ended = World::run(params.seed, params.trace.as_deref(), |world| async move {
         let plan = Arc::new(quiet(&world, (TOPIC, 4), DURABLE));
         let recorder = Recorder::new(&world, &plan);
         let stage = Stage::new(&world, plan, recorder, false);
-        let outcome = play(&stage).await;
+        let outcome = play(stage.clone()).await;
         report(&stage, outcome)
     });
     ended.unwrap_or_else(RunReport::crash)
 }
 
-async fn play(stage: &Stage) -> Result<(), Stop> {
-    begin(stage).await?;
-    let new = Client::new(stage, false, 0).await?.play().await?;
+async fn play(stage: Stage) -> Result<(), Stop> {
+    begin(&stage).await?;
+    let new = Client::new(&stage, false, 0).await?.play().await?;
     claim("TXN-9", new == [1], || {
         format!("version 2: of values 1 to 3 readers see {new:?}, committed is 1")
     })?;
-    let old = Client::new(stage, true, 2).await?.play().await?;
+    let old = Client::new(&stage, true, 2).await?.play().await?;
     match old[..] {
         [1] => {
             Err(Stop::Stuck("the late end of an old client had no effect: the story shows nothing".into()))
@@ -77,21 +85,21 @@ async fn play(stage: &Stage) -> Result<(), Stop> {
 }
 
 /// A client with two connections, one of which is slow when it matters.
-struct Client {
-    stage: Stage,
+pub(super) struct Client {
+    pub(super) stage: Stage,
     runtime: SimRuntime,
     /// The connection of the late request, and that of all others.
     clusters: [Cluster<SimRuntime>; 2],
-    old: bool,
+    pub(super) old: bool,
     /// Its first partition; it has the next one, too.
-    first: i32,
+    pub(super) first: i32,
     topic: TopicId,
     id: String,
-    producer: (ProducerId, ProducerEpoch),
+    pub(super) producer: (ProducerId, ProducerEpoch),
 }
 
 impl Client {
-    async fn new(stage: &Stage, old: bool, first: i32) -> Result<Client, Stop> {
+    pub(super) async fn new(stage: &Stage, old: bool, first: i32) -> Result<Client, Stop> {
         let runtime = stage.broker.machine(CLIENT);
         let clusters = [(), ()].map(|()| producers::cluster(stage, runtime.clone()));
         for cluster in &clusters {
@@ -136,7 +144,7 @@ impl Client {
     }
 
     /// Asks until it is done; the broker may still be loading, or carry out what was decided before.
-    async fn done<Q: Request>(
+    pub(super) async fn done<Q: Request>(
         &self,
         what: &'static str,
         (request, newest): (&Q, i16),
@@ -199,7 +207,7 @@ impl Client {
         }
     }
 
-    async fn end(&mut self, commit: bool) -> Result<(), Stop> {
+    pub(super) async fn end(&mut self, commit: bool) -> Result<(), Stop> {
         let (request, newest) = self.end_request(commit);
         let told =
             self.done("the end", (&request, newest), |answer: &EndTxnResponse| answer.error_code).await?;
@@ -210,7 +218,7 @@ impl Client {
     }
 
     /// Writes one value into the first or the second partition of this client.
-    async fn write(&self, which: i32, sequence: i32, value: u64) -> Result<(), Stop> {
+    pub(super) async fn write(&self, which: i32, sequence: i32, value: u64) -> Result<(), Stop> {
         let index = PartitionId(self.first + which);
         if self.old {
             let topic = AddPartitionsToTxnTopic { name: TOPIC.into(), partitions: vec![index] };
@@ -252,7 +260,7 @@ impl Client {
         Ok(())
     }
 
-    async fn visible(&self) -> Result<Vec<u64>, Stop> {
+    pub(super) async fn visible(&self) -> Result<Vec<u64>, Stop> {
         visible(&self.stage, CLIENT + 1, (TOPIC, &[self.first, self.first + 1]), PATIENCE).await
     }
 }
