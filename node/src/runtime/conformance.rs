@@ -63,6 +63,7 @@ pub async fn run_all<G: Ground>(ground: &G) {
     a_frame_above_the_limit_is_refused_after_those_before_it(ground).await;
     a_cancelled_receive_loses_nothing(ground).await;
     a_dropped_writer_closes_after_what_was_sent(ground).await;
+    who_does_not_receive_can_ask_whether_the_peer_closed(ground).await;
     a_peer_that_is_gone_is_noticed_by_the_sender(ground).await;
     a_peer_that_does_not_read_holds_the_sender_back(ground).await;
     both_directions_are_independent(ground).await;
@@ -276,6 +277,23 @@ async fn a_dropped_writer_closes_after_what_was_sent<G: Ground>(ground: &G) {
     let end = soon(&runtime, "the end", pair.server_reader.recv(&mut none, 9, MIB)).await;
     assert!(matches!(end, Err(RecvError::Closed)), "{end:?}");
     assert!(none.is_empty());
+}
+
+async fn who_does_not_receive_can_ask_whether_the_peer_closed<G: Ground>(ground: &G) {
+    let (runtime, mut pair) = (ground.server(), pair(ground).await);
+    pair.client_writer.send(vec![frame(1, 10)]).await.expect("send");
+    assert_eq!(receive(&runtime, &mut pair.server_reader, 1).await[0], frame(1, 10).concat());
+    assert!(!pair.server_reader.is_closed_by_peer(), "it is open and silent");
+    pair.client_writer.send(vec![frame(2, 10), frame(3, 100_000)]).await.expect("send");
+    runtime.sleep(Duration::from_millis(20)).await;
+    assert!(!pair.server_reader.is_closed_by_peer(), "it is open and has sent something");
+    drop(pair.client_writer);
+    let deadline = runtime.now() + PATIENCE;
+    while !pair.server_reader.is_closed_by_peer() {
+        assert!(runtime.now() < deadline, "a peer that closed behind unread frames is not noticed");
+        runtime.sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(receive(&runtime, &mut pair.server_reader, 2).await[1], frame(3, 100_000).concat());
 }
 
 async fn a_peer_that_is_gone_is_noticed_by_the_sender<G: Ground>(ground: &G) {

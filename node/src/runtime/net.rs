@@ -105,6 +105,10 @@ pub trait FrameReader: Send + 'static {
     fn is_mid_frame(&self) -> bool {
         false
     }
+
+    /// Whether the peer is known to send nothing beyond what is here already. For who does not receive just now, and
+    /// so would not hear of it; true soon after the peer closed, not at once.
+    fn is_closed_by_peer(&mut self) -> bool;
 }
 
 /// The sending half of a connection. Dropping it closes the connection after what was sent.

@@ -1,16 +1,20 @@
 //! The production network: TCP by tokio, whole frames above it.
 //!
 //! Owns: [`TokioNet`], its listener and writer; the reader is in `tokio_reader`.
-//! Promises what `net` asks, and: frames go out in one vectored write, small chunks gathered, large ones as they are.
+//! Promises what `net` asks, and: frames go out in one vectored write, small chunks gathered, large ones as they are; a
+//! peer whose machine died without a word is noticed within two minutes (keepalive).
 //! Leaves out: what a frame means, timeouts (see `server::connection`). Called by `tokio.rs`.
 
 #![allow(clippy::disallowed_methods, reason = "this file is the production side of the Net seam")]
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use rustix::net::sockopt;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
@@ -25,6 +29,13 @@ const BACKLOG: u32 = 1024;
 const GATHER_BELOW_BYTES: usize = 1 << 10;
 /// Chunks in one vectored write; the kernel takes up to 1024.
 const MAX_VECTORS: usize = 64;
+
+/// A peer that is silent for this long is asked whether it is there …
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// … and again after each of these …
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+/// … and if so many go unanswered, it is gone: two minutes after its machine died, where the system would take two hours.
+const KEEPALIVE_PROBES: u32 = 6;
 
 /// How sockets are set up.
 #[derive(Debug, Clone, Default)]
@@ -48,9 +59,13 @@ impl TokioNet {
     }
 
     /// On a listening socket it counts for every connection that is accepted from it.
-    fn set_congestion(&self, socket: impl std::os::fd::AsFd) -> io::Result<()> {
+    fn set_up(&self, socket: impl AsFd) -> io::Result<()> {
+        sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+        sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_EVERY)?;
+        sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_PROBES)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
         let Some(name) = &self.options.congestion else { return Ok(()) };
-        rustix::net::sockopt::set_tcp_congestion(socket, name)
+        sockopt::set_tcp_congestion(&socket, name)
             .map_err(|error| io::Error::other(format!("TCP congestion control {name:?}: {error}")))
     }
 
@@ -70,7 +85,7 @@ impl Net for TokioNet {
         for resolved in lookup_host(address).await? {
             let socket = if resolved.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
-            self.set_congestion(&socket)?;
+            self.set_up(&socket)?;
             match socket.bind(resolved).and_then(|()| socket.listen(BACKLOG)) {
                 Ok(listener) => {
                     let local_address = listener.local_addr()?.to_string();
@@ -85,7 +100,7 @@ impl Net for TokioNet {
     async fn connect(&self, address: &str) -> io::Result<(TokioReader, TokioWriter)> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        self.set_congestion(&stream)?;
+        self.set_up(&stream)?;
         Ok(self.split(stream))
     }
 }

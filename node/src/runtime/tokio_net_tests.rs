@@ -86,6 +86,22 @@ async fn frames_of_every_size_arrive_whole_and_in_order_however_they_are_cut() {
 }
 
 #[tokio::test]
+async fn peers_are_asked_whether_they_are_there_on_both_sides() {
+    let net = TokioNet::default();
+    let mut listener = net.listen("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_address();
+    let (accepted, connected) = tokio::join!(listener.accept(), net.connect(&address));
+    let ends = [accepted.expect("it was connected to").writer, connected.expect("it listens").1];
+    for stream in ends.iter().map(|writer| writer.half.as_ref()) {
+        assert_eq!(sockopt::socket_keepalive(stream), Ok(true));
+        let dead_after = sockopt::tcp_keepidle(stream).expect("an option")
+            + sockopt::tcp_keepintvl(stream).expect("an option")
+                * sockopt::tcp_keepcnt(stream).expect("an option");
+        assert_eq!(dead_after, Duration::from_secs(120));
+    }
+}
+
+#[tokio::test]
 async fn a_peer_that_sends_one_byte_at_a_time_is_understood() {
     let (mut client, mut reader, _writer) = pair().await;
     let receiver = tokio::spawn(async move { receive(&mut reader, 2).await });

@@ -12,9 +12,10 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::tcp::OwnedReadHalf;
 
 use super::buffers::{BufferPool, SMALL_BYTES};
@@ -121,6 +122,16 @@ impl FrameReader for TokioReader {
 
     fn is_mid_frame(&self) -> bool {
         !self.buffer.is_empty()
+    }
+
+    fn is_closed_by_peer(&mut self) -> bool {
+        // One look at what the poller knows. It knows of an end also while there are bytes before it.
+        let mut context = Context::from_waker(Waker::noop());
+        match pin!(self.half.ready(Interest::READABLE)).poll(&mut context) {
+            Poll::Ready(Ok(ready)) => ready.is_read_closed(),
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
     }
 }
 

@@ -275,6 +275,17 @@ impl FrameReader for SimReader {
             }
         }
     }
+
+    fn is_closed_by_peer(&mut self) -> bool {
+        let Half { world, id, end } = &self.half;
+        let now = world.now_ns();
+        let state = world.network().lock();
+        let Some(conn) = state.conns.get(id) else { return true };
+        let (me, peer) = (conn.ends[*end], conn.ends[1 - end]);
+        let heard = !state.is_cut(peer.node, me.node);
+        let mut is_here = conn.pipes[1 - end].queue.iter().take_while(|(at, _)| heard && *at <= now);
+        conn.reset_at[*end] == Some(0) || is_here.any(|(_, packet)| !matches!(packet, Packet::Frame(_)))
+    }
 }
 
 impl Half {
