@@ -161,6 +161,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     pub frame_timeout: Duration,
     pub send_timeout: Duration,
+    pub half_close_timeout: Duration,
     pub drain_timeout: Duration,
 }
 

@@ -299,6 +299,7 @@ impl Reader<'_> {
             idle_timeout: self.millis("idle-timeout-ms"),
             frame_timeout: self.millis("frame-timeout-ms"),
             send_timeout: self.millis("send-timeout-ms"),
+            half_close_timeout: self.millis("half-close-timeout-ms"),
             drain_timeout: self.millis("drain-timeout-ms"),
         }
     }

@@ -119,6 +119,8 @@ pub const TABLE: &[Setting] = &[
         "a request that began to arrive is whole within this time, or the connection is closed"),
     number("send-timeout-ms", 60_000, (100, 600_000), (10_000, 60_000),
         "a client takes its answer within this time, or the connection is closed"),
+    kept("half-close-timeout-ms", 10_000, (0, 600_000),
+        "a client that closed its side is still answered, until for this long no answer is ready for it"),
     number("drain-timeout-ms", 10_000, (0, 600_000), (100, 10_000),
         "how long a graceful stop waits for requests that are being answered"),
 

@@ -2,7 +2,8 @@
 //!
 //! Owns: the two halves of the connection, its [`Pipeline`], its deadlines. Promises: what is read is bounded by
 //! requests and bytes in flight (then it is not read: the peer feels it); a peer that trickles, idles or does not take
-//! its answers is closed; a request that is refused is refused after the replies before it, with a reason in the log.
+//! its answers is closed; a peer that closed its side is answered as long as answers follow each other within the time
+//! for that, then it is closed too; a request that is refused is refused after the replies before it, and the log says why.
 //! Leaves out: bodies, memory (the reader claims it). A task of `listener`'s runs it.
 //!
 //! ```text
@@ -57,6 +58,8 @@ pub(super) struct Connection<R: Runtime> {
     pipeline: Pipeline,
     /// Once set, nothing more is read, and the connection ends for this when all is answered.
     last_read: Option<End>,
+    /// Nothing more comes from the peer, or will be read: the connection ends here, unless an answer leaves before.
+    ends_at: Option<Mono>,
     client_id: Option<Arc<str>>,
     last_request: Mono,
     /// At the last deadline a frame was incomplete and we were reading.
@@ -81,6 +84,7 @@ impl<R: Runtime> Connection<R> {
             writer: accepted.writer,
             pipeline,
             last_read: None,
+            ends_at: None,
             client_id: None,
             last_request,
             trickled: false,
@@ -131,6 +135,9 @@ impl<R: Runtime> Connection<R> {
                     if let Some(end) = self.send(std::mem::take(&mut out), leaving.as_mut()).await {
                         return end;
                     }
+                    if self.ends_at.is_some() {
+                        self.say_farewell();
+                    }
                 }
                 Event::Frames(result) => {
                     self.arrived(&mut frames);
@@ -140,13 +147,16 @@ impl<R: Runtime> Connection<R> {
                             end => self.last_read = Some(self.last_read.take().unwrap_or(end)),
                         }
                     }
+                    if self.last_read.is_some() {
+                        deadline.set(runtime.sleep_until(self.say_farewell()));
+                    }
                 }
                 Event::Deadline => {
                     let now = runtime.now();
                     if let Some(end) = self.overdue(now) {
                         return end;
                     }
-                    deadline.set(runtime.sleep_until(now + period));
+                    deadline.set(runtime.sleep_until(self.ends_at.unwrap_or(now + period)));
                 }
                 Event::Drain => self.drain(),
                 Event::Leave => return End::Normal,
@@ -158,6 +168,15 @@ impl<R: Runtime> Connection<R> {
     fn drain(&mut self) {
         self.pipeline.drop_backlog();
         self.last_read = Some(End::Normal);
+    }
+
+    /// Nothing more is read: what is in flight is answered while answers follow each other, and what only waits for
+    /// more to answer ends now. A half-closed peer may still read; one that is gone is not told from it. Returns until when.
+    fn say_farewell(&mut self) -> Mono {
+        self.session.close();
+        let ends_at = self.shared.runtime.now() + self.shared.limits.half_close_timeout;
+        self.ends_at = Some(ends_at);
+        ends_at
     }
 
     /// Waits for whatever comes first.
@@ -285,6 +304,13 @@ impl<R: Runtime> Connection<R> {
     /// Whether the peer used up its time.
     fn overdue(&mut self, now: Mono) -> Option<End> {
         let limits = &self.shared.limits;
+        if self.ends_at.is_some_and(|ends_at| now >= ends_at) {
+            debug!(
+                connection = self.session.connection_id,
+                "closed by the peer, not answered within {:?}", limits.half_close_timeout
+            );
+            return Some(self.last_read.take().unwrap_or(End::Normal));
+        }
         let reading = self.last_read.is_none() && self.pipeline.room() > 0;
         let trickles = reading && self.reader.is_mid_frame();
         if trickles && self.trickled {
@@ -294,6 +320,10 @@ impl<R: Runtime> Connection<R> {
         if self.pipeline.is_empty() && now.since(self.last_request) >= limits.idle_timeout {
             debug!(connection = self.session.connection_id, "idle for {:?}", limits.idle_timeout);
             return Some(End::Normal);
+        }
+        // Requests beyond the room hide the end of file behind them from who does not read.
+        if !reading && self.ends_at.is_none() && self.reader.is_closed_by_peer() {
+            self.say_farewell();
         }
         None
     }

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use dejaq_wire::api::ApiKey;
 use dejaq_wire::ids::CorrelationId;
 
+use super::stop::Signal;
 use crate::runtime::Mono;
 use crate::runtime::net::Frame;
 
@@ -101,13 +102,30 @@ pub struct Session {
     /// The listener by which the client came, and so the address that its metadata answers name, as `host:port`.
     pub advertised: String,
     software: Mutex<Option<Software>>,
+    closing: Signal,
 }
 
 impl Session {
     /// A session that has not said anything yet.
     #[must_use]
     pub fn new(connection_id: u64, peer: String, advertised: String) -> Session {
-        Session { connection_id, peer, advertised, software: Mutex::new(None) }
+        Session { connection_id, peer, advertised, software: Mutex::new(None), closing: Signal::new() }
+    }
+
+    /// From now on the client is not waited with: it closed its side, and may still take what is there.
+    pub fn close(&self) {
+        self.closing.raise();
+    }
+
+    /// Whether [`Session::close`] was called.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_raised()
+    }
+
+    /// Ends when [`Session::close`] is called: what only waits for more to answer ends with it. Cancel safe.
+    pub async fn closing(&self) {
+        self.closing.raised().await;
     }
 
     /// Remembers what `ApiVersions` said.

@@ -21,8 +21,8 @@ use crate::runtime::net::{Frame, FrameReader, FrameWriter, Net};
 use crate::runtime::tokio::TokioRuntime;
 use crate::runtime::tokio_net::{SocketOptions, TokioNet, TokioReader, TokioWriter};
 
-/// Answers with the correlation id and the body. A body that begins with `w` waits for a permit of the gate, `c` closes,
-/// `n` is not answered.
+/// Answers with the correlation id and the body. A body that begins with `w` waits for a permit of the gate, `p` until
+/// its client has closed, `c` closes, `n` is not answered.
 #[derive(Default)]
 struct Echo {
     gate: Option<Arc<Semaphore>>,
@@ -46,7 +46,7 @@ fn echo(request: &Request) -> Reply {
 }
 
 impl Service for Echo {
-    fn start_turn(&self, _session: &Arc<Session>, requests: Vec<Request>) -> Vec<Started> {
+    fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Vec<Started> {
         self.turns.lock().expect("no panic").push(requests.iter().map(|r| r.correlation_id.0).collect());
         let start = |request: Request| match request.body.first() {
             Some(b'w') => {
@@ -55,6 +55,13 @@ impl Service for Echo {
                 Started::Later(Box::pin(async move {
                     let _dropped = dropped;
                     gate.acquire().await.expect("open").forget();
+                    echo(&request)
+                }))
+            }
+            Some(b'p') => {
+                let session = Arc::clone(session);
+                Started::Later(Box::pin(async move {
+                    session.closing().await;
                     echo(&request)
                 }))
             }
@@ -135,9 +142,7 @@ impl Client {
 
     /// How many replies came before the server closed.
     async fn until_closed(mut self) -> usize {
-        let mut frames = Vec::new();
-        while self.reader.recv(&mut frames, 10, usize::MAX >> 1).await.is_ok() {}
-        frames.len()
+        count_until_closed(&mut self.reader).await
     }
 
     async fn says_nothing(&mut self) {
@@ -146,6 +151,14 @@ impl Client {
         let waited = tokio::time::timeout(Duration::from_millis(50), wait).await;
         assert!(waited.is_err(), "{frames:?}");
     }
+}
+
+/// How many frames come before the end, which must come soon.
+async fn count_until_closed(reader: &mut TokioReader) -> usize {
+    let mut frames = Vec::new();
+    let all = async { while reader.recv(&mut frames, 10, usize::MAX >> 1).await.is_ok() {} };
+    assert!(tokio::time::timeout(Duration::from_secs(20), all).await.is_ok(), "it is kept open");
+    frames.len()
 }
 
 fn ids(replies: &[(i32, Bytes)]) -> Vec<i32> {
@@ -357,6 +370,82 @@ async fn a_connection_that_breaks_drops_its_pending_replies() {
     }
     assert_eq!(test.echo.dropped.load(Ordering::SeqCst), 1);
     assert_eq!(test.metrics.requests_in_flight.get(), 0);
+}
+
+/// Waits until no connection is left; without the limit under test it would hang.
+async fn all_gone(test: &Test) {
+    let gone = async {
+        while test.server.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), gone).await.is_ok(), "a connection is kept");
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_does_not_hold_its_connection_by_a_request_that_waits() {
+    let test = server(|limits| limits.half_close_timeout = Duration::from_millis(100)).await;
+    let mut client = test.client().await;
+    client.send(vec![produce(1, b"w")]).await;
+    client.says_nothing().await;
+    drop(client);
+    all_gone(&test).await;
+    assert_eq!(test.echo.dropped.load(Ordering::SeqCst), 1);
+    assert_eq!(test.metrics.requests_in_flight.get(), 0);
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_behind_requests_that_are_not_read_is_noticed() {
+    let test = server(|limits| {
+        limits.half_close_timeout = Duration::from_millis(100);
+        limits.frame_timeout = Duration::from_millis(100);
+        limits.inflight_requests = 2;
+    })
+    .await;
+    let mut client = test.client().await;
+    client.send(vec![produce(1, b"w"), request(ApiKey::Metadata, 4, 2, b""), produce(3, b"")]).await;
+    client.says_nothing().await;
+    drop(client);
+    all_gone(&test).await;
+}
+
+#[tokio::test]
+async fn a_client_that_sent_what_is_no_request_behind_one_that_waits_is_let_go() {
+    let test = server(|limits| limits.half_close_timeout = Duration::from_millis(100)).await;
+    let mut client = test.client().await;
+    client.send(vec![produce(1, b"w"), vec![Bytes::from_static(b"\x00")]]).await;
+    assert_eq!(client.until_closed().await, 0);
+    assert_eq!(test.metrics.connections_broken.get(), 1);
+}
+
+#[tokio::test]
+async fn a_half_closed_client_is_answered_as_long_as_answers_follow_each_other() {
+    let test = server(|limits| limits.half_close_timeout = Duration::from_secs(1)).await;
+    let mut client = test.client().await;
+    client.send((1..=4).map(|id| produce(id, b"w")).collect()).await;
+    let Client { mut reader, writer } = client;
+    drop(writer);
+    let mut frames = Vec::new();
+    for answered in 1..=4 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        test.gate.add_permits(1);
+        while frames.len() < answered {
+            reader.recv(&mut frames, 10, 1 << 20).await.expect("an answer comes");
+        }
+    }
+    assert!(reader.recv(&mut frames, 10, 1 << 20).await.is_err(), "then the connection ends");
+}
+
+#[tokio::test]
+async fn what_only_waits_for_more_ends_when_the_client_has_closed() {
+    let test = server(|limits| limits.half_close_timeout = Duration::from_secs(60)).await;
+    let mut client = test.client().await;
+    client.send(vec![produce(1, b"p"), produce(2, b"p")]).await;
+    client.says_nothing().await;
+    let Client { mut reader, writer } = client;
+    drop(writer);
+    assert_eq!(count_until_closed(&mut reader).await, 2);
+    all_gone(&test).await;
 }
 
 #[tokio::test]
