@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
@@ -18,8 +19,8 @@ use crate::metadata::image::PEER_LISTENER;
 use crate::replica::leader::Resigned;
 use crate::replica::view::Part;
 use crate::replica::{Directory, NoPartition, Partition, Table, TopicEntry};
-use crate::runtime::Runtime;
 use crate::runtime::memory::MemoryBudget;
+use crate::runtime::{Mono, Runtime};
 
 /// The isolation level of readers who want committed records only.
 pub const READ_COMMITTED: i8 = 1;
@@ -30,9 +31,11 @@ const DESCRIPTIONS_BYTES: usize = 192 << 20;
 /// Damaged ranges that are remembered as told; beyond, they are told again.
 const TOLD_DAMAGE: usize = 1024;
 
-/// Bounds of what fetches take.
+/// Bounds of what fetches take, and of how long requests of the data plane wait.
 #[derive(Debug, Clone, Copy)]
 pub struct FetchLimits {
+    /// Longest that a request waits, whatever it asks for: its connection and what it waits with are held as long.
+    pub longest_wait: Duration,
     /// Most bytes of one answer, whatever the client allows, but for a single larger batch.
     pub answer_bytes: usize,
     /// Bytes of all answers together that are not sent yet.
@@ -44,6 +47,8 @@ pub struct FetchLimits {
 impl Default for FetchLimits {
     fn default() -> FetchLimits {
         FetchLimits {
+            // Kafka's delivery.timeout.ms: no producer with default settings wants an answer later, and no consumer.
+            longest_wait: Duration::from_secs(120),
             // Kafka's fetch.max.bytes of a broker.
             answer_bytes: 55 << 20,
             memory_bytes: 256 << 20,
@@ -90,6 +95,12 @@ impl<R: Runtime> DataPlane<R> {
     /// The fetch sessions, for the time of one short step.
     pub fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a request that was received at `received_at` and wants to wait for `asked_ms` is to be answered at last.
+    pub fn deadline(&self, received_at: Mono, asked_ms: i32) -> Mono {
+        let asked = Duration::from_millis(u64::try_from(asked_ms).unwrap_or(0));
+        received_at.plus(asked.min(self.limits.longest_wait))
     }
 
     /// Whether damage at this place is told for the first time.

@@ -1,5 +1,7 @@
 //! The data plane's answers, through the service and its bytes: one claim a test.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use dejaq_storage::model_disk::CrashMode;
 use dejaq_wire::ErrorCode;
@@ -165,6 +167,19 @@ async fn a_retry_is_answered_with_its_first_offset_also_after_a_power_cut() {
     assert_eq!(send(&life, 1, 0, &["d"]).await, (ErrorCode::NONE, 3));
     assert_eq!(send(&life, 0, 3, &["x"]).await, (ErrorCode::INVALID_PRODUCER_EPOCH, -1));
     assert_eq!(life.values("t").await, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_produce_request_waits_no_longer_than_the_broker_allows() {
+    let mut world = World::new();
+    world.limits.longest_wait = Duration::from_millis(100);
+    let life = world.with_topic(&[]).await;
+    world.gate.close();
+    let mut request = produce_request(-1, "t", 0, batch(life.node.unix_ms(), &["a"]));
+    request.timeout_ms = i32::MAX;
+    let part = life.ask(9, &request).await.responses.remove(0).partition_responses.remove(0);
+    assert_eq!(part.error_code, ErrorCode::REQUEST_TIMED_OUT);
+    world.gate.open();
 }
 
 #[tokio::test]

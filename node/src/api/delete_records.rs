@@ -28,8 +28,7 @@ pub async fn answer<R: Runtime>(
     request: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     let table = data.directory.table();
-    let asked = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0));
-    let deadline = received_at.plus(asked.max(MIN_WAIT));
+    let deadline = data.deadline(received_at, request.timeout_ms).max(received_at.plus(MIN_WAIT));
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let name = TopicRef::Name(topic.name.as_str().into());

@@ -14,7 +14,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dejaq_storage::{buggify, mark};
 use dejaq_wire::ErrorCode;
@@ -46,7 +45,7 @@ pub async fn answer<R: Runtime>(
     request: FetchRequest,
 ) -> FetchResponse {
     let terms = Terms {
-        deadline: received_at.plus(Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0))),
+        deadline: data.deadline(received_at, request.max_wait_ms),
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
         max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(data.limits.answer_bytes),
         reader: Reader {

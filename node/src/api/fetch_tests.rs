@@ -183,6 +183,15 @@ async fn the_bytes_of_unsent_answers_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_fetch_waits_no_longer_than_the_broker_allows() {
+    let mut world = World::new();
+    world.limits.longest_wait = Duration::from_millis(100);
+    let life = world.with_topic(&[]).await;
+    let part = life.ask(11, &fetch_request("t", 0, i32::MAX)).await.responses.remove(0).partitions.remove(0);
+    assert_eq!((part.error_code, part.high_watermark), (ErrorCode::NONE, Offset(0)));
+}
+
+#[tokio::test]
 async fn damage_is_not_served_and_does_not_stop_the_rest() {
     let world = World::new();
     let life = world.with_topic(&[]).await;

@@ -13,7 +13,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use dejaq_storage::{AppendError, buggify, mark};
 use dejaq_wire::ErrorCode;
@@ -141,11 +140,10 @@ impl Answer {
     ) -> Result<Answer, Reply> {
         let version = request.version;
         let body = ProduceRequest::decode(version, request.body).map_err(|error| reply::malformed(&error))?;
-        let timeout = Duration::from_millis(u64::try_from(body.timeout_ms).unwrap_or(0));
         let mut answer = Answer {
             request: About { version, correlation_id: request.correlation_id },
             acks: body.acks,
-            deadline: request.received_at.plus(timeout),
+            deadline: data.deadline(request.received_at, body.timeout_ms),
             topics: Vec::with_capacity(body.topic_data.len()),
         };
         let (required, id) = (required(body.acks), body.transactional_id);
