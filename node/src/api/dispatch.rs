@@ -165,7 +165,7 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
     let (data, control) = (parts.data.clone(), parts.control.clone());
     match request.api {
         ApiKey::Produce => unreachable!("start_turn keeps Produce apart"),
-        ApiKey::Fetch => later!(request, |body| fetch::answer(&data, at, v, body)),
+        ApiKey::Fetch => later!(request, |body| fetch::answer(&data, &session, at, v, body)),
         ApiKey::ListOffsets => later!(request, |body| list_offsets::answer(&data, v, body)),
         ApiKey::OffsetForLeaderEpoch => now!(request, |body| offset_for_leader_epoch::answer(&data, body)),
         ApiKey::DeleteRecords => later!(request, |body| delete_records::answer(&data, at, body)),

@@ -1,15 +1,18 @@
 //! Fetch (1): reads record batches below the watermark, waiting for more if the client wants to.
 //!
 //! Owns: the way from a request over its session to one or more passes, and to the answer; the wait in between.
-//! Promises: an answer comes when min_bytes are there, when something went wrong, or at max_wait; a wait ends at once
-//! when a partition of it stops serving, or the broker begins to stop; the bytes of all answers that are not sent yet are bounded.
+//! Promises: an answer comes when min_bytes are there, when something went wrong, or at max_wait, which has an upper
+//! bound; a wait ends at once when a partition of it stops serving, the client has closed its side, or the broker begins
+//! to stop; the bytes of all answers that are not sent yet are bounded: who waits, for records or for memory, holds none of
+//! them, and what was read is kept only under a claim that covers it (a first batch is as large as it is, KIP-74).
 //! Leaves out: sessions (`fetch_session`, pure), one partition (`fetch_read`).
 //! A follower's fetch does not come here (see `replica::serve`). A reader in another rack is sent to a replica of its own
 //! rack that is in sync; a follower answers up to the watermark that it knows (KIP-392). Who comes to the wrong broker is
 //! told the right one, where the version can say it (KIP-951).
 //!
 //! ```text
-//!  session ─► pass ─► enough? answer : watch every partition ─► moved or deadline ─► pass …
+//!  session ─► claim ─► pass ─► claim too small? all back, claim what was read ─► pass …
+//!                        └────► enough? answer : all back, watch every partition ─► moved or deadline ─► claim …
 //! ```
 
 use std::collections::BTreeMap;
@@ -27,8 +30,9 @@ use tokio::sync::Notify;
 use super::data_plane::{self, DataPlane, LeaderHint, READ_COMMITTED};
 use super::fetch_read::{self, Pass, Reader, told};
 use super::fetch_session::{Ask, Key, Plan, SessionError, TopicRef, Wanted};
-use crate::runtime::memory::Claim;
+use crate::runtime::memory::{Claim, MemoryBudget};
 use crate::runtime::{Mono, Runtime};
+use crate::server::service::Session;
 
 /// First version that names topics by id.
 const FIRST_BY_ID: i16 = 13;
@@ -40,11 +44,13 @@ const FIRST_FROM_FOLLOWERS: i16 = 11;
 /// Answers one request that was received at `received_at`.
 pub async fn answer<R: Runtime>(
     data: &DataPlane<R>,
+    session: &Session,
     received_at: Mono,
     version: i16,
     request: FetchRequest,
 ) -> FetchResponse {
     let terms = Terms {
+        session,
         deadline: data.deadline(received_at, request.max_wait_ms),
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
         max_bytes: usize::try_from(request.max_bytes).unwrap_or(0).min(data.limits.answer_bytes),
@@ -71,11 +77,30 @@ pub async fn answer<R: Runtime>(
 }
 
 /// What the client wants of the answer as a whole.
-struct Terms {
+struct Terms<'a> {
+    session: &'a Session,
     deadline: Mono,
     min_bytes: usize,
     max_bytes: usize,
     reader: Reader,
+}
+
+impl Terms<'_> {
+    /// `work`, as long as the client waits for it.
+    async fn before_the_end<R: Runtime, T: Send>(
+        &self,
+        runtime: &R,
+        work: impl Future<Output = T> + Send,
+    ) -> Option<T> {
+        let unless_closed = async {
+            tokio::select! {
+                biased; // the work first: a result that is there is never thrown away
+                done = work => Some(done),
+                () = self.session.closing() => None,
+            }
+        };
+        runtime.before(self.deadline, unless_closed).await.flatten()
+    }
 }
 
 fn ask(version: i16, request: FetchRequest) -> Ask {
@@ -107,24 +132,51 @@ fn ask(version: i16, request: FetchRequest) -> Ask {
 }
 
 /// Reads until the terms are met; the claim covers the bytes that were read.
-async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms) -> (Pass<R>, Option<Claim>) {
+async fn passes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, terms: &Terms<'_>) -> (Pass<R>, Option<Claim>) {
+    let (mut least, mut is_last) = (1, false);
     loop {
-        // At least one byte, so that the first batch, which comes whatever its size, is claimed for in part.
-        let budget = expected_bytes(data, plan, &terms.reader).min(terms.max_bytes).max(1);
-        let Some(mut claim) = data.runtime.before(terms.deadline, data.answers.claim(budget)).await else {
+        let budget = expected_bytes(data, plan, &terms.reader).min(terms.max_bytes);
+        let claim = data.answers.claim(budget.max(least));
+        let Some(mut claim) = terms.before_the_end(&data.runtime, claim).await else {
             mark!("the memory for answers was used up until the deadline of a fetch");
             return (fetch_read::pass(data, &[], 0, &terms.reader).await, None);
         };
-        let pass = fetch_read::pass(data, &plan.wanted, budget, &terms.reader).await;
-        let claim = Some(claim.split(pass.bytes));
+        let mut pass = fetch_read::pass(data, &plan.wanted, budget, &terms.reader).await;
+        if !is_covered(&data.answers, &mut claim, pass.bytes) {
+            mark!("a fetch gives back a batch that the memory for answers has no room for");
+            // All goes back before the next claim is waited for: who held a part would keep others from theirs.
+            least = pass.bytes;
+            continue;
+        }
         let is_enough = pass.bytes >= terms.min_bytes
             || pass.is_urgent
             || pass.seen.is_empty()
             || buggify!("a fetch is answered before it has enough", 100);
-        if is_enough || !wait(data, &pass, terms.deadline).await {
-            return (pass, claim);
+        if is_enough || is_last {
+            let claim = claim.split(pass.bytes);
+            return (pass, Some(claim));
+        }
+        // Who waits gives back what he read and reads it again, so that asking for more than there is holds no memory.
+        drop(claim);
+        let is_empty = pass.bytes == 0;
+        if !is_empty {
+            pass.answers.clear();
+        }
+        is_last = !wait(data, &pass, terms).await;
+        if is_last && is_empty {
+            return (pass, None);
         }
     }
+}
+
+/// Makes `claim` cover `bytes`, if what it lacks is free now. More than there is at all counts as covered by all of it.
+fn is_covered(answers: &MemoryBudget, claim: &mut Claim, bytes: usize) -> bool {
+    let lacking = bytes.min(answers.most()).saturating_sub(claim.bytes());
+    if lacking == 0 {
+        return true;
+    }
+    let more = answers.try_claim(lacking);
+    more.map(|more| claim.join(more)).is_some()
 }
 
 /// Bytes that a pass may read now: nothing of a partition that has nothing new.
@@ -144,9 +196,9 @@ fn expected_bytes<R: Runtime>(data: &DataPlane<R>, plan: &Plan, reader: &Reader)
     plan.wanted.iter().map(of_one).fold(0, usize::saturating_add)
 }
 
-/// Waits until one of the partitions has more; false if the deadline came first.
-async fn wait<R: Runtime>(data: &DataPlane<R>, pass: &Pass<R>, deadline: Mono) -> bool {
-    if data.runtime.now() >= deadline {
+/// Waits until one of the partitions has more; false if the deadline or the end of the client came first.
+async fn wait<R: Runtime>(data: &DataPlane<R>, pass: &Pass<R>, terms: &Terms<'_>) -> bool {
+    if data.runtime.now() >= terms.deadline || terms.session.is_closing() {
         return false;
     }
     let waiter = Arc::new(Notify::new());
@@ -157,7 +209,7 @@ async fn wait<R: Runtime>(data: &DataPlane<R>, pass: &Pass<R>, deadline: Mono) -
     if data.directory.waits_no_more() {
         return false; // asked after the waiter was listed, so that the last wake is not missed
     }
-    has_moved || data.runtime.before(deadline, waiter.notified()).await.is_some()
+    has_moved || terms.before_the_end(&data.runtime, waiter.notified()).await.is_some()
 }
 
 /// Ties the claim to the first records, so that it lasts until they are sent.

@@ -8,7 +8,7 @@ use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
 use dejaq_wire::kafka::delete_topics::DeleteTopicsRequest;
 use dejaq_wire::kafka::fetch::{FetchPartition, FetchRequest};
 
-use super::test_kit::{World, answer_of, batch, fetch_request, produce_request, values};
+use super::test_kit::{Life, World, answer_of, batch, fetch_request, produce_request, values};
 use crate::runtime::Runtime;
 use crate::server::service::Reply;
 
@@ -170,16 +170,85 @@ async fn the_bytes_of_unsent_answers_are_bounded() {
         life.request(11, &request)
     };
     let unsent = life.reply(ask()).await;
-    let bytes = |reply: &Reply| match reply {
-        Reply::Frame(frame) => frame.iter().map(Bytes::len).sum::<usize>(),
-        Reply::Nothing | Reply::Close(_) => panic!("{reply:?}"),
-    };
     assert!(bytes(&unsent) > 2_700_000);
     assert!(life.data.answers.claimed() > 2_700_000);
     assert!(bytes(&life.reply(ask()).await) < 1000, "no room until the first is sent");
     drop(unsent);
     assert_eq!(life.data.answers.claimed(), 0);
     assert!(bytes(&life.reply(ask()).await) > 2_700_000);
+}
+
+/// A reply's size.
+fn bytes(reply: &Reply) -> usize {
+    match reply {
+        Reply::Frame(frame) => frame.iter().map(Bytes::len).sum::<usize>(),
+        Reply::Nothing | Reply::Close(_) => panic!("{reply:?}"),
+    }
+}
+
+/// A fetch that allows one byte, and so is answered with one batch whatever its size.
+fn smallest_fetch(max_wait_ms: i32) -> FetchRequest {
+    let mut request = fetch_request("t", 0, max_wait_ms);
+    request.max_bytes = 1;
+    request.topics[0].partitions[0].partition_max_bytes = 1;
+    request
+}
+
+/// A topic with one record of 900 kB.
+async fn with_large_batch(world: &World) -> Life {
+    let life = world.with_topic(&[]).await;
+    life.produce("t", &[&"x".repeat(900_000)]).await;
+    life
+}
+
+#[tokio::test]
+async fn batches_above_what_their_fetch_allows_are_in_the_bound_of_unsent_answers() {
+    let mut world = World::new();
+    world.limits.memory_bytes = 2 << 20;
+    let life = with_large_batch(&world).await;
+    let mut unsent = Vec::new();
+    for _ in 0..6 {
+        unsent.push(life.reply(life.request(11, &smallest_fetch(20))).await);
+    }
+    assert_eq!(unsent.iter().filter(|reply| bytes(reply) > 900_000).count(), 2, "two fit in 2 MiB");
+    assert!(life.data.answers.claimed() > 1_800_000);
+    let waiting = life.finish(life.turn(vec![life.request(11, &smallest_fetch(15_000))]).remove(0));
+    let (reply, ()) = tokio::join!(waiting, async {
+        life.node.sleep(Duration::from_millis(50)).await;
+        unsent.clear();
+    });
+    assert!(bytes(&reply) > 900_000, "it waited for its turn");
+    drop(reply);
+    assert_eq!(life.data.answers.claimed(), 0);
+}
+
+#[tokio::test]
+async fn a_batch_above_the_whole_memory_for_answers_comes_when_it_is_alone() {
+    let mut world = World::new();
+    world.limits.memory_bytes = 500_000;
+    let life = with_large_batch(&world).await;
+    let first = life.reply(life.request(11, &smallest_fetch(20))).await;
+    assert!(bytes(&first) > 900_000);
+    assert_eq!(life.data.answers.claimed(), 500_000);
+    assert!(bytes(&life.reply(life.request(11, &smallest_fetch(20))).await) < 1000);
+    drop(first);
+    assert!(bytes(&life.reply(life.request(11, &smallest_fetch(20))).await) > 900_000);
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_for_more_than_there_is_holds_no_memory_and_gets_it_in_the_end() {
+    let mut world = World::new();
+    world.limits.memory_bytes = 1 << 20;
+    let life = with_large_batch(&world).await;
+    let mut request = fetch_request("t", 0, 500);
+    request.min_bytes = i32::MAX;
+    let waiting = life.finish(life.turn(vec![life.request(11, &request)]).remove(0));
+    let (reply, ()) = tokio::join!(waiting, async {
+        life.node.sleep(Duration::from_millis(50)).await;
+        assert_eq!(life.data.answers.claimed(), 0);
+        assert!(bytes(&life.reply(life.request(11, &smallest_fetch(0))).await) > 900_000);
+    });
+    assert!(bytes(&reply) > 900_000);
 }
 
 #[tokio::test]
@@ -189,6 +258,24 @@ async fn a_fetch_waits_no_longer_than_the_broker_allows() {
     let life = world.with_topic(&[]).await;
     let part = life.ask(11, &fetch_request("t", 0, i32::MAX)).await.responses.remove(0).partitions.remove(0);
     assert_eq!((part.error_code, part.high_watermark), (ErrorCode::NONE, Offset(0)));
+}
+
+#[tokio::test]
+async fn a_fetch_of_a_client_that_has_closed_ends_at_once_with_what_is_there() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    life.produce("t", &["a"]).await;
+    let mut request = fetch_request("t", 0, i32::MAX);
+    request.min_bytes = i32::MAX;
+    let waiting = life.finish(life.turn(vec![life.request(11, &request)]).remove(0));
+    let (reply, ()) = tokio::join!(waiting, async {
+        life.node.sleep(Duration::from_millis(50)).await;
+        life.session.close();
+    });
+    let part = answer_of::<FetchRequest>(11, reply).responses.remove(0).partitions.remove(0);
+    assert_eq!(values(part.records.expect("never null")).0, ["a"]);
+    let later = life.ask(11, &request).await.responses.remove(0).partitions.remove(0);
+    assert_eq!(values(later.records.expect("never null")).0, ["a"], "one that begins then does not wait");
 }
 
 #[tokio::test]

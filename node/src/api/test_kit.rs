@@ -139,7 +139,7 @@ pub(crate) struct Life {
     pub data: Arc<DataPlane<Node>>,
     data_dir: Arc<DataDir<ModelDisk>>,
     controller: Controller,
-    session: Arc<Session>,
+    pub session: Arc<Session>,
     pub shards: Arc<Shards<Node, Groups>>,
 }
 

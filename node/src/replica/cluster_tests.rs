@@ -34,6 +34,7 @@ use crate::metadata::record::{
 use crate::metadata::{Image, Published};
 use crate::peer::AskError;
 use crate::runtime::{Mono, Runtime};
+use crate::server::service::Session;
 
 const TOPIC: TopicId = TopicId([5; 16]);
 const PLACE: Place = Place { topic: TOPIC, partition: PartitionId(0) };
@@ -549,11 +550,15 @@ async fn an_idle_cluster_talks_little() {
     assert!(fetches <= 8, "{fetches} fetches of two followers in 1.2 s");
 }
 
+fn session() -> Session {
+    Session::new(1, "peer:1".into(), "front:9092".into())
+}
+
 /// A consumer's fetch of one partition from `offset`, at the broker `live`, by a client in `rack`.
 async fn fetched(live: &Live, version: i16, offset: i64, rack: &str) -> (PartitionData, Vec<NodeEndpoint>) {
     let data = DataPlane::new(live.node.clone(), live.directory.clone(), FetchLimits::default());
     let request = FetchRequest { rack_id: rack.into(), ..fetch_request("t", offset, 0) };
-    let mut response = crate::api::fetch::answer(&data, live.node.now(), version, request).await;
+    let mut response = crate::api::fetch::answer(&data, &session(), live.node.now(), version, request).await;
     (response.responses.remove(0).partitions.remove(0), response.node_endpoints)
 }
 
@@ -596,7 +601,7 @@ async fn a_reader_is_sent_to_its_rack_and_sees_there_what_is_committed() {
     request.topics[0].partitions[0].current_leader_epoch = LeaderEpoch(0);
     let live = &cluster.live[&1];
     let data = DataPlane::new(live.node.clone(), live.directory.clone(), FetchLimits::default());
-    let mut response = crate::api::fetch::answer(&data, live.node.now(), 12, request).await;
+    let mut response = crate::api::fetch::answer(&data, &session(), live.node.now(), 12, request).await;
     let fenced = response.responses.remove(0).partitions.remove(0);
     assert_eq!(fenced.error_code, ErrorCode::FENCED_LEADER_EPOCH);
     assert_eq!(fenced.current_leader.leader_id, BrokerId(2));
