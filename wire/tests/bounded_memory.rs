@@ -7,7 +7,7 @@ use bytes::Bytes;
 use dejaq_wire::fuzz::{Meter, fuzz_peer, fuzz_records, fuzz_requests, message_bound};
 use dejaq_wire::kafka::metadata::MetadataRequest;
 use dejaq_wire::kafka::produce::ProduceRequest;
-use dejaq_wire::kafka::{Malformed, Request};
+use dejaq_wire::kafka::{Malformed, Request, Room};
 
 thread_local! {
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
@@ -90,4 +90,22 @@ fn a_megabyte_of_empty_topics_is_refused_before_it_becomes_fifty() {
     let reason = decoded.expect_err("too much").reason;
     assert!(matches!(reason, Malformed::TooMuchMemory { count: 524_286, .. }), "{reason}");
     assert!(allocated <= message_bound(bytes), "{allocated}");
+}
+
+#[test]
+fn a_caller_may_allow_less_than_the_size_earns_and_is_told_what_was_taken() {
+    // One topic `t` with 300 partitions of null records, six bytes each.
+    let mut body = vec![0, 0xff, 0xff, 0, 0, 0, 0, 2, 2, b't', 0xad, 2];
+    body.extend_from_slice(&[0; 300 * 6]);
+    body.extend_from_slice(&[0, 0]);
+    let body = Bytes::from(body);
+    let decode = |most| ProduceRequest::decode_within(9, body.clone(), most);
+    let (request, took) = decode(Room { bytes: 1 << 20, elements: 301 }).expect("it fits");
+    assert_eq!((request.topic_data[0].partition_data.len(), took.elements), (300, 301));
+    assert!(took.bytes > 300 * 32 && took.bytes <= message_bound(body.len()), "{took:?}");
+    for (bytes, elements) in [(1 << 20, 300), (took.bytes - 1, 301)] {
+        let reason = decode(Room { bytes, elements }).expect_err("one less").reason;
+        assert!(matches!(reason, Malformed::TooMuchMemory { .. }), "{reason}");
+    }
+    assert_eq!(decode(took).expect("just enough").1, took);
 }

@@ -50,8 +50,10 @@ pub enum Malformed {
     /// A variable-length number does not end or does not fit.
     #[error("a variable-length number is too long")]
     VarintTooLong,
-    /// The arrays and strings of the message would take more memory than its size earns.
-    #[error("{count} elements of {element_bytes} bytes take too much memory for a frame of this size")]
+    /// The arrays and strings of the message would take more than its size earns, or than the caller allows.
+    #[error(
+        "{count} elements of {element_bytes} bytes are more than a message of this size, or one message, may have"
+    )]
     TooMuchMemory {
         /// Elements that the array claims.
         count: usize,

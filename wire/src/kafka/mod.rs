@@ -68,7 +68,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 
 pub use codec::{DecodeError, Malformed, Source, Wire};
-pub use reader::Reader;
+pub use reader::{Reader, Room, memory_limit};
 pub use records::Records;
 pub use writer::{EncodeError, Writer};
 
@@ -87,7 +87,18 @@ pub trait Request: Wire + Default + Debug + PartialEq {
     /// # Errors
     /// [`DecodeError`]: close the connection.
     fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        decode(Self::API, version, body).map(|(value, _)| value)
+        decode(Self::API, version, body, EVERYTHING).map(|(value, _)| value)
+    }
+
+    /// The same within `most`; tells what it took.
+    ///
+    /// # Errors
+    /// As [`Request::decode`]; [`Malformed::TooMuchMemory`] also if it would take more than `most`.
+    fn decode_within(version: i16, body: Bytes, most: Room) -> Result<(Self, Room), DecodeError> {
+        let bytes = most.bytes.min(memory_limit(body.len()));
+        let (value, reader) = decode(Self::API, version, body, most)?;
+        let left = reader.room();
+        Ok((value, Room { bytes: bytes - left.bytes, elements: most.elements - left.elements }))
     }
 }
 
@@ -101,14 +112,17 @@ pub trait Response: Wire + Default + Debug + PartialEq {
     /// # Errors
     /// [`DecodeError`]: close the connection.
     fn decode(version: i16, body: Bytes) -> Result<Self, DecodeError> {
-        let (value, reader) = decode(Self::API, version, body)?;
+        let (value, reader) = decode(Self::API, version, body, EVERYTHING)?;
         reader.finish()?;
         Ok(value)
     }
 }
 
-fn decode<T: Wire>(api: ApiKey, version: i16, body: Bytes) -> Result<(T, Reader), DecodeError> {
-    let mut reader = Reader::new(body, api.is_flexible(version));
+/// As much as the size of the message earns.
+const EVERYTHING: Room = Room { bytes: usize::MAX, elements: usize::MAX };
+
+fn decode<T: Wire>(api: ApiKey, version: i16, body: Bytes, most: Room) -> Result<(T, Reader), DecodeError> {
+    let mut reader = Reader::within(body, api.is_flexible(version), most);
     if !api.has_version(version) {
         return Err(reader.error(Malformed::UnknownVersion(version)));
     }

@@ -17,21 +17,40 @@ pub const fn memory_limit(frame_bytes: usize) -> usize {
     frame_bytes.saturating_mul(16).saturating_add(32 * 1024)
 }
 
+/// What decoding a message takes, or may take: the frame itself is not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of memory.
+    pub bytes: usize,
+    /// Elements of all its arrays together, however small.
+    pub elements: usize,
+}
+
 /// A cursor over a frame.
 #[derive(Debug)]
 pub struct Reader {
     frame: Bytes,
     at: usize,
     flexible: bool,
-    /// Memory that is left to take, in bytes.
-    budget: usize,
+    /// What is left to take.
+    room: Room,
 }
 
 impl Reader {
     /// Starts at the first byte of `frame`; `flexible` as the API's version has it.
     pub fn new(frame: Bytes, flexible: bool) -> Reader {
-        let budget = memory_limit(frame.len());
-        Reader { frame, at: 0, flexible, budget }
+        Reader::within(frame, flexible, Room { bytes: usize::MAX, elements: usize::MAX })
+    }
+
+    /// The same, for a message that may take `most` and no more than [`memory_limit`].
+    pub fn within(frame: Bytes, flexible: bool, most: Room) -> Reader {
+        let room = Room { bytes: memory_limit(frame.len()).min(most.bytes), ..most };
+        Reader { frame, at: 0, flexible, room }
+    }
+
+    /// What is left to take.
+    pub fn room(&self) -> Room {
+        self.room
     }
 
     /// Number of bytes that are left.
@@ -72,9 +91,9 @@ impl Reader {
     }
 
     fn charge(&mut self, count: usize, element_bytes: usize) -> Result<(), DecodeError> {
-        match count.checked_mul(element_bytes).and_then(|bytes| self.budget.checked_sub(bytes)) {
-            Some(budget) => {
-                self.budget = budget;
+        match count.checked_mul(element_bytes).and_then(|bytes| self.room.bytes.checked_sub(bytes)) {
+            Some(left) => {
+                self.room.bytes = left;
                 Ok(())
             }
             None => Err(self.error(Malformed::TooMuchMemory { count, element_bytes })),
@@ -178,6 +197,10 @@ impl Source for Reader {
         let Some(count) = self.length(null, true)? else { return Ok(None) };
         self.need(count)?; // no element is shorter than one byte
         self.charge(count, element_bytes)?;
+        match self.room.elements.checked_sub(count) {
+            Some(left) => self.room.elements = left,
+            None => return Err(self.error(Malformed::TooMuchMemory { count, element_bytes })),
+        }
         Ok(Some(count))
     }
 
