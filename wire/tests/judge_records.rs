@@ -222,6 +222,7 @@ fn a_walk_over_the_records_tells_what_the_header_does_not() {
         max_timestamp_offset,
         oldest_timestamp_ms: Some(100),
         first_without_key: Some(1),
+        payload_bytes: small(Compression::None).payload.len(),
     };
     assert_eq!(check_records(&batch, LIMIT), Ok(summary));
 }

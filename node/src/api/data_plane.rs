@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
+use tokio::sync::Semaphore;
 
+use super::claims::CLAIMS_BYTES;
 use super::fetch_session::{Limits, Sessions, TopicRef};
 use super::produce_txn::Vouching;
 use crate::metadata::Image;
@@ -71,6 +73,10 @@ pub struct DataPlane<R: Runtime> {
     /// Memory of descriptions of many things that are not sent yet. Not that of fetches: a large claim that waits would
     /// hold up every fetch behind it.
     pub descriptions: MemoryBudget,
+    /// Memory of what large requests become until they are answered.
+    pub claims: MemoryBudget,
+    /// Held by who unpacks a batch that takes long, so that not all threads do so at once.
+    pub unpacking: Semaphore,
     /// Batches of transactions that wait for the word of their coordinator.
     pub vouching: Arc<Vouching>,
     sessions: Mutex<Sessions>,
@@ -86,6 +92,8 @@ impl<R: Runtime> DataPlane<R> {
             limits,
             answers: MemoryBudget::new(limits.memory_bytes),
             descriptions: MemoryBudget::new(DESCRIPTIONS_BYTES),
+            claims: MemoryBudget::new(CLAIMS_BYTES),
+            unpacking: Semaphore::new(1),
             vouching: Arc::default(),
             sessions: Mutex::new(Sessions::new(limits.sessions)),
             told_damage: Mutex::default(),

@@ -69,7 +69,7 @@ async fn requests_of_one_turn_are_appended_in_order_and_answered_each() {
     let life = world.with_topic(&[]).await;
     let ask = |value| life.request(9, &produce_request(-1, "t", 0, batch(life.node.unix_ms(), &[value])));
     let fetch = life.request(11, &fetch_request("t", 0, 0));
-    let started = life.turn(vec![ask("a"), ask("b"), fetch, ask("c")]);
+    let started = life.turn(vec![ask("a"), ask("b"), fetch, ask("c")]).await;
     let mut replies = Vec::new();
     for one in started {
         replies.push(life.finish(one).await);
@@ -99,7 +99,7 @@ async fn acks_1_is_answered_in_the_turn_and_seen_after_the_sync() {
     let world = World::new();
     let life = world.with_topic(&[]).await;
     let request = life.request(9, &produce_request(1, "t", 0, batch(life.node.unix_ms(), &["a"])));
-    let started = life.turn(vec![request]).remove(0);
+    let started = life.turn(vec![request]).await.remove(0);
     assert!(matches!(started, Started::Done(_)), "{started:?}");
     assert!(life.fetch("t", 0).await.records.expect("never null").is_empty(), "not synced, not seen");
     let request = life.request(11, &fetch_request("t", 0, 5_000));

@@ -7,9 +7,7 @@
 //! other connections are served meanwhile.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use bytes::Bytes;
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::CorrelationId;
@@ -20,6 +18,7 @@ use dejaq_wire::kafka::describe_configs::{
 use dejaq_wire::topic_name::validate_topic_name;
 
 use super::alter_configs::{BROKER, TOPIC, broker_id};
+use super::claims::PATIENCE;
 use super::control_plane::ControlPlane;
 use super::data_plane::DataPlane;
 use super::reply;
@@ -41,8 +40,6 @@ const LONG: i8 = 5;
 const MAX_RESOURCES: usize = 5000;
 /// What one of them takes while its answer is made and encoded, with synonyms and documentation.
 const EACH_BYTES: usize = 32 << 10;
-/// How long an answer waits for memory that slow readers of other answers hold.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers one request, once there is memory for the answer.
 pub async fn answer<R: Runtime>(
@@ -52,7 +49,7 @@ pub async fn answer<R: Runtime>(
 ) -> Reply {
     let room = request.resources.len().clamp(1, MAX_RESOURCES) * EACH_BYTES;
     let claimed = data.runtime.before(at.plus(PATIENCE), data.descriptions.claim(room)).await;
-    let Some(mut claim) = claimed else {
+    let Some(claim) = claimed else {
         mark!("an answer finds no memory");
         return Reply::Close("there was no memory for the answer: others do not read theirs".to_owned());
     };
@@ -70,16 +67,7 @@ pub async fn answer<R: Runtime>(
         tokio::task::yield_now().await; // thousands of them take seconds, and others want this thread
     }
     let answer = DescribeConfigsResponse { results, ..Default::default() };
-    match reply::frame(version, correlation_id, &answer) {
-        Reply::Frame(mut frame) => {
-            let bytes = frame.iter().map(Bytes::len).sum();
-            if let Some(largest) = frame.iter_mut().max_by_key(|part| part.len()) {
-                *largest = claim.split(bytes).hold(std::mem::take(largest));
-            }
-            Reply::Frame(frame)
-        }
-        other => other,
-    }
+    reply::held(reply::frame(version, correlation_id, &answer), Some(claim))
 }
 
 fn invalid(why: String) -> Refusal {

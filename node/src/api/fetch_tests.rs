@@ -18,7 +18,7 @@ async fn a_fetch_waits_for_the_first_record_and_no_longer() {
     let life = world.with_topic(&[]).await;
     let request = life.request(11, &fetch_request("t", 0, 10_000));
     let started = life.node.now();
-    let waiting = life.finish(life.turn(vec![request]).remove(0));
+    let waiting = life.finish(life.turn(vec![request]).await.remove(0));
     let (reply, _) = tokio::join!(waiting, async {
         life.node.sleep(Duration::from_millis(50)).await;
         life.produce("t", &["a"]).await
@@ -48,7 +48,7 @@ async fn a_waiting_fetch_ends_at_once_when_its_topic_is_deleted() {
     let world = World::new();
     let life = world.with_topic(&[]).await;
     let request = life.request(11, &fetch_request("t", 0, 15_000));
-    let waiting = life.finish(life.turn(vec![request]).remove(0));
+    let waiting = life.finish(life.turn(vec![request]).await.remove(0));
     let delete =
         DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 10_000, ..Default::default() };
     let started = life.node.now();

@@ -12,13 +12,15 @@
 //!   [`add_offsets_to_txn`], [`end_txn`], [`txn_offset_commit`], [`write_txn_markers`], [`describe_transactions`],
 //!   [`list_transactions`]; what produce has to ask first is in [`produce_txn`]
 //!
-//! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them.
+//! An API is a function from its typed request to its typed response; `dispatch` decodes and encodes for all of them,
+//! within the memory that [`claims`] allows.
 
 pub mod add_offsets_to_txn;
 pub mod add_partitions_to_txn;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
 pub mod api_versions;
+pub mod claims;
 pub mod consumer_group_describe;
 pub mod consumer_group_heartbeat;
 pub mod control_plane;
@@ -60,6 +62,7 @@ pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod produce_check;
+mod produce_pace;
 pub mod produce_txn;
 mod reply;
 pub mod sync_group;
@@ -68,6 +71,8 @@ pub mod unregister_broker;
 pub mod update_features;
 pub mod write_txn_markers;
 
+#[cfg(test)]
+mod bounds_tests;
 #[cfg(test)]
 mod committed_tests;
 #[cfg(test)]

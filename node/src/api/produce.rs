@@ -11,22 +11,23 @@
 //!  requests ─► admit each batch ─► writes by partition ─► Partition::write ─► all outcomes there? answer : wait
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use dejaq_storage::{AppendError, buggify, mark};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
-use dejaq_wire::kafka::Request as _;
 use dejaq_wire::kafka::produce::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
-    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceResponse,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData, TopicProduceResponse,
 };
 use tokio::sync::oneshot;
 
+use super::claims::{self, Decoded};
 use super::data_plane::{self, DataPlane, LeaderHint, Refusal};
 use super::fetch_session::TopicRef;
 use super::produce_check::{BadBatch, admit};
+use super::produce_pace::Pace;
 use super::produce_txn::Claim;
 use super::reply;
 use crate::coordinator::transactions::Transactions;
@@ -34,22 +35,33 @@ use crate::metadata::image::is_internal;
 use crate::replica::leader::{Refused, Required};
 use crate::replica::write::{Outcome, Write, WriteError};
 use crate::replica::{Partition, Table};
-use crate::runtime::{Mono, Runtime};
+use crate::runtime::{Mono, Runtime, memory};
 use crate::server::service::{Reply, Request, Started};
 
 /// First version that names topics by id.
 const FIRST_BY_ID: i16 = 13;
 
 /// Starts Produce requests that came in one turn, in order; as many results in that order.
-pub fn start<R: Runtime>(
+///
+/// Dropped before it is done, nothing of them was begun: all batches are checked, then all are handed over.
+pub async fn start<R: Runtime>(
     data: &Arc<DataPlane<R>>,
     transactions: &Arc<Transactions<R>>,
     requests: Vec<Request>,
 ) -> Vec<Started> {
-    let table = data.directory.table();
+    let at = requests.first().map_or_else(|| data.runtime.now(), |request| request.received_at);
+    let bodies = requests.iter().map(|request| (request.version, request.body.clone())).collect();
+    let decoded = claims::decode_all(data, at, bodies).await;
+    let mut pace = Pace::new(&data.unpacking);
+    let mut checked = Vec::with_capacity(requests.len());
+    for (request, decoded) in requests.into_iter().zip(decoded) {
+        checked.push(match decoded {
+            Ok(decoded) => Ok(Checked::of(data, request, decoded, &mut pace).await),
+            Err(close) => Err(close),
+        });
+    }
     let mut going = Going { writes: Writes::new(), claims: Vec::new() };
-    let answers: Vec<_> =
-        requests.into_iter().map(|request| Answer::begin(data, &table, request, &mut going)).collect();
+    let answers: Vec<_> = checked.into_iter().map(|checked| Ok(checked?.go(data, &mut going))).collect();
     for (partition, writes) in going.writes.into_values() {
         partition.write(writes);
     }
@@ -92,9 +104,19 @@ impl<R: Runtime> Going<R> {
     }
 }
 
+/// One request whose batches were looked at, and nothing else.
+struct Checked<R: Runtime> {
+    answer: Answer,
+    transactional_id: Option<String>,
+    /// What goes on, in the order of the request.
+    batches: Vec<(Arc<Partition<R>>, Write)>,
+}
+
 /// The answer to one request, growing.
 struct Answer {
     request: About,
+    /// On the memory that it takes, if that is not little.
+    claim: Option<memory::Claim>,
     /// 0, 1 or -1; anything else is refused partition by partition.
     acks: i16,
     deadline: Mono,
@@ -127,39 +149,44 @@ struct Seen {
     log_start: Offset,
 }
 
-impl Answer {
-    /// Checks a request and adds its batches to `going`.
-    ///
-    /// # Errors
-    /// The reply that closes the connection: the bytes are not a request.
-    fn begin<R: Runtime>(
+impl<R: Runtime> Checked<R> {
+    async fn of(
         data: &DataPlane<R>,
-        table: &Table<R>,
         request: Request,
-        going: &mut Going<R>,
-    ) -> Result<Answer, Reply> {
+        (body, claim): Decoded<ProduceRequest>,
+        pace: &mut Pace<'_>,
+    ) -> Checked<R> {
         let version = request.version;
-        let body = ProduceRequest::decode(version, request.body).map_err(|error| reply::malformed(&error))?;
         let mut answer = Answer {
             request: About { version, correlation_id: request.correlation_id },
+            claim,
             acks: body.acks,
             deadline: data.deadline(request.received_at, body.timeout_ms),
             topics: Vec::with_capacity(body.topic_data.len()),
         };
-        let (required, id) = (required(body.acks), body.transactional_id);
-        let now_ms = data.runtime.unix_ms();
+        pace.begin(request.body.len());
+        let twice = named_twice(&body);
+        let terms = Terms { version, required: required(body.acks), now_ms: data.runtime.unix_ms() };
+        let table = data.directory.table();
+        let mut batches = Vec::new();
         for topic in body.topic_data {
+            let key = (topic.topic_id, topic.name);
             let name = if version >= FIRST_BY_ID {
-                TopicRef::Id(topic.topic_id)
+                TopicRef::Id(key.0)
             } else {
-                TopicRef::Name(topic.name.into())
+                TopicRef::Name(key.1.as_str().into())
             };
             let mut partitions = Vec::with_capacity(topic.partition_data.len());
             for part in topic.partition_data {
                 let index = part.index;
-                let state = match place(table, &name, part, version, required.clone(), now_ms) {
+                pace.next().await;
+                let placed = match twice.get(&key).is_some_and(|indexes| indexes.contains(&index)) {
+                    true => Err((asked_twice(index), Offset::NONE)),
+                    false => place(&table, &name, part, &terms, pace).await,
+                };
+                let state = match placed {
                     Ok(placed) => {
-                        going.add(data, (id.as_deref(), version), placed.partition, placed.write);
+                        batches.push((placed.partition, placed.write));
                         State::Waiting { outcome: placed.outcome, seen: placed.seen }
                     }
                     Err((bad, log_start)) => State::Refused(bad, log_start),
@@ -168,9 +195,20 @@ impl Answer {
             }
             answer.topics.push(TopicAnswer { topic: name, partitions });
         }
-        Ok(answer)
+        Checked { answer, transactional_id: body.transactional_id, batches }
     }
 
+    /// Adds its batches to `going`.
+    fn go(self, data: &DataPlane<R>, going: &mut Going<R>) -> Answer {
+        let of = (self.transactional_id.as_deref(), self.answer.request.version);
+        for (partition, write) in self.batches {
+            going.add(data, of, partition, write);
+        }
+        self.answer
+    }
+}
+
+impl Answer {
     /// Answers at once if every outcome is there.
     fn finish<R: Runtime>(mut self, data: &Arc<DataPlane<R>>) -> Started {
         if self.take_outcomes() {
@@ -218,7 +256,7 @@ impl Answer {
 
     fn into_reply<R: Runtime>(self, data: &DataPlane<R>) -> Reply {
         let About { version, correlation_id } = self.request;
-        let acks = self.acks;
+        let (acks, claim) = (self.acks, self.claim);
         let mut leaders = BTreeMap::new();
         let mut responses = Vec::with_capacity(self.topics.len());
         for topic in self.topics {
@@ -244,7 +282,7 @@ impl Answer {
         let node_endpoints = leaders.into_values().map(endpoint).collect();
         let response = ProduceResponse { responses, node_endpoints, ..Default::default() };
         if acks != 0 {
-            return reply::frame(version, correlation_id, &response);
+            return reply::held(reply::frame(version, correlation_id, &response), claim);
         }
         let mut parts = response.responses.iter().flat_map(|topic| &topic.partition_responses);
         match parts.find(|part| part.error_code.is_error()) {
@@ -284,17 +322,48 @@ struct Placed<R: Runtime> {
     seen: Seen,
 }
 
-/// Finds the partition and checks the batch for it; with a refusal, where the log starts if the answer tells it.
-fn place<R: Runtime>(
-    table: &Table<R>,
-    topic: &TopicRef,
-    part: PartitionProduceData,
+/// What holds for all batches of a request.
+struct Terms {
     version: i16,
     required: Result<Required, BadBatch>,
     now_ms: i64,
+}
+
+/// The partitions that a request names more than once, by topic. Two answers for one partition could contradict each other,
+/// and a client that keeps one of them would take a lost batch for a written one, so that both batches are refused. (Kafka
+/// writes the last of them and forgets the others.)
+fn named_twice(request: &ProduceRequest) -> BTreeMap<(TopicId, String), BTreeSet<PartitionId>> {
+    let mut twice: BTreeMap<_, BTreeSet<PartitionId>> = BTreeMap::new();
+    let one = |topics: &[TopicProduceData]| matches!(topics, [topic] if topic.partition_data.len() == 1);
+    if one(&request.topic_data) {
+        return twice;
+    }
+    let mut seen = BTreeSet::new();
+    for topic in &request.topic_data {
+        for part in &topic.partition_data {
+            if !seen.insert((topic.topic_id, topic.name.as_str(), part.index)) {
+                twice.entry((topic.topic_id, topic.name.clone())).or_default().insert(part.index);
+            }
+        }
+    }
+    twice
+}
+
+fn asked_twice(index: PartitionId) -> BadBatch {
+    let message = format!("the request has two batches for partition {}: send one in each request", index.0);
+    refused(Refusal::new(ErrorCode::INVALID_REQUEST, message))
+}
+
+/// Finds the partition and checks the batch for it; with a refusal, where the log starts if the answer tells it.
+async fn place<R: Runtime>(
+    table: &Table<R>,
+    topic: &TopicRef,
+    part: PartitionProduceData,
+    terms: &Terms,
+    pace: &mut Pace<'_>,
 ) -> Result<Placed<R>, (BadBatch, Offset)> {
     let nowhere = |bad: BadBatch| (bad, Offset::NONE);
-    let required = required.map_err(nowhere)?;
+    let required = terms.required.clone().map_err(nowhere)?;
     let unknown = |code: ErrorCode| nowhere(refused(code.into()));
     let entry = data_plane::topic(table, topic).map_err(unknown)?;
     if is_internal(&entry.name) {
@@ -306,7 +375,8 @@ fn place<R: Runtime>(
         return Err(unknown(ErrorCode::REQUEST_TIMED_OUT));
     }
     let log_start = partition.view().reader().start();
-    let admitted = admit(part.records, version, &entry.config, now_ms).map_err(|bad| {
+    let look = |most| admit(part.records.clone(), terms.version, &entry.config, terms.now_ms, most);
+    let admitted = pace.admit(look).await.map_err(|bad| {
         let told = if bad.tells_start { log_start } else { Offset::NONE };
         (bad, told)
     })?;
@@ -317,7 +387,8 @@ fn place<R: Runtime>(
     Ok(Placed { partition, write, outcome, seen })
 }
 
-fn refused(refusal: Refusal) -> BadBatch {
+/// A refusal of the request, and not of a record in the batch.
+pub(super) fn refused(refusal: Refusal) -> BadBatch {
     BadBatch { refusal, record: None, tells_start: false }
 }
 

@@ -14,14 +14,17 @@ use dejaq_storage::VerifiedBatch;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::Records;
 use dejaq_wire::record::produced::{NO_TIMESTAMP, RecordSummary, check_client_rules, check_records};
-use dejaq_wire::record::{Batch, BatchBuilder, BatchError, Compression, NewRecord, RecordError};
+use dejaq_wire::record::{Batch, BatchBuilder, BatchError, CodecError, Compression, NewRecord, RecordError};
 
 use super::data_plane::Refusal;
 use crate::metadata::TopicConfig;
 use crate::metadata::topic_config::{self, TimestampType};
 
 /// Most bytes that a batch may decompress to.
-const DECOMPRESSED_BYTES: usize = 64 << 20;
+pub const DECOMPRESSED_BYTES: usize = 64 << 20;
+
+/// How many times as long it takes to pack a batch as to unpack it, at least.
+const PACKING: usize = 8;
 
 /// A batch that may be appended.
 #[derive(Debug)]
@@ -30,6 +33,25 @@ pub struct Admitted {
     pub batch: VerifiedBatch,
     /// The time that the topic gave its records, in ms; `None` if the producer's times stand.
     pub append_time_ms: Option<i64>,
+    /// What it was decompressed to; 0 if it was not compressed.
+    pub unpacked_bytes: usize,
+    /// Bytes of records that were looked at, and packed again.
+    pub looked_at_bytes: usize,
+}
+
+/// Why a batch is not admitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It is refused, and whether it was decompressed to find that out.
+    Bad(BadBatch, bool),
+    /// It decompresses to more than it may at this time; whether it is good is not known.
+    TooMuch,
+}
+
+impl<E: Into<BadBatch>> From<E> for NotAdmitted {
+    fn from(bad: E) -> NotAdmitted {
+        NotAdmitted::Bad(bad.into(), false)
+    }
 }
 
 /// Why a batch is refused, for one partition of a produce answer.
@@ -75,16 +97,18 @@ impl From<BatchError> for BadBatch {
     }
 }
 
-/// Checks what a produce request of `version` carries for a partition of a topic with `config`, at `now_ms`.
+/// Checks what a produce request of `version` carries for a partition of a topic with `config`, at `now_ms`,
+/// decompressing it to at most `most` bytes.
 ///
 /// # Errors
-/// [`BadBatch`]: nothing of it is appended.
+/// [`NotAdmitted`]: nothing of it is appended.
 pub fn admit(
     records: Option<Records>,
     version: i16,
     config: &TopicConfig,
     now_ms: i64,
-) -> Result<Admitted, BadBatch> {
+    most: usize,
+) -> Result<Admitted, NotAdmitted> {
     let bytes = records.unwrap_or_default().into_bytes();
     check_size(bytes.len(), config)?;
     if bytes.is_empty() {
@@ -95,13 +119,24 @@ pub fn admit(
     check_client_rules(verified.header(), version)?;
     let batch = Batch::parse(&bytes)?;
     if batch.header.is_transactional() && !batch.header.has_producer() {
-        return Err(BadBatch::new(ErrorCode::INVALID_RECORD, "a transaction without a producer"));
+        return Err(BadBatch::new(ErrorCode::INVALID_RECORD, "a transaction without a producer").into());
     }
-    let summary = check_records(&batch, DECOMPRESSED_BYTES).map_err(bad_record)?;
+    let is_packed = batch.header.compression()? != Compression::None;
+    if is_packed && most == 0 {
+        return Err(NotAdmitted::TooMuch);
+    }
+    let summary = match check_records(&batch, most.min(DECOMPRESSED_BYTES)) {
+        Err(RecordError::Codec(CodecError::TooLarge { .. })) if most < DECOMPRESSED_BYTES => {
+            return Err(NotAdmitted::TooMuch);
+        }
+        checked => checked.map_err(|error| NotAdmitted::Bad(bad_record(error), is_packed))?,
+    };
+    let unpacked_bytes = if is_packed { summary.payload_bytes } else { 0 };
+    let looked_at_bytes = summary.payload_bytes.max(bytes.len());
     if let Some(index) = summary.first_without_key.filter(|_| config.compact) {
         let message = "a compacted topic cannot accept a record without a key";
         let bad = BadBatch::new(ErrorCode::INVALID_RECORD, message).telling_start();
-        return Err(BadBatch { record: Some(index), ..bad });
+        return Err(NotAdmitted::Bad(BadBatch { record: Some(index), ..bad }, is_packed));
     }
     let mut batch = batch;
     let corrects = batch.header.max_timestamp_ms != summary.max_timestamp_ms;
@@ -110,17 +145,23 @@ pub fn admit(
     }
     let stamps = config.timestamp_type == TimestampType::LogAppendTime;
     if !stamps {
-        check_timestamps(&summary, config, now_ms)?;
+        check_timestamps(&summary, config, now_ms).map_err(|bad| NotAdmitted::Bad(bad, is_packed))?;
     }
+    let mut admitted = Admitted { batch: verified, append_time_ms: None, unpacked_bytes, looked_at_bytes };
     let mut batch = match target_codec(&batch, config) {
-        Some(codec) => recompress(&batch, codec, config)?,
-        None if !stamps && !corrects => return Ok(Admitted { batch: verified, append_time_ms: None }),
+        Some(codec) => {
+            admitted.looked_at_bytes = looked_at_bytes.saturating_mul(PACKING);
+            recompress(&batch, codec, config).map_err(|bad| NotAdmitted::Bad(bad, is_packed))?
+        }
+        None if !stamps && !corrects => return Ok(admitted),
         None => batch,
     };
     if stamps {
         batch.stamp_append_time(now_ms);
+        admitted.append_time_ms = Some(now_ms);
     }
-    Ok(Admitted { batch: originated(&batch), append_time_ms: stamps.then_some(now_ms) })
+    admitted.batch = originated(&batch);
+    Ok(admitted)
 }
 
 fn originated(batch: &Batch) -> VerifiedBatch {

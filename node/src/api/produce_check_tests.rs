@@ -26,7 +26,11 @@ fn batch(codec: Compression, timestamp_ms: i64) -> Bytes {
 }
 
 fn admitted(bytes: &Bytes, configs: &[(&str, &str)]) -> Result<Admitted, BadBatch> {
-    admit(Some(Records::from(bytes.clone())), 9, &topic(configs), NOW)
+    match admit(Some(Records::from(bytes.clone())), 9, &topic(configs), NOW, DECOMPRESSED_BYTES) {
+        Ok(admitted) => Ok(admitted),
+        Err(NotAdmitted::Bad(bad, _)) => Err(bad),
+        Err(NotAdmitted::TooMuch) => panic!("as much as a batch may ever have"),
+    }
 }
 
 #[track_caller]
@@ -125,7 +129,9 @@ fn a_changed_byte_is_a_corrupt_message() {
 #[test]
 fn zstd_is_not_allowed_before_version_7() {
     let bytes = batch(Compression::Zstd, NOW);
-    let bad = admit(Some(Records::from(bytes)), 6, &topic(&[]), NOW).expect_err("too old");
+    let bad =
+        admit(Some(Records::from(bytes)), 6, &topic(&[]), NOW, DECOMPRESSED_BYTES).expect_err("too old");
+    let NotAdmitted::Bad(bad, false) = bad else { panic!("{bad:?}") };
     assert_eq!(bad.refusal.code, ErrorCode::UNSUPPORTED_COMPRESSION_TYPE);
 }
 

@@ -290,12 +290,12 @@ impl Life {
     }
 
     /// Starts several requests in one turn.
-    pub fn turn(&self, requests: Vec<Request>) -> Vec<Started> {
-        self.api.start_turn(&self.session, requests)
+    pub async fn turn(&self, requests: Vec<Request>) -> Vec<Started> {
+        self.api.start_turn(&self.session, requests).await
     }
 
     pub async fn reply(&self, request: Request) -> Reply {
-        self.finish(self.turn(vec![request]).remove(0)).await
+        self.finish(self.turn(vec![request]).await.remove(0)).await
     }
 
     /// The reply of a request that was started, or a panic after 20 seconds.

@@ -361,7 +361,7 @@ async fn a_batch_does_not_wait_for_the_word_about_another_epoch() {
     assert_eq!((late.producer_id, late.epoch.0 + 1), (now.producer_id, now.epoch.0));
     // One turn: the question about the old epoch is open when the batch of the new one comes.
     let requests = [life.of_txn(late, 0, "late"), life.of_txn(now, 0, "now")];
-    let started = life.turn(requests.iter().map(|request| life.request(NEW, request)).collect());
+    let started = life.turn(requests.iter().map(|request| life.request(NEW, request)).collect()).await;
     let mut codes = Vec::new();
     for one in started {
         let answer = answer_of::<ProduceRequest>(NEW, life.finish(one).await);

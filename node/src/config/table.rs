@@ -110,7 +110,7 @@ pub const TABLE: &[Setting] = &[
     number("connection-inflight-bytes", 64 * MIB, (KIB, GIB), (16 * KIB, 4 * MIB),
         "bytes of unanswered requests of one connection, after which it is not read"),
     number("memory-budget-bytes", 256 * MIB, (MIB, 64 * GIB), (4 * MIB, 32 * MIB),
-        "bytes of unanswered requests of all connections, after which none is read; in addition, every connection may hold 64 KiB"),
+        "bytes of unanswered requests of all connections, after which none is read; in addition, every connection may hold 64 KiB, and what large requests become until they are answered has 256 MiB"),
     number("request-max-bytes", 100 * MIB, (KIB, GIB), (MIB, 4 * MIB),
         "size of one request; the connection of a larger one is closed"),
     number("idle-timeout-ms", 600_000, (1_000, 86_400_000), (60_000, 600_000),

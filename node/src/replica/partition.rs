@@ -585,6 +585,11 @@ impl<R: Runtime> Partition<R> {
         })
     }
 
+    /// Number of producers that the log remembers.
+    pub fn producers(self: &Arc<Self>) -> usize {
+        self.with_log(|log, _| log.producers()).unwrap_or(0)
+    }
+
     /// What the log knows of its producers.
     pub fn describe_producers(self: &Arc<Self>) -> Vec<ProducerSummary> {
         self.with_log(|log, _| log.describe_producers()).unwrap_or_default()

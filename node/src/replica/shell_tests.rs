@@ -417,7 +417,7 @@ async fn a_fetch_that_waits_is_answered_when_a_stop_begins() {
     let life = world.start().await;
     life.create("t", 1, &[]).await;
     let request = life.request(11, &crate::api::test_kit::fetch_request("t", 0, 15_000));
-    let started = life.turn(vec![request]).remove(0);
+    let started = life.turn(vec![request]).await.remove(0);
     let begun = life.node.now();
     let answered = tokio::join!(life.finish(started), async {
         life.node.sleep(Duration::from_millis(30)).await;

@@ -7,12 +7,13 @@
 //! Leaves out: bodies, memory (the reader claims it). A task of `listener`'s runs it.
 //!
 //! ```text
-//!  loop: start what may start ─► wait for (front reply | frames | deadline | stop) ─► send all replies that are there
+//!  loop: start what may start ─► wait for (front reply | turn started | frames | deadline | stop) ─► send all replies that are there
 //! ```
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use tracing::{Span, debug, debug_span, warn};
 
 use super::listener::Shared;
 use super::pipeline::{Out, Pipeline};
-use super::service::{Request, Session};
+use super::service::{Request, Session, Started, Starting};
 use crate::runtime::net::{Accepted, FrameReader, FrameWriter, Net, RecvError};
 use crate::runtime::{Mono, Runtime};
 
@@ -44,6 +45,7 @@ enum End {
 /// What a wait brought.
 enum Event {
     Replies,
+    Started(Vec<Started>),
     Frames(Result<(), RecvError>),
     Deadline,
     Drain,
@@ -56,6 +58,8 @@ pub(super) struct Connection<R: Runtime> {
     reader: ReaderOf<R>,
     writer: WriterOf<R>,
     pipeline: Pipeline,
+    /// The turn that is being started, with the spans of its requests.
+    starting: Option<(Starting, Vec<Span>)>,
     /// Once set, nothing more is read, and the connection ends for this when all is answered.
     last_read: Option<End>,
     /// Nothing more comes from the peer, or will be read: the connection ends here, unless an answer leaves before.
@@ -83,6 +87,7 @@ impl<R: Runtime> Connection<R> {
             reader,
             writer: accepted.writer,
             pipeline,
+            starting: None,
             last_read: None,
             ends_at: None,
             client_id: None,
@@ -122,7 +127,7 @@ impl<R: Runtime> Connection<R> {
             if shared.stop.is_draining() && self.last_read.is_none() {
                 self.drain();
             }
-            self.start();
+            self.start().await;
             if self.pipeline.is_empty()
                 && let Some(end) = self.last_read.take()
             {
@@ -139,6 +144,7 @@ impl<R: Runtime> Connection<R> {
                         self.say_farewell();
                     }
                 }
+                Event::Started(started) => self.started(started),
                 Event::Frames(result) => {
                     self.arrived(&mut frames);
                     if let Err(error) = result {
@@ -192,9 +198,11 @@ impl<R: Runtime> Connection<R> {
         let limit = self.shared.limits.request_max_bytes;
         let has_replies = self.pipeline.has_replies();
         let drains = self.last_read.is_none();
+        let is_starting = self.starting.is_some();
         tokio::select! {
             biased; // replies first: they free what reading takes; the rest is rare
             () = poll_fn(|cx| self.pipeline.poll_replies(cx, out)), if has_replies => Event::Replies,
+            started = poll_fn(|cx| poll_start(&mut self.starting, cx)), if is_starting => Event::Started(started),
             result = self.reader.recv(frames, room.max(1), limit), if room > 0 => Event::Frames(result),
             () = deadline => Event::Deadline,
             () = leaving => Event::Leave,
@@ -252,9 +260,9 @@ impl<R: Runtime> Connection<R> {
         self.client_id.clone()
     }
 
-    /// Starts every request that may be started.
-    fn start(&mut self) {
-        loop {
+    /// Starts every request that may be started, up to a turn that is not started at once.
+    async fn start(&mut self) {
+        while self.starting.is_none() {
             let turn = self.pipeline.next_turn();
             if turn.is_empty() {
                 return;
@@ -266,11 +274,18 @@ impl<R: Runtime> Connection<R> {
             for request in &turn {
                 metrics.requests.of(request.api).add(1);
             }
-            let count = turn.len();
-            let started = spans[0].in_scope(|| self.shared.service.start_turn(&self.session, turn));
-            assert_eq!(started.len(), count, "the service answers every request of a turn");
-            self.pipeline.started(started, spans);
+            self.starting = Some((self.shared.service.start_turn(&self.session, turn), spans));
+            let once = poll_fn(|cx| Poll::Ready(poll_start(&mut self.starting, cx)));
+            if let Poll::Ready(started) = once.await {
+                self.started(started);
+            }
         }
+    }
+
+    fn started(&mut self, started: Vec<Started>) {
+        let (_, spans) = self.starting.take().expect("a turn was being started");
+        assert_eq!(started.len(), spans.len(), "the service answers every request of a turn");
+        self.pipeline.started(started, spans);
     }
 
     /// Sends replies; returns why the connection ends, if it does.
@@ -327,6 +342,12 @@ impl<R: Runtime> Connection<R> {
         }
         None
     }
+}
+
+fn poll_start(starting: &mut Option<(Starting, Vec<Span>)>, cx: &mut Context<'_>) -> Poll<Vec<Started>> {
+    let Some((starting, spans)) = starting else { return Poll::Pending };
+    let _inside = spans[0].enter();
+    starting.as_mut().poll(cx)
 }
 
 fn not_taken(timeout: Duration) -> String {

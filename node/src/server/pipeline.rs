@@ -137,9 +137,9 @@ impl Pipeline {
         let mut turn = Vec::with_capacity(count);
         for (request, request_bytes) in self.backlog.drain(..count) {
             let about = About { api: request.api, received_at: request.received_at };
-            // Its reply is put in by `started`, before anything looks at it.
+            // Its reply is put in by `started`; until then those behind it wait too.
             self.slots.push_back(Slot {
-                started: Started::Done(Reply::Nothing),
+                started: Started::Later(Box::pin(std::future::pending())),
                 about,
                 span: Span::none(),
                 request_bytes,

@@ -55,6 +55,9 @@ pub enum Reply {
 /// A reply that is on its way. Dropped when the connection ends: dropping must leave no promise half made.
 pub type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
+/// A turn that is being started. Dropped when the connection ends: then nothing of the turn was begun, or all of it.
+pub type Starting = Pin<Box<dyn Future<Output = Vec<Started>> + Send>>;
+
 /// How far a request got in [`Service::start_turn`].
 pub enum Started {
     /// The reply is there.
@@ -77,10 +80,11 @@ impl std::fmt::Debug for Started {
 pub trait Service: Send + Sync + 'static {
     /// Starts every request of one turn of one connection, in order, and returns as many results in that order.
     ///
-    /// Inline and short: what must happen in the order of the requests (an append) happens here; what waits for a
-    /// disk, a peer or a deadline goes into the returned futures. All requests of a turn are given at once, so that
-    /// appends to one partition become one vectored write.
-    fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Vec<Started>;
+    /// Short, and nearly always ready when it is first polled: what must happen in the order of the requests (an append)
+    /// happens here; what waits for a disk, a peer or a deadline goes into the futures that come out. Only memory and
+    /// the turn of others may be waited for: the next turn of the connection starts when this one has, and replies to those before it leave
+    /// meanwhile. All requests of a turn are given at once, so that appends to one partition become one vectored write.
+    fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Starting;
 }
 
 /// What a client told about its software in `ApiVersions` 3 and later.

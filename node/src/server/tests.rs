@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use super::listener::{Bound, Parts, Server};
-use super::service::{Reply, Request, Service, Session, Started};
+use super::service::{Reply, Request, Service, Session, Started, Starting};
 use crate::config::{Config, Limits};
 use crate::metrics::Metrics;
 use crate::runtime::net::{Frame, FrameReader, FrameWriter, Net};
@@ -22,7 +22,8 @@ use crate::runtime::tokio::TokioRuntime;
 use crate::runtime::tokio_net::{SocketOptions, TokioNet, TokioReader, TokioWriter};
 
 /// Answers with the correlation id and the body. A body that begins with `w` waits for a permit of the gate, `p` until
-/// its client has closed, `c` closes, `n` is not answered.
+/// its client has closed, `c` closes, `n` is not answered; a turn with an `s` waits for a permit of the gate before it is
+/// started.
 #[derive(Default)]
 struct Echo {
     gate: Option<Arc<Semaphore>>,
@@ -46,7 +47,7 @@ fn echo(request: &Request) -> Reply {
 }
 
 impl Service for Echo {
-    fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Vec<Started> {
+    fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Starting {
         self.turns.lock().expect("no panic").push(requests.iter().map(|r| r.correlation_id.0).collect());
         let start = |request: Request| match request.body.first() {
             Some(b'w') => {
@@ -69,7 +70,15 @@ impl Service for Echo {
             Some(b'n') => Started::Done(Reply::Nothing),
             _ => Started::Done(echo(&request)),
         };
-        requests.into_iter().map(start).collect()
+        let waits = requests.iter().any(|request| request.body.first() == Some(&b's'));
+        let gate = self.gate.clone().filter(|_| waits);
+        let started: Vec<Started> = requests.into_iter().map(start).collect();
+        Box::pin(async move {
+            if let Some(gate) = gate {
+                gate.acquire().await.expect("open").forget();
+            }
+            started
+        })
     }
 }
 
@@ -187,6 +196,25 @@ async fn a_request_of_another_kind_waits_for_the_answers_before_it() {
     test.gate.add_permits(1);
     assert_eq!(ids(&client.replies(3).await), [1, 2, 3]);
     assert_eq!(*test.echo.turns.lock().expect("no panic"), [[1], [2], [3]]);
+}
+
+#[tokio::test]
+async fn a_turn_that_is_not_started_yet_holds_up_the_next_and_no_answer_before_it() {
+    let test = server(|_| {}).await;
+    let mut client = test.client().await;
+    client.send(vec![produce(1, b"w")]).await;
+    client.says_nothing().await;
+    client.send(vec![produce(2, b"s")]).await;
+    client.says_nothing().await;
+    client.send(vec![produce(3, b"")]).await;
+    client.says_nothing().await;
+    test.gate.add_permits(1);
+    assert_eq!(ids(&client.replies(1).await), [1]);
+    client.says_nothing().await;
+    assert_eq!(*test.echo.turns.lock().expect("no panic"), [[1], [2]], "the third waits for the second");
+    test.gate.add_permits(1);
+    assert_eq!(ids(&client.replies(2).await), [2, 3]);
+    assert_eq!(test.metrics.requests_in_flight.get(), 0);
 }
 
 #[tokio::test]

@@ -189,6 +189,12 @@ impl<D: Disk> Log<D> {
         self.shared.lock().epochs.list().to_vec()
     }
 
+    /// Number of producers that are remembered.
+    #[must_use]
+    pub fn producers(&self) -> usize {
+        self.producers.count()
+    }
+
     /// Every producer that is remembered, by id.
     #[must_use]
     pub fn describe_producers(&self) -> Vec<ProducerSummary> {

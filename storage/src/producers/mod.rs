@@ -460,6 +460,10 @@ impl Producers {
         self.by_id.values().map(|producer| producer.active_ms).max()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.by_id.len()
+    }
+
     pub(crate) fn summaries(&self) -> Vec<ProducerSummary> {
         let summary = |(id, producer): (&ProducerId, &Producer)| ProducerSummary {
             producer_id: *id,

@@ -78,6 +78,8 @@ pub struct RecordSummary {
     pub oldest_timestamp_ms: Option<i64>,
     /// Index of the first record without a key, which a compacted topic refuses.
     pub first_without_key: Option<i32>,
+    /// Size of all records, decompressed.
+    pub payload_bytes: usize,
 }
 
 /// Looks at every record of a batch that passed [`check_produced`], decompressing at most
@@ -90,6 +92,7 @@ pub fn check_records(batch: &Batch, limit_bytes: usize) -> Result<RecordSummary,
     let mut first_without_key = None;
     let mut oldest_timestamp_ms: Option<i64> = None;
     let mut records = batch.records(limit_bytes)?;
+    let payload_bytes = records.payload_bytes();
     // Looked at only: taking hold of key, value and headers costs more than reading their lengths.
     for (index, record) in (0i32..).zip(std::iter::from_fn(|| records.skim())) {
         let record = record?;
@@ -109,5 +112,11 @@ pub fn check_records(batch: &Batch, limit_bytes: usize) -> Result<RecordSummary,
         }
     }
     let (max_timestamp_offset, max_timestamp_ms) = summary.ok_or(RecordError::Empty)?;
-    Ok(RecordSummary { max_timestamp_ms, max_timestamp_offset, oldest_timestamp_ms, first_without_key })
+    Ok(RecordSummary {
+        max_timestamp_ms,
+        max_timestamp_offset,
+        oldest_timestamp_ms,
+        first_without_key,
+        payload_bytes,
+    })
 }

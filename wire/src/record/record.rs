@@ -133,6 +133,11 @@ impl RecordIter {
         })
     }
 
+    /// Size of all records of the batch, decompressed.
+    pub fn payload_bytes(&self) -> usize {
+        self.payload.len()
+    }
+
     fn step(&mut self) -> Result<Record, RecordError> {
         let index = self.index;
         let parts = self.parse().ok_or(RecordError::Damaged { index })?;
