@@ -2,6 +2,8 @@
 //!
 //! A group of the classic protocol is not one of them: clients ask DescribeGroups then.
 
+use std::collections::BTreeSet;
+
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::consumer_group_describe::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, DescribedGroup,
@@ -20,7 +22,17 @@ pub async fn answer<R: Runtime>(
     let mut answers = Vec::with_capacity(request.group_ids.len());
     let operations =
         if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };
+    let mut seen = BTreeSet::new();
     for group_id in request.group_ids {
+        // Each is told once, or a few bytes that name a large group many times would become any number.
+        if !seen.insert(group_id.clone()) {
+            answers.push(DescribedGroup {
+                error_code: ErrorCode::INVALID_REQUEST,
+                group_id,
+                ..Default::default()
+            });
+            continue;
+        }
         let ask = Ask::DescribeConsumers { group: group_id.clone() };
         let mut described = match groups.ask(&group_id, ask).await {
             Ok(Reply::DescribedConsumers(Some(described))) => *described,

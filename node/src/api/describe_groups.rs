@@ -2,6 +2,8 @@
 //!
 //! A group that does not exist is Dead; from version 6 on that is an error, with a text (KIP-1043).
 
+use std::collections::BTreeSet;
+
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup};
 
@@ -22,7 +24,17 @@ pub async fn answer<R: Runtime>(
     let mut answers = Vec::with_capacity(request.groups.len());
     let operations =
         if request.include_authorized_operations { GROUP_OPERATIONS } else { OPERATIONS_NOT_ASKED };
+    let mut seen = BTreeSet::new();
     for group_id in request.groups {
+        // Each is told once, or a few bytes that name a large group many times would become any number.
+        if !seen.insert(group_id.clone()) {
+            answers.push(DescribedGroup {
+                error_code: ErrorCode::INVALID_REQUEST,
+                group_id,
+                ..Default::default()
+            });
+            continue;
+        }
         let mut described = match groups.ask(&group_id, Ask::Describe { group: group_id.clone() }).await {
             Ok(Reply::Described(Some(described))) => *described,
             Ok(Reply::Described(None)) => absent(group_id, version),

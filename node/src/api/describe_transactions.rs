@@ -1,5 +1,7 @@
 //! DescribeTransactions (65): how transactional ids stand that are coordinated here.
 
+use std::collections::BTreeSet;
+
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{ProducerEpoch, ProducerId};
 use dejaq_wire::kafka::describe_transactions::{
@@ -17,21 +19,29 @@ pub async fn answer<R: Runtime>(
     request: DescribeTransactionsRequest,
 ) -> DescribeTransactionsResponse {
     let mut transaction_states = Vec::with_capacity(request.transactional_ids.len());
+    let mut seen = BTreeSet::new();
     for id in request.transactional_ids {
-        transaction_states.push(one(transactions, id).await);
+        // Each is told once, or a few bytes that name a large transaction many times would become any number.
+        transaction_states.push(match seen.insert(id.clone()) {
+            true => one(transactions, id).await,
+            false => refuse(id, ErrorCode::INVALID_REQUEST),
+        });
     }
     DescribeTransactionsResponse { transaction_states, ..Default::default() }
 }
 
-async fn one<R: Runtime>(transactions: &Transactions<R>, id: String) -> TransactionState {
-    let refuse = |transactional_id, error_code| TransactionState {
+fn refuse(transactional_id: String, error_code: ErrorCode) -> TransactionState {
+    TransactionState {
         error_code,
         transactional_id,
         transaction_start_time_ms: -1,
         producer_id: ProducerId::NONE,
         producer_epoch: ProducerEpoch::NONE,
         ..Default::default()
-    };
+    }
+}
+
+async fn one<R: Runtime>(transactions: &Transactions<R>, id: String) -> TransactionState {
     if id.is_empty() {
         return refuse(id, ErrorCode::INVALID_REQUEST);
     }

@@ -198,7 +198,9 @@ async fn a_commit_is_not_acknowledged_before_it_is_durable() {
     life.ready().await;
     world.gate.close();
     let request = life.request(8, &commit_request("", Generation::NONE, 7));
-    let Started::Later(mut pending) = life.turn(vec![request]).remove(0) else { panic!("answered at once") };
+    let Started::Later(mut pending) = life.turn(vec![request]).await.remove(0) else {
+        panic!("answered at once")
+    };
     let soon = life.node.now().plus(Duration::from_millis(200));
     assert!(life.node.before(soon, &mut pending).await.is_none(), "answered while no sync had ended");
     assert_eq!(life.fetched().await, Ok(-1), "and shown to nobody");
@@ -234,7 +236,9 @@ async fn whoever_waits_in_a_shard_that_ends_is_sent_elsewhere() {
     // A second member waits for the first, which does not come.
     let told = life.join("").await;
     let request = life.request(9, &join_request(&told.member_id));
-    let Started::Later(mut pending) = life.turn(vec![request]).remove(0) else { panic!("answered at once") };
+    let Started::Later(mut pending) = life.turn(vec![request]).await.remove(0) else {
+        panic!("answered at once")
+    };
     let soon = life.node.now().plus(Duration::from_millis(100));
     assert!(life.node.before(soon, &mut pending).await.is_none(), "it does not wait");
     assert_eq!(life.heartbeat(&member).await, ErrorCode::REBALANCE_IN_PROGRESS);
@@ -326,6 +330,29 @@ async fn offsets_are_told_the_same_in_every_version() {
     let codes: Vec<_> = answer.topics[0].partitions.iter().map(|part| part.error_code).collect();
     assert_eq!(codes, [ErrorCode::UNKNOWN_TOPIC_OR_PARTITION, ErrorCode::NONE]);
     assert_eq!(life.fetched().await, Ok(-1));
+}
+
+#[tokio::test]
+async fn a_group_is_described_once() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    life.ready().await;
+    let request = DescribeGroupsRequest { groups: vec!["g".into(), "g".into()], ..Default::default() };
+    let groups = life.ask(5, &request).await.groups;
+    assert_eq!(groups[1].error_code, ErrorCode::INVALID_REQUEST);
+    assert_ne!(groups[0].error_code, ErrorCode::INVALID_REQUEST);
+    let group = || OffsetFetchRequestGroup { group_id: "g".into(), ..Default::default() };
+    let both = vec![PartitionId(0); 2];
+    let topics = OffsetFetchRequestTopics { name: "t".into(), partition_indexes: both, ..Default::default() };
+    let named = || OffsetFetchRequestGroup { topics: Some(vec![topics.clone()]), ..group() };
+    let request =
+        OffsetFetchRequest { groups: vec![group(), named(), group(), named()], ..Default::default() };
+    let groups = life.ask(8, &request).await.groups;
+    let is_twice = |code| code == ErrorCode::INVALID_REQUEST;
+    let twice: Vec<_> = groups.iter().map(|group| is_twice(group.error_code)).collect();
+    assert_eq!(twice, [false, false, true, true], "all of it, and by name");
+    let parts = &groups[1].topics[0].partitions;
+    assert_eq!((is_twice(parts[0].error_code), is_twice(parts[1].error_code)), (false, true));
 }
 
 #[tokio::test]

@@ -35,7 +35,18 @@ pub async fn answer<R: Runtime>(
 ) -> OffsetFetchResponse {
     if version >= FIRST_WITH_GROUPS {
         let mut answers = Vec::with_capacity(request.groups.len());
+        let mut seen = BTreeSet::new();
         for group in request.groups {
+            // Each is told once (and once by name), or a few bytes that name a large group many times would become any number.
+            if !seen.insert((group.group_id.clone(), group.topics.is_none())) {
+                let error_code = ErrorCode::INVALID_REQUEST;
+                answers.push(OffsetFetchResponseGroup {
+                    group_id: group.group_id,
+                    error_code,
+                    ..Default::default()
+                });
+                continue;
+            }
             answers.push(one(groups, version, request.require_stable, group).await);
         }
         return OffsetFetchResponse { groups: answers, ..Default::default() };
@@ -89,7 +100,7 @@ async fn one<R: Runtime>(
     // What is asked for: the topics as they were named, and what they are called.
     let mut named_topics = Vec::new();
     let wanted = request.topics.map(|topics| {
-        let mut wanted = Vec::new();
+        let mut wanted = BTreeSet::new();
         for topic in topics {
             let name = match by_id {
                 true => named(&image, true, "", topic.topic_id).map(|known| known.name.clone()),
@@ -102,7 +113,7 @@ async fn one<R: Runtime>(
             }
             named_topics.push((topic, name));
         }
-        wanted
+        wanted.into_iter().collect()
     });
     let is_all = wanted.is_none();
     // Told by members of KIP-848 only, from version 9 on.
@@ -130,7 +141,9 @@ async fn one<R: Runtime>(
         every(&image, by_id, offsets, &withheld)
     } else {
         let kept: BTreeMap<At, Option<Committed>> = offsets.into_iter().collect();
-        named_topics.into_iter().map(|(topic, name)| chosen(topic, name, &kept, &withheld)).collect()
+        let mut told = BTreeSet::new();
+        let chosen = |(topic, name)| chosen(topic, name, (&kept, &withheld), &mut told);
+        named_topics.into_iter().map(chosen).collect()
     };
     OffsetFetchResponseGroup { group_id: group, topics, error_code }
 }
@@ -157,16 +170,20 @@ fn every(
     told.collect()
 }
 
+/// The answer for a topic of which partitions are named; each is told once, since the text of a position may be long.
 fn chosen(
     topic: OffsetFetchRequestTopics,
     name: Result<Arc<str>, ErrorCode>,
-    kept: &BTreeMap<At, Option<Committed>>,
-    withheld: &BTreeSet<At>,
+    (kept, withheld): (&BTreeMap<At, Option<Committed>>, &BTreeSet<At>),
+    told: &mut BTreeSet<At>,
 ) -> OffsetFetchResponseTopics {
     let told = |index: &PartitionId| match &name {
         Err(code) => part(*index, None, *code),
         Ok(name) => {
             let at = At { topic: name.clone(), partition: *index };
+            if !told.insert(at.clone()) {
+                return part(*index, None, ErrorCode::INVALID_REQUEST);
+            }
             stable(&at, kept.get(&at).and_then(Option::as_ref), withheld)
         }
     };
