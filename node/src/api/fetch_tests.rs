@@ -212,7 +212,7 @@ async fn batches_above_what_their_fetch_allows_are_in_the_bound_of_unsent_answer
     }
     assert_eq!(unsent.iter().filter(|reply| bytes(reply) > 900_000).count(), 2, "two fit in 2 MiB");
     assert!(life.data.answers.claimed() > 1_800_000);
-    let waiting = life.finish(life.turn(vec![life.request(11, &smallest_fetch(15_000))]).remove(0));
+    let waiting = life.finish(life.turn(vec![life.request(11, &smallest_fetch(15_000))]).await.remove(0));
     let (reply, ()) = tokio::join!(waiting, async {
         life.node.sleep(Duration::from_millis(50)).await;
         unsent.clear();
@@ -242,7 +242,7 @@ async fn a_fetch_that_waits_for_more_than_there_is_holds_no_memory_and_gets_it_i
     let life = with_large_batch(&world).await;
     let mut request = fetch_request("t", 0, 500);
     request.min_bytes = i32::MAX;
-    let waiting = life.finish(life.turn(vec![life.request(11, &request)]).remove(0));
+    let waiting = life.finish(life.turn(vec![life.request(11, &request)]).await.remove(0));
     let (reply, ()) = tokio::join!(waiting, async {
         life.node.sleep(Duration::from_millis(50)).await;
         assert_eq!(life.data.answers.claimed(), 0);
@@ -267,7 +267,7 @@ async fn a_fetch_of_a_client_that_has_closed_ends_at_once_with_what_is_there() {
     life.produce("t", &["a"]).await;
     let mut request = fetch_request("t", 0, i32::MAX);
     request.min_bytes = i32::MAX;
-    let waiting = life.finish(life.turn(vec![life.request(11, &request)]).remove(0));
+    let waiting = life.finish(life.turn(vec![life.request(11, &request)]).await.remove(0));
     let (reply, ()) = tokio::join!(waiting, async {
         life.node.sleep(Duration::from_millis(50)).await;
         life.session.close();
