@@ -381,6 +381,18 @@ mod tests {
     }
 
     #[test]
+    fn who_lost_something_leads_no_more_though_it_was_eligible_before_an_unclean_stop() {
+        let stop = || Wanted { unclean: ids(&[1]), ..Wanted::default() };
+        let two = World { live: &[2, 3], ..LIVE };
+        let before = partition(&[1], &[], &[2]);
+        assert_eq!(shown(two.settle(&before, stop())), "b2e1 2//1");
+        let lost = Wanted { isr: Some(ids(&[1])), wiped: ids(&[2]), ..Wanted::default() };
+        let after = LIVE.settle(&before, lost).expect("it is remembered no more");
+        assert_eq!((after.state.leader_epoch, after.state.last_known_elr.len()), (LeaderEpoch(0), 0));
+        assert_eq!(shown(two.settle(&after.state, stop())), "b-1e1 //1", "1 is waited for");
+    }
+
+    #[test]
     fn who_was_not_in_sync_leads_only_where_that_is_allowed_and_history_begins_anew() {
         let gone = || partition(&[], &[1], &[2]);
         let third = || World { live: &[3], ..LIVE };

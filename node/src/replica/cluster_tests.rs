@@ -110,7 +110,8 @@ impl Between {
             unclean: false,
         };
         let isr = proposal.isr.iter().map(|(broker, _)| *broker).collect();
-        if proposal.isr.is_empty() && !state.elr.iter().any(|heir| image.is_live(*heir)) {
+        let heirs = if state.elr.is_empty() { &state.last_known_elr } else { &state.elr };
+        if proposal.isr.is_empty() && !heirs.iter().any(|heir| image.is_live(*heir)) {
             return Answer::Refused(ErrorCode::INELIGIBLE_REPLICA);
         }
         let wiped = if *self.is_old.lock().unwrap() { Vec::new() } else { proposal.lost.clone() };

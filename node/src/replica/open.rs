@@ -65,7 +65,7 @@ pub(super) fn assignment(topic: &Topic, index: PartitionId, me: BrokerId) -> Opt
         partition_epoch: partition.partition_epoch,
         replicas: partition.replicas.to_vec(),
         isr: partition.isr.to_vec(),
-        elr: partition.elr.to_vec(),
+        eligible: partition.elr.iter().chain(partition.last_known_elr.iter()).copied().collect(),
         adding: partition.adding.to_vec(),
         removing: partition.removing.to_vec(),
     })

@@ -60,8 +60,8 @@ pub struct Assignment {
     pub replicas: Vec<BrokerId>,
     /// The in-sync ones; us among them if we lead.
     pub isr: Vec<BrokerId>,
-    /// Who left the in-sync set with all that was committed, and may be elected (KIP-966).
-    pub elr: Vec<BrokerId>,
+    /// Who may be elected though it is not in sync: it left with all that was committed (KIP-966), or was so until it stopped uncleanly.
+    pub eligible: Vec<BrokerId>,
     /// Replicas that only come: nobody misses them yet, and they take their time.
     pub adding: Vec<BrokerId>,
     /// Replicas that go when those that come are in sync.
@@ -75,10 +75,10 @@ impl Assignment {
         self.adding.contains(&self.me) && !self.isr.contains(&self.me)
     }
 
-    /// Whether we may be elected: we are in sync, or left with all that was committed.
+    /// Whether we may be elected.
     #[must_use]
     pub fn is_eligible(&self) -> bool {
-        self.isr.contains(&self.me) || self.elr.contains(&self.me)
+        self.isr.contains(&self.me) || self.eligible.contains(&self.me)
     }
 
     /// How many only come and are not in sync yet.
@@ -188,7 +188,7 @@ impl<R: Runtime> Partition<R> {
             role,
             partition_epoch: assignment.partition_epoch,
             is_eligible: assignment.is_eligible(),
-            eligible: assignment.elr.clone(),
+            eligible: assignment.eligible.clone(),
             is_coming: assignment.is_coming(),
             coming: assignment.still_coming(),
             starves: false,
@@ -477,7 +477,7 @@ impl<R: Runtime> Partition<R> {
             let role = begin(log, assignment, watermark, policy, now, &mut effects)?;
             turn.partition_epoch = assignment.partition_epoch;
             turn.is_eligible = assignment.is_eligible();
-            turn.eligible.clone_from(&assignment.elr);
+            turn.eligible.clone_from(&assignment.eligible);
             (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.still_coming());
             turn.starves = false;
             turn.mending.begin();
@@ -527,7 +527,7 @@ impl<R: Runtime> Partition<R> {
             let skips = assignment.partition_epoch > turn.partition_epoch + 1;
             turn.partition_epoch = assignment.partition_epoch;
             turn.is_eligible = assignment.is_eligible();
-            turn.eligible.clone_from(&assignment.elr);
+            turn.eligible.clone_from(&assignment.eligible);
             (turn.is_coming, turn.coming) = (assignment.is_coming(), assignment.still_coming());
             if let Role::Follower(follower) = &turn.role
                 && !turn.is_eligible

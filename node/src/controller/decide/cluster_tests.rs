@@ -19,7 +19,7 @@ use crate::metadata::Partition;
 use crate::metadata::config_table::TOPIC_CONFIGS;
 use crate::metadata::delta::Delta;
 use crate::metadata::level::Levels;
-use crate::metadata::record::{ConfigChanged, Resource};
+use crate::metadata::record::{ConfigChanged, PartitionChanged, Resource};
 use crate::metadata::topic_config::{Overrides, TopicConfig};
 
 fn ids(list: &[i32]) -> Vec<BrokerId> {
@@ -206,6 +206,23 @@ fn who_lost_something_is_counted_on_by_nobody_though_the_set_is_too_small() {
     let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
     assert_eq!(code(propose_without(&mut desk, &[2], &[2])), ErrorCode::INVALID_REQUEST, "it is in sync");
     assert_eq!(code(propose_without(&mut desk, &[2], &[9])), ErrorCode::INVALID_REQUEST, "it is no replica");
+}
+
+#[test]
+fn who_lost_something_is_not_remembered_from_before_an_unclean_stop() {
+    let mut desk = strict();
+    propose(&mut desk, &[1, 2]).expect("3 lags");
+    let mut state = partition(&desk).state();
+    (state.last_known_elr, state.elr) = (std::mem::take(&mut state.elr), Vec::new());
+    state.partition_epoch += 1;
+    let topic_id = desk.image.topic_named("a").expect("created").id;
+    let changed = PartitionChanged { topic_id, partition: PartitionId(0), state };
+    desk.image = desk.image.after(&[changed.into()], desk.image.end().next()).expect("it fits");
+    assert_eq!(&*partition(&desk).last_known_elr, &ids(&[3])[..]);
+    let before = partition(&desk);
+    let now = propose_without(&mut desk, &[1, 2], &[3]).expect("it lost something");
+    assert!(partition(&desk).last_known_elr.is_empty());
+    assert_eq!(now.leader_epoch, before.leader_epoch, "nobody who counts is gone");
 }
 
 #[test]

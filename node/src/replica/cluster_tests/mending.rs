@@ -216,6 +216,26 @@ async fn a_leader_that_nobody_may_follow_lets_others_join_below_its_hole() {
     cluster.converged(leader).await;
 }
 
+/// The controller may elect it, after everybody stopped uncleanly: nothing of it is given up before that is over.
+#[tokio::test]
+async fn a_damaged_replica_that_was_eligible_before_an_unclean_stop_is_let_go_of_first() {
+    let cluster = six(&[("min.insync.replicas", "3")]).await;
+    *cluster.between.is_old.lock().unwrap() = true; // who lost records stays in the lists
+    cluster.cut(1, 3);
+    stand_known(&cluster, &[1, 2], &[], &[3]);
+    cluster.rot_side(3, "v2");
+    assert_eq!(cluster.live[&3].scrubbed().await, 1);
+    cluster.heal();
+    let asked = |cluster: &Cluster| cluster.between.unchanged.load(Ordering::Relaxed) > 0;
+    cluster.until("3 is disowned in vain", asked).await;
+    cluster.live[&1].node.sleep(Duration::from_millis(100)).await;
+    assert_eq!(cluster.live[&3].partition().view().reader().end(), Offset(6), "it may lead yet");
+    *cluster.between.is_old.lock().unwrap() = false;
+    cluster.whole_again(3).await;
+    assert!(cluster.between.state().last_known_elr.is_empty());
+    cluster.live[&1].acked("after").await;
+}
+
 /// Three nodes with six records, `v0` to `v5`, everywhere.
 async fn six(configs: &[(&str, &str)]) -> Cluster {
     let cluster = Cluster::start(configs).await;
@@ -248,12 +268,16 @@ async fn damaged_tail(cluster: &Cluster, elr: &[i32]) {
 /// Who is in sync and who may be elected, from now on. Nothing that followers told before counts: a state in between was not
 /// seen by their leader.
 fn stand(cluster: &Cluster, isr: &[i32], elr: &[i32]) {
+    stand_known(cluster, isr, elr, &[]);
+}
+
+fn stand_known(cluster: &Cluster, isr: &[i32], elr: &[i32], known: &[i32]) {
     let ids = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Vec<_>>();
     let mut records: Vec<Record> = Vec::new();
     let mut state = cluster.between.state();
     for _ in 0..2 {
         state.partition_epoch += 1;
-        (state.isr, state.elr) = (ids(isr), ids(elr));
+        (state.isr, state.elr, state.last_known_elr) = (ids(isr), ids(elr), ids(known));
         let (topic_id, partition) = (TOPIC, PartitionId(0));
         records.push(PartitionChanged { topic_id, partition, state: state.clone() }.into());
     }
