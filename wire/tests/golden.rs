@@ -18,7 +18,7 @@ use dejaq_wire::peer::raft::{
     Batch, Came, Content, DirectoryId, Envelope, Fetched, Message, Position, ReplicaKey, SnapshotId, Voter,
 };
 use dejaq_wire::peer::replica::{Found, News, Place, ReplicaFetch, ReplicaFetched, Standing, Talk, Why};
-use dejaq_wire::peer::{Body, Call, Hello, HelloReply, HelloVerdict, Parts, PeerMessage, Refusal};
+use dejaq_wire::peer::{Body, Call, Hello, HelloReply, HelloVerdict, Parts, PeerError, PeerMessage, Refusal};
 use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
@@ -172,7 +172,7 @@ fn messages_of_followers_keep_their_bytes() {
     let place = Place { topic: TopicId([0xab; 16]), partition: PartitionId(3) };
     let (epoch, broker_epoch) = (LeaderEpoch(4), BrokerEpoch(9));
     let (end, durable) = (Offset(300), Offset(298));
-    let standing = Standing { place, epoch, end, last_epoch: LeaderEpoch(2), durable };
+    let standing = Standing { place, epoch, end, last_epoch: LeaderEpoch(2), durable, lost: false };
     let fetch = ReplicaFetch {
         broker_epoch,
         session: 0x0102,
@@ -193,7 +193,14 @@ fn messages_of_followers_keep_their_bytes() {
             news(Found::Refused(Why::FencedEpoch)),
         ],
     };
-    let all = [fetch.into_parts(), fetched.into_parts()];
+    let lost = ReplicaFetch { changed: vec![standing, Standing { lost: true, ..standing }], ..fetch.clone() };
+    let let_go = ReplicaFetched { talk: Talk::On, news: vec![news(Found::LetGo)] };
+    check(include_str!("golden/peer_replica_1.hex"), &bytes_of([fetch.into_parts(), fetched.into_parts()]));
+    check(include_str!("golden/peer_replica_2.hex"), &bytes_of([lost.into_parts(), let_go.into_parts()]));
+}
+
+/// Tag, version and body of both.
+fn bytes_of(all: [Result<Parts, PeerError>; 2]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for parts in all {
         let parts = parts.expect("short");
@@ -202,5 +209,5 @@ fn messages_of_followers_keep_their_bytes() {
         bytes.extend_from_slice(&parts.head);
         parts.tail.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
     }
-    check(include_str!("golden/peer_replica_1.hex"), &bytes);
+    bytes
 }

@@ -675,6 +675,7 @@ async fn a_fetch_of_another_epoch_or_an_earlier_life_changes_nothing_and_gets_no
             end: Offset(1),
             last_epoch: LeaderEpoch(0),
             durable: Offset(1),
+            lost: false,
         }],
         gone: Vec::new(),
     };

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dejaq_storage::{
-    AppendError, Disk, EpochEnd, Log, LogReader, TruncateError, Truncation, VerifiedBatch, mark, mutant,
+    AppendError, Disk, EpochEnd, Log, LogReader, OffsetRange, TruncateError, Truncation, VerifiedBatch, mark,
+    mutant,
 };
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::replica::{Found, News, Standing, Why};
@@ -94,7 +95,8 @@ impl<R: Runtime> Partition<R> {
             let end = damage.map_or(follower.local_end(), |from| from.min(follower.local_end()));
             let last_epoch = last_epoch(log, follower, end);
             let durable = follower.flushed_end().min(end);
-            Some(Standing { place: self.place(), epoch: follower.epoch(), end, last_epoch, durable })
+            let lost = damage.is_some_and(|from| turn.mending.is_foreign(from));
+            Some(Standing { place: self.place(), epoch: follower.epoch(), end, last_epoch, durable, lost })
         })
     }
 
@@ -113,25 +115,31 @@ impl<R: Runtime> Partition<R> {
         self.view.reader().damaged()
     }
 
+    /// The batches of an answer, if it is one about the log.
+    fn batches(self: &Arc<Self>, leader: BrokerId, news: &News) -> Result<Vec<VerifiedBatch>, Outcome> {
+        match &news.found {
+            Found::LetGo => Err(self.hear_let_go(leader, news)),
+            Found::Batches(bytes) => split(bytes.clone(), news.epoch).map_err(|why| {
+                mark!("a follower refuses what its leader sent");
+                tracing::error!(partition = self.name(), leader = leader.0, why, "not appended");
+                Outcome::Rest(REST_TROUBLE)
+            }),
+            Found::Refused(Why::NotLeader | Why::FencedEpoch | Why::UnknownEpoch) => {
+                Err(Outcome::Rest(REST_EPOCH))
+            }
+            Found::Refused(Why::Unreadable) => Err(Outcome::Rest(REST_TROUBLE)),
+            Found::Diverged { epoch, end } if !epoch.is_valid() || !end.is_valid() => {
+                Err(Outcome::Rest(REST_TROUBLE))
+            }
+            Found::Diverged { .. } | Found::Below { .. } => Ok(Vec::new()),
+        }
+    }
+
     /// Takes an answer of `leader`; also the start to move to, if the leader's moved.
     pub(super) fn hear(self: &Arc<Self>, leader: BrokerId, news: News) -> (Outcome, Option<Offset>) {
-        let batches = match &news.found {
-            Found::Batches(bytes) => match split(bytes.clone(), news.epoch) {
-                Ok(batches) => batches,
-                Err(why) => {
-                    mark!("a follower refuses what its leader sent");
-                    tracing::error!(partition = self.name(), leader = leader.0, why, "not appended");
-                    return (Outcome::Rest(REST_TROUBLE), None);
-                }
-            },
-            Found::Refused(Why::NotLeader | Why::FencedEpoch | Why::UnknownEpoch) => {
-                return (Outcome::Rest(REST_EPOCH), None);
-            }
-            Found::Refused(Why::Unreadable) => return (Outcome::Rest(REST_TROUBLE), None),
-            Found::Diverged { epoch, end } if !epoch.is_valid() || !end.is_valid() => {
-                return (Outcome::Rest(REST_TROUBLE), None);
-            }
-            Found::Diverged { .. } | Found::Below { .. } => Vec::new(),
+        let batches = match self.batches(leader, &news) {
+            Ok(batches) => batches,
+            Err(outcome) => return (outcome, None),
         };
         let now_ms = self.shared.runtime.unix_ms();
         self.with_turn(|turn| {
@@ -283,7 +291,9 @@ impl<R: Runtime> Partition<R> {
             // The planted bug M04 counts a fetch of an earlier epoch, whatever its log is.
             let is_bug = mutant!(4) && at.epoch < leader.epoch();
             let agrees = compare(&log.reader(), at) == Against::Agrees || is_bug;
-            if leader.resigned().is_some() || at.end > leader.local_end() || !agrees {
+            let counts = leader.resigned().is_none() && at.end <= leader.local_end() && agrees;
+            self.note_loss(turn, follower, life, at);
+            if !counts {
                 return;
             }
             let report = Report { epoch: at.epoch, life, fetched: at.end, durable: at.durable };
@@ -355,17 +365,15 @@ impl<R: Runtime> Partition<R> {
     pub(super) fn propose(self: &Arc<Self>, now: Mono, lag: Duration, lives: &Lives) -> Option<Proposal> {
         self.with_turn(|turn| {
             // What was made of a log that was read back around damage is made again by a follower only.
-            let owes_load = |log: &Log<R::Disk>| log.was_loaded_around_damage().then(|| log.start());
-            let hole = turn.log.as_ref().and_then(|log| damage(log, log.start()).or_else(|| owes_load(log)));
+            let holes = turn.log.as_ref().and_then(holes);
+            self.look_at_lost(turn);
             let (starves, eligible) = (turn.starves, &turn.eligible);
             let leader = turn.role.leader()?;
-            let handed_over = hole.and_then(|_| leader.hand_over(lives, starves));
-            let proposed = handed_over.or_else(|| leader.propose(now, lag, lives, hole.is_none()));
-            proposed.or_else(|| match hole {
-                // Who has a hole of its own lets nobody cut a log that may have what it lacks.
-                Some(hole) => leader.give_up(starves, hole),
-                None => leader.disown(eligible, lives),
-            })
+            let handed_over = holes.and_then(|holes| leader.hand_over(lives, starves, holes));
+            let proposed = handed_over.or_else(|| leader.propose(now, lag, lives, holes));
+            // Who has a hole of its own lets nobody cut a log that may have what it lacks.
+            let disowned = proposed.or_else(|| leader.disown(eligible, lives, holes));
+            disowned.or_else(|| holes.and_then(|holes| leader.give_up(starves, eligible, holes)))
         })
     }
 
@@ -384,7 +392,7 @@ impl<R: Runtime> Partition<R> {
 }
 
 /// Epoch of the last record before `end`, which with it names the log.
-fn last_epoch<D: Disk>(log: &Log<D>, follower: &Follower, end: Offset) -> LeaderEpoch {
+pub(super) fn last_epoch<D: Disk>(log: &Log<D>, follower: &Follower, end: Offset) -> LeaderEpoch {
     if mutant!(5) {
         return follower.epoch(); // the planted bug: whatever it has, it takes for its leader's, and is never asked to cut
     }
@@ -398,6 +406,14 @@ pub(super) fn damage<D: Disk>(log: &Log<D>, start: Offset) -> Option<Offset> {
     Some(from.max(start))
 }
 
+/// In what range a leader's log is damaged; an empty one if it is whole, and only what was made of it may lack something.
+pub(super) fn holes<D: Disk>(log: &Log<D>) -> Option<OffsetRange> {
+    let owes_load = || log.was_loaded_around_damage().then(|| log.start());
+    let from = damage(log, log.start()).or_else(owes_load)?;
+    let to = log.damaged().iter().map(|range| range.to).max().unwrap_or(from);
+    Some(OffsetRange { from, to: to.max(from) })
+}
+
 fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
     let found = match &news.found {
         Found::Diverged { epoch, end } => follower::Found::Diverged {
@@ -405,7 +421,7 @@ fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
             ours: log.reader().end_offset_for_epoch(*epoch),
         },
         Found::Below { base } => follower::Found::Below(*base),
-        Found::Batches(_) | Found::Refused(_) => follower::Found::Agrees,
+        Found::Batches(_) | Found::Refused(_) | Found::LetGo => follower::Found::Agrees,
     };
     let News { epoch, at, last_epoch, watermark, start, .. } = *news;
     Heard { epoch, at, last_epoch, watermark, start, found }

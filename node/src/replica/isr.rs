@@ -1,7 +1,7 @@
 //! The in-sync set as its leader sees it: who counts, how far all of them are, who should join or leave.
 //!
-//! Owns: the members that the controller committed, the set that the leader proposed and got no answer about, and
-//! what every follower reported in this leader epoch.
+//! Owns: the members that the controller committed, the set that the leader proposed and got no answer about, what every
+//! follower reported in this leader epoch, and which of them asked to be let go, because they lost something (LOG-5).
 //! Promises: the common end is taken over the *maximal* set (members and proposed), because the controller may
 //! have committed a proposal whose answer is still under way (KIP-497, REP-4); a report of another leader epoch, or
 //! of an earlier life of the follower, never counts (KIP-320, KIP-903, REP-6); one proposal at a time; who is
@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dejaq_storage::{buggify, mark, mutant};
+use dejaq_storage::{OffsetRange, buggify, mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::policy::Durability;
@@ -66,8 +66,9 @@ pub struct Ends {
     pub watermark: Offset,
     /// What a member must have to stay, by `replica.lag.max.messages`.
     pub leash: Offset,
-    /// Nothing of it is damaged, as far as is known: a member that lost something can get it from here.
-    pub whole: bool,
+    /// What of it is damaged lies in there, as far as is known; `None` if it is whole: whoever lost something can get it here. Empty
+    /// if all is there, and only what was made of it may lack something.
+    pub holes: Option<OffsetRange>,
 }
 
 /// An in-sync set to propose to the controller.
@@ -128,6 +129,8 @@ pub struct Isr {
     members: BTreeSet<BrokerId>,
     pending: Option<Pending>,
     followers: BTreeMap<BrokerId, Follower>,
+    /// Who told, in which life, that it wants to cut its log from where on, and waits to be let go.
+    lost: BTreeMap<BrokerId, (BrokerEpoch, Offset)>,
     /// When this leader began: before, nobody could report.
     since: Mono,
 }
@@ -145,9 +148,10 @@ impl Isr {
         members: BTreeSet<BrokerId>,
         since: Mono,
     ) -> Isr {
-        let (pending, followers) = (None, BTreeMap::new());
+        let (pending, followers, lost) = (None, BTreeMap::new(), BTreeMap::new());
         let moving = Moving::default();
-        let isr = Isr { me, epoch, partition_epoch, replicas, moving, members, pending, followers, since };
+        let isr =
+            Isr { me, epoch, partition_epoch, replicas, moving, members, pending, followers, lost, since };
         isr.check();
         isr
     }
@@ -214,9 +218,50 @@ impl Isr {
         self.followers.contains_key(&broker) || !self.replicas.contains(&broker)
     }
 
+    /// A follower told, in our epoch, that it wants to cut its log at this offset, whatever its log is worth against ours; or
+    /// that it does not any more.
+    pub fn lose(&mut self, broker: BrokerId, life: BrokerEpoch, from: Option<Offset>) {
+        match from.filter(|_| self.replicas.contains(&broker) && broker != self.me) {
+            Some(from) => self.lost.insert(broker, (life, from)),
+            None => self.lost.remove(&broker),
+        };
+        self.check();
+    }
+
+    /// From where on a follower wants to cut its log, if it does.
+    #[must_use]
+    pub fn lost_from(&self, broker: BrokerId) -> Option<Offset> {
+        self.lost.get(&broker).map(|(_, from)| *from)
+    }
+
+    /// Who waits to be let go.
+    pub fn waiting(&self) -> impl Iterator<Item = BrokerId> {
+        self.lost.keys().copied()
+    }
+
+    /// Whether a follower may cut its log where it told that it wants to: nobody counts on it, nor can anybody yet on account of
+    /// what we proposed before, and nothing that we lack is given up with that.
+    #[must_use]
+    pub fn lets_go(&self, broker: BrokerId, eligible: &[BrokerId], holes: Option<OffsetRange>) -> bool {
+        let is_proposed = self.pending.as_ref().is_some_and(|pending| pending.members.contains(&broker));
+        let counts = self.members.contains(&broker) || is_proposed || eligible.contains(&broker);
+        !counts && self.can_spare(broker, holes)
+    }
+
+    /// Whether a follower wants to cut its log, and we have all of what it gives up with that.
+    fn can_spare(&self, broker: BrokerId, holes: Option<OffsetRange>) -> bool {
+        self.lost.contains_key(&broker) && !holes.is_some_and(|holes| self.has_what_we_lack(broker, holes))
+    }
+
+    /// Whether a follower wants to cut its log, and would give up what we lack.
+    fn has_what_we_lack(&self, broker: BrokerId, holes: OffsetRange) -> bool {
+        self.lost_from(broker).is_some_and(|from| holes.from < holes.to && from < holes.to)
+    }
+
     /// Nothing is known of this follower any more: it begins anew.
     pub fn forget(&mut self, broker: BrokerId) {
         self.followers.remove(&broker);
+        self.lost.remove(&broker);
     }
 
     /// Takes what the controller committed; false if that is old. It answers what was proposed on an older state.
@@ -235,9 +280,11 @@ impl Isr {
         // The planted bug M14 keeps what is known of it.
         if partition_epoch > self.partition_epoch + 1 && !mutant!(14) {
             self.followers.clear();
+            self.lost.clear();
         }
         self.partition_epoch = partition_epoch;
         self.followers.retain(|broker, _| replicas.contains(broker));
+        self.lost.retain(|broker, _| replicas.contains(broker));
         self.replicas = replicas;
         self.members = members;
         self.pending = None;
@@ -248,6 +295,7 @@ impl Isr {
     /// Learns the current lives of brokers: what an earlier life reported does not count any more.
     pub fn see_lives(&mut self, live: &BTreeMap<BrokerId, BrokerEpoch>) {
         self.followers.retain(|broker, known| live.get(broker).is_none_or(|life| known.report.life >= *life));
+        self.lost.retain(|broker, (told, _)| live.get(broker).is_none_or(|life| *told >= *life));
     }
 
     /// The offset below which every replica of the maximal set has everything, given our own end by the same policy.
@@ -280,13 +328,14 @@ impl Isr {
     /// What to propose to the controller now, if anything: the same again while the last one is unanswered.
     ///
     /// `floor` is what a replica that joins must have: the watermark, where this epoch began, and the leash. A member that
-    /// does not even have what is visible below `watermark` leaves at once: its disk lost it.
+    /// does not even have what is visible below `watermark` leaves at once, and so does one that wants to cut its log: its disk
+    /// lost it.
     pub fn propose(
         &mut self,
         now: Mono,
         lag: Duration,
         lives: &Lives,
-        Ends { floor, local_end, watermark, leash, whole }: Ends,
+        Ends { floor, local_end, watermark, leash, holes }: Ends,
         durability: Durability,
     ) -> Option<Proposal> {
         if let Some(pending) = &self.pending {
@@ -295,7 +344,7 @@ impl Isr {
         self.catch_up(lives, local_end, durability);
         let leaves = |one: &BrokerId| {
             let strays = self.followers.get(one).is_some_and(|known| known.report.end(durability) < leash);
-            strays || self.lags(*one, now, lag) || self.lacks(*one, watermark)
+            strays || self.lags(*one, now, lag) || self.lacks(*one, watermark) || self.lost.contains_key(one)
         };
         let lagging: Vec<BrokerId> = self.members.iter().copied().filter(leaves).collect();
         let joining: Vec<BrokerId> = self
@@ -308,7 +357,7 @@ impl Isr {
             return None;
         }
         let shrinks = !lagging.is_empty();
-        let lost = lagging.iter().copied().filter(|one| whole && self.lacks(*one, watermark)).collect();
+        let lost = lagging.iter().copied().filter(|one| self.is_lost(*one, holes, watermark)).collect();
         let mut members = self.members.clone();
         members.retain(|one| !lagging.contains(one));
         if !shrinks {
@@ -336,11 +385,18 @@ impl Isr {
         proposal
     }
 
-    /// The set as it is, where one of those that are `eligible` told that it lost what is visible: while it may be elected it
-    /// must not cut its log to fetch that again, and without that it never comes back in sync. Who only comes no further (a
-    /// full disk) has all that was committed, and may lead.
-    pub fn disown(&mut self, eligible: &[BrokerId], lives: &Lives, watermark: Offset) -> Option<Proposal> {
-        let is_lost = |one: &BrokerId| !self.members.contains(one) && self.lacks(*one, watermark);
+    /// The set as it is, where one of those that are `eligible` told that it lost something: while it may be elected it must not
+    /// cut its log to fetch that again, and without that it never comes back in sync. It can be done without, because we have
+    /// all that may have been committed, where we have no holes. Who only comes no further (a full disk) has all that, too, and
+    /// may lead.
+    pub fn disown(
+        &mut self,
+        eligible: &[BrokerId],
+        lives: &Lives,
+        watermark: Offset,
+        holes: Option<OffsetRange>,
+    ) -> Option<Proposal> {
+        let is_lost = |one: &BrokerId| !self.members.contains(one) && self.is_lost(*one, holes, watermark);
         let lost: Vec<BrokerId> = eligible.iter().copied().filter(is_lost).collect();
         if self.pending.is_some() || lost.is_empty() {
             return None;
@@ -353,20 +409,32 @@ impl Isr {
 
     /// The set without us, for a leader whose own log has a hole: the controller lets another member lead. `None` while a
     /// proposal is unanswered, while nobody of the others has told that it has all that is visible below `watermark`, and
-    /// while they are fewer than `needed`, or fewer than all of them if all replicas are needed.
-    pub fn hand_over(&mut self, lives: &Lives, watermark: Offset, needed: u32) -> Option<Proposal> {
+    /// while they are fewer than `needed`, or fewer than all of them if all replicas are needed. One that has a hole before ours
+    /// takes over, too: it cannot cut it away without what we lack, and we get that as its follower.
+    pub fn hand_over(
+        &mut self,
+        lives: &Lives,
+        watermark: Offset,
+        needed: u32,
+        holes: OffsetRange,
+    ) -> Option<Proposal> {
         let mut members = self.members.clone();
         members.remove(&self.me);
         let needed = (needed as usize).min(self.replicas.len() - 1);
-        let has_all =
-            |one: &BrokerId| self.followers.get(one).is_some_and(|known| known.report.fetched >= watermark);
+        let has_all = |one: &BrokerId| {
+            let fetched = self.followers.get(one).is_some_and(|known| known.report.fetched >= watermark);
+            fetched && !self.lost.contains_key(one) || self.has_what_we_lack(*one, holes)
+        };
         if self.pending.is_some() || members.len() < needed || !members.iter().any(has_all) {
             return None;
         }
         // One that lost something itself would only hand over again.
         let mut lost = vec![self.me];
-        let lacking: Vec<BrokerId> =
-            members.iter().copied().filter(|one| self.lacks(*one, watermark)).collect();
+        let lacking: Vec<BrokerId> = members
+            .iter()
+            .copied()
+            .filter(|one| self.lacks(*one, watermark) || self.lost.contains_key(one))
+            .collect();
         if members.len() - lacking.len() >= needed {
             members.retain(|one| !lacking.contains(one));
             lost.extend(lacking);
@@ -376,13 +444,26 @@ impl Isr {
         Some(self.put_forward(members, isr, true, lost))
     }
 
-    /// Nobody in sync, for a leader alone in its set whose hole lies behind all that was visible, and which a follower cannot get
-    /// by: whoever is eligible leads on without what nobody else has. The controller refuses if nobody is.
-    pub fn give_up(&mut self) -> Option<Proposal> {
-        if self.pending.is_some() || self.members.len() > 1 || self.replicas.len() < 2 {
+    /// Nobody in sync, for a leader alone in its set: whoever is eligible leads on. Either our hole lies behind all that was
+    /// visible, a follower cannot get by it, and nobody else has what is there (`is_barred`); or one that is `eligible` has what
+    /// we lack, behind a hole of its own that it cannot cut away before we got that from it. The controller refuses if nobody is
+    /// eligible.
+    pub fn give_up(
+        &mut self,
+        is_barred: bool,
+        eligible: &[BrokerId],
+        holes: OffsetRange,
+    ) -> Option<Proposal> {
+        let is_helped = || eligible.iter().any(|one| self.has_what_we_lack(*one, holes));
+        let is_alone = self.members.len() == 1 && self.replicas.len() > 1;
+        if self.pending.is_some() || !is_alone || !(is_barred || is_helped()) {
             return None;
         }
-        mark!("a leader gives up what is damaged and was never visible");
+        if is_barred {
+            mark!("a leader gives up what is damaged and was never visible");
+        } else {
+            mark!("a leader goes before one that has what it lacks");
+        }
         Some(self.put_forward(BTreeSet::new(), Vec::new(), true, vec![self.me]))
     }
 
@@ -398,10 +479,11 @@ impl Isr {
         self.pending.is_none() && outside.any(|one| self.may_join(*one, live, floor, durability))
     }
 
-    /// Whether a member lacks what is visible below `watermark`.
+    /// Whether a member lacks what is visible below `watermark`, or wants to cut its log.
     #[must_use]
     pub fn is_broken(&self, watermark: Offset) -> bool {
-        self.pending.is_none() && self.members.iter().any(|one| self.lacks(*one, watermark))
+        let is_broken = |one: &BrokerId| self.lacks(*one, watermark) || self.lost.contains_key(one);
+        self.pending.is_none() && self.members.iter().any(is_broken)
     }
 
     /// No answer came to the proposal: it may be in force, or come into force yet.
@@ -437,6 +519,11 @@ impl Isr {
         }
     }
 
+    /// Whether nobody may count on it any more: it lost something that we have.
+    fn is_lost(&self, broker: BrokerId, holes: Option<OffsetRange>, watermark: Offset) -> bool {
+        self.can_spare(broker, holes) || holes.is_none() && self.lacks(broker, watermark)
+    }
+
     fn lacks(&self, broker: BrokerId, watermark: Offset) -> bool {
         self.followers.get(&broker).is_some_and(|known| known.report.fetched < watermark)
     }
@@ -453,7 +540,7 @@ impl Isr {
         floor: Offset,
         durability: Durability,
     ) -> bool {
-        if self.members.contains(&broker) {
+        if self.members.contains(&broker) || self.lost.contains_key(&broker) {
             return false;
         }
         let (Some(known), Some(life)) = (self.followers.get(&broker), live.get(&broker)) else {
@@ -542,6 +629,7 @@ impl Isr {
             assert!(is_led, "{:?} is not in {pending:?}", self.me);
         }
         assert!(self.followers.len() < self.replicas.len(), "reports of {:?}", self.followers.keys());
+        assert!(self.lost.keys().all(|one| self.replicas.contains(one)), "losses of {:?}", self.lost.keys());
     }
 }
 

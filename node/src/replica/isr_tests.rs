@@ -34,9 +34,18 @@ fn lives(heard: &[(i32, u64)]) -> Lives {
     }
 }
 
+fn hole(from: i64, to: i64) -> OffsetRange {
+    OffsetRange { from: Offset(from), to: Offset(to) }
+}
+
+/// A follower wants to cut its log there.
+fn loses(isr: &mut Isr, broker: i32, from: i64) {
+    isr.lose(BrokerId(broker), LIFE, Some(Offset(from)));
+}
+
 fn ends(floor: i64, local_end: i64, watermark: i64) -> Ends {
     let (floor, local_end, watermark) = (Offset(floor), Offset(local_end), Offset(watermark));
-    Ends { floor, local_end, watermark, leash: Offset(0), whole: true }
+    Ends { floor, local_end, watermark, leash: Offset(0), holes: None }
 }
 
 #[test]
@@ -116,7 +125,7 @@ fn a_proposed_member_counts_before_the_controller_answers() {
 fn a_leader_with_a_hole_names_the_others_if_they_can_commit_without_it() {
     let whole = || Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2, 3]), set(&[1, 2, 3]), Mono(0));
     let over = |isr: &mut Isr, min| {
-        let proposal = isr.hand_over(&lives(&[]), Offset(5), min)?;
+        let proposal = isr.hand_over(&lives(&[]), Offset(5), min, hole(3, 4))?;
         Some(proposal.isr.iter().map(|(broker, _)| broker.0).collect::<Vec<_>>())
     };
     let mut isr = whole();
@@ -236,8 +245,8 @@ fn a_follower_cannot_have_synced_what_it_has_not_written() {
 }
 
 /// Who is named as lost by the next proposal, and who stays in the set.
-fn lost(isr: &mut Isr, watermark: i64, whole: bool) -> Option<(Vec<i32>, Vec<i32>)> {
-    let ends = Ends { whole, ..ends(watermark, 9, watermark) };
+fn lost(isr: &mut Isr, watermark: i64, holes: Option<OffsetRange>) -> Option<(Vec<i32>, Vec<i32>)> {
+    let ends = Ends { holes, ..ends(watermark, 9, watermark) };
     let proposal = isr.propose(Mono(0), LAG, &lives(&[]), ends, DURABLE)?;
     let ids = |list: Vec<BrokerId>| list.into_iter().map(|one| one.0).collect::<Vec<_>>();
     Some((ids(proposal.lost), ids(proposal.isr.into_iter().map(|(one, _)| one).collect())))
@@ -245,14 +254,14 @@ fn lost(isr: &mut Isr, watermark: i64, whole: bool) -> Option<(Vec<i32>, Vec<i32
 
 #[test]
 fn a_member_that_lost_what_was_visible_is_counted_on_no_more_unless_we_have_a_hole_too() {
-    for (whole, named) in [(true, vec![2]), (false, vec![])] {
+    for (holes, named) in [(None, vec![2]), (Some(hole(7, 8)), vec![])] {
         let mut isr = three();
         tell(&mut isr, 2, at(4, 4));
-        assert_eq!(lost(&mut isr, 5, whole), Some((named, vec![1])));
+        assert_eq!(lost(&mut isr, 5, holes), Some((named, vec![1])));
     }
     let mut isr = three();
     tell(&mut isr, 2, at(5, 5));
-    assert_eq!(lost(&mut isr, 5, true), None, "it has all of that");
+    assert_eq!(lost(&mut isr, 5, None), None, "it has all of that");
     let late = isr.propose(second(60), LAG, &lives(&[]), ends(5, 9, 5), DURABLE).expect("it lags");
     assert_eq!(late.lost, [], "who is only late has lost nothing");
 }
@@ -261,7 +270,7 @@ fn a_member_that_lost_what_was_visible_is_counted_on_no_more_unless_we_have_a_ho
 fn who_may_be_elected_and_lost_something_is_disowned_and_the_set_stays() {
     let disown = |isr: &mut Isr, eligible: &[i32]| {
         let eligible: Vec<BrokerId> = eligible.iter().copied().map(BrokerId).collect();
-        isr.disown(&eligible, &lives(&[]), Offset(5)).map(|one| (one.isr, one.lost, one.shrinks))
+        isr.disown(&eligible, &lives(&[]), Offset(5), None).map(|one| (one.isr, one.lost, one.shrinks))
     };
     let mut isr = three();
     assert_eq!(disown(&mut isr, &[3]), None, "it told nothing");
@@ -278,12 +287,13 @@ fn who_may_be_elected_and_lost_something_is_disowned_and_the_set_stays() {
 
 #[test]
 fn a_leader_gives_itself_up_only_alone_in_its_set() {
-    assert_eq!(three().give_up(), None, "2 is in sync, too");
+    let give_up = |isr: &mut Isr| isr.give_up(true, &[], hole(7, 8)).map(|one| (one.isr, one.lost));
+    assert_eq!(give_up(&mut three()), None, "2 is in sync, too");
     let one = |replicas: &[i32]| Isr::new(BrokerId(1), EPOCH, 0, set(replicas), set(&[1]), Mono(0));
-    assert_eq!(one(&[1]).give_up(), None, "there is nobody else");
+    assert_eq!(give_up(&mut one(&[1])), None, "there is nobody else");
     let mut isr = one(&[1, 2]);
-    assert_eq!(isr.give_up().map(|one| (one.isr, one.lost)), Some((vec![], vec![BrokerId(1)])));
-    assert_eq!(isr.give_up(), None, "it is asked once");
+    assert_eq!(give_up(&mut isr), Some((vec![], vec![BrokerId(1)])));
+    assert_eq!(give_up(&mut isr), None, "it is asked once");
     assert_eq!(isr.common_end(Offset(9), DURABLE), Some(Offset(9)));
 }
 
@@ -304,13 +314,13 @@ fn a_leader_that_hands_over_leaves_out_who_lost_something_too() {
     let mut isr = all();
     tell(&mut isr, 2, at(3, 3));
     tell(&mut isr, 3, at(9, 9));
-    let handed = isr.hand_over(&lives(&[]), Offset(9), 1).expect("3 has all");
+    let handed = isr.hand_over(&lives(&[]), Offset(9), 1, hole(5, 6)).expect("3 has all");
     let led: Vec<i32> = handed.isr.iter().map(|(broker, _)| broker.0).collect();
     assert_eq!((led, handed.lost), (vec![3], vec![BrokerId(1), BrokerId(2)]));
     let mut isr = all();
     tell(&mut isr, 2, at(3, 3));
     tell(&mut isr, 3, at(9, 9));
-    let handed = isr.hand_over(&lives(&[]), Offset(9), 2).expect("two are needed");
+    let handed = isr.hand_over(&lives(&[]), Offset(9), 2, hole(5, 6)).expect("two are needed");
     assert_eq!((handed.isr.len(), handed.lost), (2, vec![BrokerId(1)]));
 }
 
@@ -323,4 +333,87 @@ fn while_replicas_come_or_go_no_number_of_copies_is_enough() {
         isr.moves(moving);
         assert_eq!(isr.held_by(2, Offset(9), DURABLE), None, "{moving:?}");
     }
+}
+
+/// A leader that began anew knows of nothing that was visible: what a follower lost is told by the follower.
+#[test]
+fn who_may_be_elected_and_wants_to_cut_its_log_is_disowned_whatever_is_known_to_be_visible() {
+    let disowned = |isr: &mut Isr, holes| {
+        let proposal = isr.disown(&[BrokerId(3)], &lives(&[]), Offset(0), holes)?;
+        isr.commit(isr.partition_epoch() + 1, set(&[1, 2, 3]), set(&[1, 2]));
+        Some(proposal.lost)
+    };
+    let mut isr = three();
+    tell(&mut isr, 3, at(4, 4));
+    assert_eq!(disowned(&mut isr, None), None, "it may only be behind");
+    loses(&mut isr, 3, 4);
+    assert_eq!(disowned(&mut isr, None), Some(vec![BrokerId(3)]));
+    assert_eq!(disowned(&mut isr, Some(hole(2, 4))), Some(vec![BrokerId(3)]), "it keeps what we lack");
+    assert_eq!(disowned(&mut isr, Some(hole(2, 5))), None, "it would give up what we lack");
+    assert_eq!(disowned(&mut isr, Some(hole(6, 6))), Some(vec![BrokerId(3)]), "we lack nothing");
+    isr.lose(BrokerId(3), LIFE, None);
+    assert_eq!(disowned(&mut isr, None), None, "it was put back");
+}
+
+#[test]
+fn a_follower_is_let_go_when_nobody_counts_on_it_and_no_proposal_under_way_does() {
+    let mut isr = three();
+    let goes = |isr: &Isr, eligible: &[i32], holes| {
+        let eligible: Vec<BrokerId> = eligible.iter().copied().map(BrokerId).collect();
+        isr.lets_go(BrokerId(3), &eligible, holes)
+    };
+    tell(&mut isr, 2, at(9, 9));
+    tell(&mut isr, 3, at(9, 9));
+    assert!(!goes(&isr, &[], None), "it did not ask");
+    assert_eq!(proposed(&mut isr, 0, &lives(&[]), 9), Some(vec![1, 2, 3]));
+    tell(&mut isr, 3, at(4, 4));
+    loses(&mut isr, 3, 4);
+    assert!(!goes(&isr, &[], None), "the controller may take it for in sync yet");
+    isr.unsure(0, Mono(0));
+    assert!(!isr.refused(0, second(1)) && !goes(&isr, &[], None), "an earlier copy may be under way");
+    assert!(isr.refused(0, second(31)) && goes(&isr, &[], None));
+    assert_eq!(proposed(&mut isr, 31, &lives(&[(2, 31), (3, 31)]), 4), None, "it is not proposed again");
+    assert!(!goes(&isr, &[3], None), "it may be elected");
+    assert!(goes(&isr, &[], Some(hole(1, 4))) && !goes(&isr, &[], Some(hole(1, 5))));
+    isr.see_lives(&[(BrokerId(3), LIFE.next())].into());
+    assert!(!goes(&isr, &[], None), "what it asks in its new life is not known");
+    loses(&mut isr, 3, 4);
+    isr.commit(1, set(&[1, 2, 3]), set(&[1, 2, 3]));
+    assert!(!goes(&isr, &[], None), "it is in sync");
+}
+
+#[test]
+fn a_member_that_wants_to_cut_its_log_leaves_at_once_and_is_lost_if_we_have_what_it_gives_up() {
+    for (holes, named) in [(None, vec![2]), (Some(hole(3, 6)), vec![2]), (Some(hole(3, 7)), vec![])] {
+        let mut isr = three();
+        tell(&mut isr, 2, at(6, 6));
+        loses(&mut isr, 2, 6);
+        assert!(isr.is_broken(Offset(5)));
+        assert_eq!(lost(&mut isr, 5, holes), Some((named, vec![1])), "{holes:?}");
+    }
+}
+
+/// Each has what the other lacks: the one whose hole is the first cannot cut there, so that it leads, and the other is mended.
+#[test]
+fn a_leader_goes_before_one_that_has_what_it_lacks_behind_a_hole_of_its_own() {
+    let give_up = |told: &[i32], from, eligible: &[i32]| {
+        let mut isr = Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2]), set(&[1]), Mono(0));
+        told.iter().for_each(|one| loses(&mut isr, *one, from));
+        let eligible: Vec<BrokerId> = eligible.iter().copied().map(BrokerId).collect();
+        isr.give_up(false, &eligible, hole(5, 7)).map(|one| (one.isr, one.lost))
+    };
+    let gone = Some((vec![], vec![BrokerId(1)]));
+    assert_eq!(give_up(&[2], 4, &[2]), gone);
+    assert_eq!(give_up(&[2], 7, &[2]), None, "it can be let go");
+    assert_eq!(give_up(&[2], 4, &[]), None, "it may not be elected");
+    assert_eq!(give_up(&[], 4, &[2]), None, "it is whole, or is mended");
+    let hand_over = |from| {
+        let mut isr = Isr::new(BrokerId(1), EPOCH, 0, set(&[1, 2]), set(&[1, 2]), Mono(0));
+        tell(&mut isr, 2, at(from, from));
+        loses(&mut isr, 2, from);
+        let handed = isr.hand_over(&lives(&[]), Offset(3), 1, hole(5, 7))?;
+        Some((handed.isr.len(), handed.lost))
+    };
+    assert_eq!(hand_over(4), Some((1, vec![BrokerId(1)])));
+    assert_eq!(hand_over(7), None, "it is let go, and comes back first");
 }

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use dejaq_storage::{mark, mutant};
+use dejaq_storage::{OffsetRange, mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 
 use super::acks::{self, Acks, Token};
@@ -106,6 +106,15 @@ pub enum Event {
         moves_on: bool,
         /// When it came.
         now: Mono,
+    },
+    /// A follower wants to cut its log at this offset, because what lies behind is damaged; or it does not any more.
+    FollowerLost {
+        /// Which follower.
+        broker: BrokerId,
+        /// In which life.
+        life: BrokerEpoch,
+        /// Where.
+        from: Option<Offset>,
     },
     /// A follower begins anew: what it told does not count any more.
     FollowerGone {
@@ -311,6 +320,7 @@ impl Leader {
                     mark!("a follower's report of another epoch is not counted");
                 }
             }
+            Event::FollowerLost { broker, life, from } => self.isr.lose(broker, life, from),
             Event::FollowerGone { broker } => self.isr.forget(broker),
             Event::Committed { partition_epoch, replicas, members, moving } => {
                 let shrinks = members.len() < self.isr.members().len();
@@ -350,13 +360,19 @@ impl Leader {
         self.check();
     }
 
-    /// The in-sync set to propose to the controller now, if another than the committed one is called for. Our log is `whole`
-    /// if no damage of it is known.
-    pub fn propose(&mut self, now: Mono, lag: Duration, lives: &Lives, whole: bool) -> Option<Proposal> {
+    /// The in-sync set to propose to the controller now, if another than the committed one is called for. In `holes` lies what of
+    /// our log is damaged, as far as is known.
+    pub fn propose(
+        &mut self,
+        now: Mono,
+        lag: Duration,
+        lives: &Lives,
+        holes: Option<OffsetRange>,
+    ) -> Option<Proposal> {
         if self.resigned.is_some() {
             return None;
         }
-        let proposal = self.isr.propose(now, lag, lives, self.ends(whole), self.policy.durability);
+        let proposal = self.isr.propose(now, lag, lives, self.ends(holes), self.policy.durability);
         self.check();
         proposal
     }
@@ -364,32 +380,40 @@ impl Leader {
     /// As [`Leader::propose`], when our own log has a hole: first of all another member is to lead, even
     /// if `min.insync.replicas` asks for all replicas, so that nothing is committed until we are back. Others that are too few
     /// for now are waited for, unless a follower `starves`, which needs what is damaged here to come back in sync.
-    pub fn hand_over(&mut self, lives: &Lives, starves: bool) -> Option<Proposal> {
+    pub fn hand_over(&mut self, lives: &Lives, starves: bool, holes: OffsetRange) -> Option<Proposal> {
         if self.resigned.is_some() {
             return None;
         }
         let needed = if starves { 1 } else { self.policy.min_insync };
-        let proposal = self.isr.hand_over(lives, self.watermark, needed);
+        let proposal = self.isr.hand_over(lives, self.watermark, needed, holes);
         self.check();
         proposal
     }
 
-    /// As [`Leader::propose`], for those that may be elected though they are not in sync, when they lost something; our own log
-    /// is whole.
-    pub fn disown(&mut self, eligible: &[BrokerId], lives: &Lives) -> Option<Proposal> {
+    /// As [`Leader::propose`], for those that may be elected though they are not in sync, when they lost something that we have.
+    pub fn disown(
+        &mut self,
+        eligible: &[BrokerId],
+        lives: &Lives,
+        holes: Option<OffsetRange>,
+    ) -> Option<Proposal> {
         if self.resigned.is_some() || eligible.is_empty() {
             return None;
         }
-        self.isr.disown(eligible, lives, self.watermark)
+        self.isr.disown(eligible, lives, self.watermark, holes)
     }
 
-    /// When nothing else is to be proposed, and our own log has a hole that begins at `hole`, behind all that was visible, by
-    /// which a follower that `starves` cannot get: another one leads on without what nobody else has.
-    pub fn give_up(&mut self, starves: bool, hole: Offset) -> Option<Proposal> {
-        if self.resigned.is_some() || !starves || hole < self.watermark {
+    /// When nothing else is to be proposed, and our own log has `holes`: behind all that was visible, so that a follower that
+    /// `starves` cannot get by, and another one leads on without what nobody else has; or where one that is `eligible` has what
+    /// we lack and a hole of its own before.
+    pub fn give_up(&mut self, starves: bool, eligible: &[BrokerId], holes: OffsetRange) -> Option<Proposal> {
+        if self.resigned.is_some() {
             return None;
         }
-        self.isr.give_up()
+        // Under other durabilities who was eligible before an unclean stop may lack what was committed.
+        let is_complete = self.policy.durability == Durability::Durable;
+        let helpers = if is_complete { eligible } else { &[] };
+        self.isr.give_up(starves && holes.from >= self.watermark, helpers, holes)
     }
 
     /// Whether a member must leave at once.
@@ -410,9 +434,9 @@ impl Leader {
         &self.isr
     }
 
-    fn ends(&self, whole: bool) -> Ends {
+    fn ends(&self, holes: Option<OffsetRange>) -> Ends {
         let (floor, local_end, watermark) = (self.floor(), self.local_end, self.watermark);
-        Ends { floor, local_end, watermark, leash: self.leash(), whole }
+        Ends { floor, local_end, watermark, leash: self.leash(), holes }
     }
 
     /// What a replica must have to join the in-sync set: all that was promised, and all that this epoch found.

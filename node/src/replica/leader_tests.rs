@@ -263,7 +263,7 @@ fn a_replica_that_lacks_too_many_records_is_no_member_and_does_not_join() {
     let lives = Lives { live: [1, 2].map(|id| (BrokerId(id), BrokerEpoch(1))).into(), ..Lives::default() };
     let mut isr_after = |event: Option<Event>| {
         event.into_iter().for_each(|event| leader.step(event, &mut effects));
-        let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives, true)?;
+        let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives, None)?;
         Some(proposal.isr.iter().map(|(one, _)| one.0).collect::<Vec<_>>())
     };
     assert_eq!(isr_after(Some(Event::Appended { end: Offset(10), bytes: 1 })), None, "it told nothing yet");
@@ -362,6 +362,23 @@ fn a_replica_joins_only_with_all_that_this_epoch_found() {
     assert!(!leader.wants_to_grow(&lives.live));
     leader.step(follower(2, 10, 10), &mut effects);
     assert!(leader.wants_to_grow(&lives.live));
-    let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives, true).expect("it may join");
+    let proposal = leader.propose(Mono(0), Duration::from_secs(1), &lives, None).expect("it may join");
     assert_eq!(proposal.isr.len(), 2);
+}
+
+/// Under other durabilities who was eligible before an unclean stop may lack what was committed, and would lead with a loss.
+#[test]
+fn only_under_durable_a_leader_goes_for_one_that_has_what_it_lacks() {
+    for (durability, goes) in [(Durability::Durable, true), (Durability::Replicated, false)] {
+        let mut start = start_with(durability, &[1, 2]);
+        start.members = BTreeSet::from([ME]);
+        (start.local_end, start.flushed_end) = (Offset(10), Offset(10));
+        let mut effects = Vec::new();
+        let mut leader = Leader::start(start, &mut effects);
+        let (broker, life, from) = (BrokerId(2), BrokerEpoch(1), Some(Offset(3)));
+        leader.step(Event::FollowerLost { broker, life, from }, &mut effects);
+        let holes = OffsetRange { from: Offset(5), to: Offset(7) };
+        let given_up = leader.give_up(false, &[broker], holes);
+        assert_eq!(given_up.map(|one| one.isr), goes.then(Vec::new), "{durability:?}");
+    }
 }

@@ -1,27 +1,31 @@
 //! SHELL. Damaged records of a follower: put back from its leader's copy, or given up and fetched again.
 //!
 //! Owns: the order of the two ways. Promises: nothing is cut while the leader may still have what was written here, so that
-//! what else this copy holds stays, whatever is found damaged on the leader (LOG-5); what is given up nobody counts on; a
-//! range is counted as mended when its records are here again.
+//! what else this copy holds stays, whatever is found damaged on the leader (LOG-5); what is given up nobody counts on, and the
+//! leader says so after it heard of the loss (what we know of the metadata may be old, and a proposal of the leader that counts
+//! on us under way); a range is counted as mended when its records are here again.
 //! Leaves out: what is damaged (`scrub`, reads), the proof that a copy is the right one (`dejaq_storage::patch`), whose word
 //! counts meanwhile (`isr`). Called by `fetcher`, in the partition's turn or holding what moves its log.
 //!
 //! ```text
 //!  damage ─► stand before it ─► the leader's batches ─► the same as ours were? ─ yes ► put back, loaded again
-//!                                       └ damaged there, too: wait              └ no ► once nobody counts on us: cut, fetch
+//!                                       └ damaged there, too: wait              └ no ► tell that it is lost
+//!  leader: counts on us? ─ yes ► disown us: isr, elr and last known elr lose us ─► no, no more ─► let go ─► cut, fetch
+//!             └ has a hole that begins behind ours: another leads, and we mend it first
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use dejaq_storage::disk::{is_failed_sync, is_want};
-use dejaq_storage::{Patched, VerifiedBatch, mark, mutant};
-use dejaq_wire::ids::{LeaderEpoch, Offset};
+use dejaq_storage::{Disk, Patched, VerifiedBatch, mark, mutant};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
+use dejaq_wire::peer::replica::{News, Standing};
 
 use super::follower::{Found, Heard};
-use super::following::{Outcome, damage};
-use super::leader::Resigned;
-use super::partition::Partition;
+use super::following::{Outcome, damage, holes, last_epoch};
+use super::leader::{Event, Leader, Resigned};
+use super::partition::{Partition, Turn};
 use super::role::Role;
 use crate::runtime::Runtime;
 
@@ -35,6 +39,8 @@ const MOST_REFUSALS: u32 = 5;
 pub(super) struct Mending {
     /// Where our damage begins whose records this leader does not have as they were written here.
     foreign: Option<Offset>,
+    /// The leader lets us cut there.
+    let_go: Option<Offset>,
     /// How often the disk did not take what was put back.
     refusals: u32,
     /// Damaged ranges that were given up, and up to where what was visible went: when the log reaches there they are mended.
@@ -50,7 +56,17 @@ impl Mending {
 
     /// Another leader, or other damage: what was known of the last one does not hold.
     pub(super) fn begin(&mut self) {
-        (self.foreign, self.refusals) = (None, 0);
+        (self.foreign, self.let_go, self.refusals) = (None, None, 0);
+    }
+
+    /// The leader lets us cut there; whether that is new and of use.
+    fn hear_let_go(&mut self, at: Offset) -> bool {
+        self.is_foreign(at) && self.let_go.replace(at) != Some(at)
+    }
+
+    /// Whether damage that begins there may be cut away.
+    fn may_cut(&self, from: Offset) -> bool {
+        self.is_foreign(from) && self.let_go == Some(from)
     }
 
     /// What to do with what a leader has where our damage begins.
@@ -101,7 +117,7 @@ pub(super) enum Mend {
 
 impl<R: Runtime> Partition<R> {
     /// Where to cut a damaged log, and in which epoch, so that the rest is fetched again: once nobody counts on this
-    /// replica any more (LOG-5), and the leader has shown that it does not have what was written here.
+    /// replica any more (LOG-5), as its leader said when it had heard of the damage.
     pub(super) fn mend(self: &Arc<Self>) -> Option<(LeaderEpoch, Mend)> {
         self.with_turn(|turn| {
             let (log, Role::Follower(follower)) = (turn.log.as_ref()?, &turn.role) else { return None };
@@ -110,7 +126,7 @@ impl<R: Runtime> Partition<R> {
                 return is_free.then(|| (follower.epoch(), Mend::Load(follower.local_end())));
             }
             let from = damage(log, follower.log_start())?;
-            if turn.is_eligible || !turn.mending.is_foreign(from) || follower.resigned().is_some() {
+            if turn.is_eligible || !turn.mending.may_cut(from) || follower.resigned().is_some() {
                 return None;
             }
             mark!("a follower gives up its damaged log and what lies behind");
@@ -160,6 +176,63 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
+    /// The leader lets us cut our log.
+    pub(super) fn hear_let_go(self: &Arc<Self>, leader: BrokerId, news: &News) -> Outcome {
+        self.with_turn(|turn| {
+            let (Some(log), Role::Follower(follower)) = (turn.log.as_ref(), &turn.role) else {
+                return Outcome::Same;
+            };
+            let ours = damage(log, follower.log_start()).map(|from| (from, last_epoch(log, follower, from)));
+            let is_it = (follower.leader(), follower.epoch()) == (leader, news.epoch)
+                && ours == Some((news.at, news.last_epoch));
+            // What we know of the metadata may be older than what the leader knows: then it wakes us when it comes.
+            if is_it && turn.mending.hear_let_go(news.at) && !turn.is_eligible {
+                return Outcome::Moved;
+            }
+            Outcome::Same
+        })
+    }
+
+    /// As a leader: a follower told that it wants to cut its log, or tells so no more.
+    pub(super) fn note_loss(
+        &self,
+        turn: &mut Turn<R::Disk>,
+        broker: BrokerId,
+        life: BrokerEpoch,
+        at: &Standing,
+    ) {
+        let from = at.lost.then_some(at.end);
+        let Role::Leader(leader) = &turn.role else { return };
+        let is_ours = leader.epoch() == at.epoch && leader.resigned().is_none();
+        if !is_ours || leader.isr().lost_from(broker) == from {
+            return;
+        }
+        mark!("a leader hears that a follower lost records");
+        turn.step(Event::FollowerLost { broker, life, from });
+        self.shared.hub.may_change(self.place());
+    }
+
+    /// As a leader: whether a follower that stands there may cut its log; `None` if it is not known that it wants to.
+    pub(super) fn lets_go(self: &Arc<Self>, broker: BrokerId, at: &Standing) -> Option<bool> {
+        self.with_turn(|turn| {
+            let Role::Leader(leader) = &turn.role else { return Some(false) };
+            if leader.epoch() != at.epoch || leader.resigned().is_some() {
+                return Some(false);
+            }
+            let is_known = leader.isr().lost_from(broker) == Some(at.end);
+            is_known.then(|| turn.lets_go(leader, broker))
+        })
+    }
+
+    /// As a leader: who may be let go now is told so.
+    pub(super) fn look_at_lost(&self, turn: &Turn<R::Disk>) {
+        let Role::Leader(leader) = &turn.role else { return };
+        let free: Vec<BrokerId> = leader.isr().waiting().filter(|one| turn.lets_go(leader, *one)).collect();
+        if !free.is_empty() {
+            self.shared.hub.appended(self.place(), free.into_iter());
+        }
+    }
+
     /// Damage was found: if this is a follower, its leader hears of it; a leader lets another lead, if one can, and mends
     /// its log as a follower.
     pub fn notice_damage(self: &Arc<Self>) {
@@ -187,6 +260,13 @@ impl<R: Runtime> Partition<R> {
     }
 }
 
+impl<D: Disk> Turn<D> {
+    fn lets_go(&self, leader: &Leader, broker: BrokerId) -> bool {
+        let holes = self.log.as_ref().and_then(holes);
+        self.log.is_some() && leader.isr().lets_go(broker, &self.eligible, holes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,6 +287,19 @@ mod tests {
         assert!(!mending.is_foreign(Offset(5)), "another leader may have it");
         assert!(matches!(mending.offered(Vec::new(), &heard(Found::Below(Offset(9)), 20)), Outcome::Moved));
         assert!(mending.is_foreign(Offset(5)));
+    }
+
+    #[test]
+    fn a_log_is_cut_only_where_the_leader_lets_us_and_only_while_the_same_is_damaged() {
+        let mut mending = Mending::default();
+        assert!(!mending.hear_let_go(Offset(5)), "it may be put back yet");
+        mending.offered(Vec::new(), &heard(Found::Agrees, 5));
+        assert!(!mending.may_cut(Offset(5)), "somebody may count on it");
+        assert!(mending.hear_let_go(Offset(5)) && mending.may_cut(Offset(5)));
+        assert!(!mending.hear_let_go(Offset(5)), "it was told before");
+        assert!(!mending.may_cut(Offset(4)), "more was found damaged: it is told anew");
+        mending.begin();
+        assert!(!mending.may_cut(Offset(5)), "another leader may not let us");
     }
 
     #[test]

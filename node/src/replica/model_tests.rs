@@ -501,7 +501,7 @@ impl World {
         let lives = Lives { live: self.live(&self.states[self.nodes[at].sees]), heard: BTreeMap::new() };
         let (now, lag) = (Mono(self.steps), self.lag);
         let Some(Role::Leader(leader)) = &mut self.nodes[at].role else { return };
-        if let Some(proposal) = leader.propose(now, lag, &lives, true) {
+        if let Some(proposal) = leader.propose(now, lag, &lives, None) {
             self.net.push((at, self.nodes.len(), Message::Propose(proposal)));
         }
     }

@@ -552,6 +552,7 @@ impl<R: Runtime> Partition<R> {
                 let partition_epoch = assignment.partition_epoch;
                 let moving = assignment.moving();
                 turn.step(Event::Committed { partition_epoch, replicas, members, moving });
+                self.look_at_lost(turn);
             }
             true
         })

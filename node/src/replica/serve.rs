@@ -186,6 +186,11 @@ impl<R: Runtime> Round<R> {
         let reader = partition.view().reader();
         let (watermark, start) = (partition.view().watermark(), reader.start());
         let found = match compare(reader, at) {
+            _ if at.lost => match partition.lets_go(self.follower, at) {
+                Some(true) => Found::LetGo,
+                Some(false) => return Look::Nothing, // looked at again when that changes
+                None => return self.ask_again(),
+            },
             Against::Diverged(ours) => {
                 mark!("a follower's log parts from its leader's");
                 Found::Diverged { epoch: ours.epoch, end: ours.end }
@@ -195,29 +200,12 @@ impl<R: Runtime> Round<R> {
                 None => return refuse(at, Why::Unreadable),
             },
             Against::Agrees if partition.has_not_heard(self.follower) => {
-                // It told its position right before we began to lead: it was not counted then, and is not told again.
-                mark!("a follower that spoke before its leader led tells its position again");
-                self.directory.hub.end_session(self.follower);
-                return Look::Nothing;
+                return self.ask_again();
             }
-            Against::Agrees => {
-                let max_bytes = self.room.min(PLACE_BYTES);
-                let ask =
-                    ReadAsk { offset: at.end, max_bytes, at_least_one: is_first, end_bound: reader.end() };
-                match read_warm_or_cold(reader, ask).await {
-                    Ok(read) => begin_at(at.end, read),
-                    Err(ReadError::OutOfRange { .. }) => return Look::Again, // the start moved on while we looked
-                    Err(error) => {
-                        if matches!(error, ReadError::Damaged { .. }) {
-                            mark!("a follower's fetch meets damage");
-                            self.directory.health().counts.damaged_reads.add(1);
-                            partition.starve();
-                        }
-                        tracing::error!(partition = partition.name(), %error, "a follower cannot be served");
-                        return refuse(at, Why::Unreadable);
-                    }
-                }
-            }
+            Against::Agrees => match self.read_behind(&partition, at, is_first).await {
+                Ok(found) => found,
+                Err(look) => return look,
+            },
         };
         if leads_in(&partition, at.epoch) != Ok(epoch) {
             return Look::Again; // what was read may be of another leader's log
@@ -246,6 +234,37 @@ impl<R: Runtime> Round<R> {
             start,
             found,
         })
+    }
+
+    /// It told its position right before we began to lead: it was not counted then, and is not told again by itself.
+    fn ask_again(&self) -> Look {
+        mark!("a follower that spoke before its leader led tells its position again");
+        self.directory.hub.end_session(self.follower);
+        Look::Nothing
+    }
+
+    async fn read_behind(
+        &self,
+        partition: &Arc<Partition<R>>,
+        at: &Standing,
+        is_first: bool,
+    ) -> Result<Found, Look> {
+        let reader = partition.view().reader();
+        let max_bytes = self.room.min(PLACE_BYTES);
+        let ask = ReadAsk { offset: at.end, max_bytes, at_least_one: is_first, end_bound: reader.end() };
+        match read_warm_or_cold(reader, ask).await {
+            Ok(read) => Ok(begin_at(at.end, read)),
+            Err(ReadError::OutOfRange { .. }) => Err(Look::Again), // the start moved on while we looked
+            Err(error) => {
+                if matches!(error, ReadError::Damaged { .. }) {
+                    mark!("a follower's fetch meets damage");
+                    self.directory.health().counts.damaged_reads.add(1);
+                    partition.starve();
+                }
+                tracing::error!(partition = partition.name(), %error, "a follower cannot be served");
+                Err(refuse(at, Why::Unreadable))
+            }
+        }
     }
 
     /// Adds the watermarks and starts that moved.

@@ -257,6 +257,7 @@ mod tests {
             end: Offset(*end),
             last_epoch: LeaderEpoch::NONE,
             durable: Offset(*end),
+            lost: false,
         };
         ReplicaFetch {
             broker_epoch: BrokerEpoch(5),

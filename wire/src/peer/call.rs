@@ -58,6 +58,8 @@ pub const fn is_answer(tag: u16) -> bool {
 /// none of it, either way.
 ///
 /// ```text
+/// 0x0201 fetches of followers (answer 0x0281): version 2 says of which partitions a follower wants to give up what is damaged, and that
+///        its leader lets it; a follower of an older leader keeps what cannot be put back, and waits
 /// 0x0301 registration, 0x0302 heartbeat: version 1 says which levels the broker supports
 /// 0x0303 in-sync sets: version 1 says who lost records to damage; an older controller is not told: it keeps who lost them eligible where
 ///        that leaves too few in sync, and nothing is mended there until it is of this level
@@ -66,7 +68,7 @@ pub const fn is_answer(tag: u16) -> bool {
 #[must_use]
 pub const fn level_of(tag: u16, version: u16) -> u16 {
     match (tag, version) {
-        (0x0301..=0x0303, 1..) | (0x0318 | 0x0398, _) => 2,
+        (0x0201 | 0x0281, 2..) | (0x0301..=0x0303, 1..) | (0x0318 | 0x0398, _) => 2,
         _ => 1,
     }
 }

@@ -8,8 +8,11 @@
 //! ```text
 //!  follower ── ReplicaFetch (round n: positions that changed, places that went) ──► leader   waits for records
 //!           ── ReplicaFetch (round n + 1: synced up to here) ──►   ends the wait of round n, waits itself
-//!           ◄── ReplicaFetched: batches │ diverged │ below │ refused ──
+//!           ◄── ReplicaFetched: batches │ diverged │ below │ refused │ let go ──
 //! ```
+//!
+//! Decided: a message is of version 2 only where it says what version 1 cannot (a follower lost records, its leader lets it go), so
+//! that what is hot is written once and in one form. A leader of version 1 lets nobody go.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -42,6 +45,10 @@ pub struct Standing {
     pub last_epoch: LeaderEpoch,
     /// Everything below survives a power cut there; at most `end`.
     pub durable: Offset,
+    /// What lies behind `end` is damaged there, and the leader's copy cannot be put in its place: the follower wants to cut its
+    /// log at `end`, and waits until its leader lets it go ([`Found::LetGo`]). From version 2 on.
+    #[serde(skip)]
+    pub lost: bool,
 }
 
 /// Asks for what is behind the follower's positions, and tells them.
@@ -122,6 +129,9 @@ pub enum Found {
     },
     /// Nothing.
     Refused(Why),
+    /// Nobody counts on the follower, and nobody will on account of what it told before: it may cut at the position at which it
+    /// told that it lost what lies behind. From version 2 on.
+    LetGo,
 }
 
 /// Why a leader tells nothing of a partition.
@@ -161,7 +171,11 @@ enum FoundHead {
     Diverged { epoch: LeaderEpoch, end: Offset },
     Below { base: Offset },
     Refused(Why),
+    LetGo,
 }
+
+/// [`ReplicaFetch`] in version 2: as in version 1, then which of `changed` lost something.
+type FetchAndLost = (ReplicaFetch, Vec<u32>);
 
 fn bounded(lists: &[usize]) -> Result<(), PeerError> {
     match lists.iter().find(|length| **length > MAX_PLACES) {
@@ -172,16 +186,36 @@ fn bounded(lists: &[usize]) -> Result<(), PeerError> {
 
 impl Body for ReplicaFetch {
     const TAG: u16 = 0x0201;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn into_parts(self) -> Result<Parts, PeerError> {
+        if !self.tells_loss() {
+            return self.first_version();
+        }
         bounded(&[self.changed.len(), self.gone.len()])?;
-        Parts::plain(&self)
+        let lost =
+            (0..).zip(&self.changed).filter_map(|(at, standing)| standing.lost.then_some(at)).collect();
+        let body: FetchAndLost = (self, lost);
+        Parts::with_tail::<ReplicaFetch>(&body, Vec::new())
+    }
+
+    fn older(&self) -> Result<Option<Parts>, PeerError> {
+        if self.tells_loss() { self.first_version().map(Some) } else { Ok(None) }
     }
 
     fn from_parts(parts: Parts) -> Result<ReplicaFetch, PeerError> {
-        let fetch: ReplicaFetch = parts.into_plain()?;
-        bounded(&[fetch.changed.len(), fetch.gone.len()])?;
+        let (mut fetch, lost): FetchAndLost = match parts.version {
+            1 => (parts.into_older_plain::<ReplicaFetch, ReplicaFetch>(1)?, Vec::new()),
+            _ => match parts.into_head_and_tail::<ReplicaFetch, FetchAndLost>()? {
+                (body, tail) if tail.is_empty() => body,
+                _ => return Err(PeerError::Damaged { tag: Self::TAG }),
+            },
+        };
+        bounded(&[fetch.changed.len(), fetch.gone.len(), lost.len()])?;
+        for at in lost {
+            let standing = fetch.changed.get_mut(at as usize);
+            standing.ok_or(PeerError::Damaged { tag: Self::TAG })?.lost = true;
+        }
         let is_sound = |at: &Standing| at.durable <= at.end && at.durable.is_valid() && at.epoch.is_valid();
         if fetch.changed.iter().all(is_sound) {
             Ok(fetch)
@@ -191,9 +225,20 @@ impl Body for ReplicaFetch {
     }
 }
 
+impl ReplicaFetch {
+    fn tells_loss(&self) -> bool {
+        self.changed.iter().any(|standing| standing.lost)
+    }
+
+    fn first_version(&self) -> Result<Parts, PeerError> {
+        bounded(&[self.changed.len(), self.gone.len()])?;
+        Parts::older_plain::<ReplicaFetch>(1, self)
+    }
+}
+
 impl Body for ReplicaFetched {
     const TAG: u16 = 0x0281;
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 
     fn into_parts(self) -> Result<Parts, PeerError> {
         bounded(&[self.news.len()])?;
@@ -210,14 +255,20 @@ impl Body for ReplicaFetched {
                 Found::Diverged { epoch, end } => FoundHead::Diverged { epoch, end },
                 Found::Below { base } => FoundHead::Below { base },
                 Found::Refused(why) => FoundHead::Refused(why),
+                Found::LetGo => FoundHead::LetGo,
             };
             let News { place, epoch, at, last_epoch, watermark, start, .. } = one;
             news.push(NewsHead { place, epoch, at, last_epoch, watermark, start, found });
         }
-        Parts::with_tail::<ReplicaFetched>(&Head { talk: self.talk, news }, tail)
+        let lets_go = news.iter().any(|one| matches!(one.found, FoundHead::LetGo));
+        let parts = Parts::with_tail::<ReplicaFetched>(&Head { talk: self.talk, news }, tail)?;
+        Ok(Parts { version: if lets_go { 2 } else { 1 }, ..parts })
     }
 
     fn from_parts(parts: Parts) -> Result<ReplicaFetched, PeerError> {
+        let version = parts.version;
+        // Both versions are read alike; what the first one does not know is looked for.
+        let parts = if version == 1 { Parts { version: Self::VERSION, ..parts } } else { parts };
         let (head, mut tail) = parts.into_head_and_tail::<ReplicaFetched, Head>()?;
         bounded(&[head.news.len()])?;
         let damaged = PeerError::Damaged { tag: Self::TAG };
@@ -231,6 +282,8 @@ impl Body for ReplicaFetched {
                 FoundHead::Diverged { epoch, end } => Found::Diverged { epoch, end },
                 FoundHead::Below { base } => Found::Below { base },
                 FoundHead::Refused(why) => Found::Refused(why),
+                FoundHead::LetGo if version > 1 => Found::LetGo,
+                FoundHead::LetGo => return Err(damaged),
             };
             let NewsHead { place, epoch, at, last_epoch, watermark, start, .. } = one;
             news.push(News { place, epoch, at, last_epoch, watermark, start, found });
@@ -248,6 +301,7 @@ impl Ask for ReplicaFetch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::level_of;
 
     fn place(partition: i32) -> Place {
         Place { topic: TopicId([7; 16]), partition: PartitionId(partition) }
@@ -295,18 +349,48 @@ mod tests {
             end: Offset(5),
             last_epoch: LeaderEpoch::NONE,
             durable: Offset(durable),
+            lost: false,
         };
-        let fetch = |durable| ReplicaFetch {
-            broker_epoch: BrokerEpoch(1),
-            session: 1,
-            round: 0,
-            max_wait_ms: 500,
-            max_bytes: 1,
-            changed: vec![at(durable)],
-            gone: vec![place(1)],
-        };
+        let fetch = |durable| fetch(vec![at(durable)]);
         let back = |durable| ReplicaFetch::from_parts(fetch(durable).into_parts().expect("short"));
         assert_eq!(back(5), Ok(fetch(5)));
         assert_eq!(back(6), Err(PeerError::Damaged { tag: 0x0201 }));
+    }
+
+    fn fetch(changed: Vec<Standing>) -> ReplicaFetch {
+        let (broker_epoch, max_wait_ms, max_bytes, gone) = (BrokerEpoch(1), 500, 1, vec![place(1)]);
+        ReplicaFetch { broker_epoch, session: 1, round: 0, max_wait_ms, max_bytes, changed, gone }
+    }
+
+    #[test]
+    fn what_only_level_2_knows_is_of_version_2_and_nothing_else_is() {
+        let at = |partition, lost| Standing {
+            place: place(partition),
+            epoch: LeaderEpoch(0),
+            end: Offset(5),
+            last_epoch: LeaderEpoch::NONE,
+            durable: Offset(5),
+            lost,
+        };
+        let (told, whole) = (fetch(vec![at(0, false), at(1, true)]), fetch(vec![at(0, false), at(1, false)]));
+        let parts = told.clone().into_parts().expect("short");
+        assert_eq!((parts.version, level_of(parts.tag, parts.version)), (2, 2));
+        assert_eq!(ReplicaFetch::from_parts(parts), Ok(told.clone()));
+        let older = told.older().expect("short").expect("there is an older version");
+        assert_eq!((older.version, level_of(older.tag, older.version)), (1, 1));
+        assert_eq!(ReplicaFetch::from_parts(older.clone()), Ok(whole.clone()), "an older leader is not told");
+        assert_eq!(whole.clone().into_parts(), Ok(older));
+        assert_eq!(whole.older(), Ok(None));
+        let none = (whole, vec![9_u32]);
+        let wrong = Parts::with_tail::<ReplicaFetch>(&none, Vec::new()).expect("short");
+        assert_eq!(ReplicaFetch::from_parts(wrong), Err(PeerError::Damaged { tag: 0x0201 }), "no such place");
+
+        let answer = |found| ReplicaFetched { talk: Talk::On, news: vec![news(0, found)] };
+        let parts = answer(Found::LetGo).into_parts().expect("short");
+        assert_eq!((parts.version, level_of(parts.tag, parts.version)), (2, 2));
+        assert_eq!(ReplicaFetched::from_parts(parts.clone()), Ok(answer(Found::LetGo)));
+        let first = ReplicaFetched::from_parts(Parts { version: 1, ..parts });
+        assert_eq!(first, Err(PeerError::Damaged { tag: 0x0281 }));
+        assert_eq!(answer(Found::Refused(Why::NotLeader)).into_parts().expect("short").version, 1);
     }
 }

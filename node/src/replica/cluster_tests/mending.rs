@@ -236,6 +236,52 @@ async fn a_damaged_replica_that_was_eligible_before_an_unclean_stop_is_let_go_of
     cluster.live[&1].acked("after").await;
 }
 
+/// It knows of nothing that is visible while too few are in sync, so that nobody seems to lack anything.
+#[tokio::test]
+async fn a_damaged_replica_that_may_be_elected_is_mended_after_its_leader_began_anew() {
+    let mut cluster = six(&[("min.insync.replicas", "3")]).await;
+    cluster.kill(1, None).await;
+    cluster.rot_side(3, "v2");
+    assert_eq!(cluster.live[&3].scrubbed().await, 1);
+    stand(&cluster, &[1], &[2, 3]);
+    cluster.restart(1).await;
+    cluster.whole_again(3).await;
+    assert_eq!(cluster.between.state().leader, BrokerId(1));
+    cluster.live[&1].acked("after").await;
+    cluster.converged(1).await;
+}
+
+/// Two copies, each with a hole, of which the follower's cannot be put back: whichever comes first, nothing is lost.
+#[tokio::test]
+async fn a_leader_and_an_eligible_follower_that_are_damaged_at_different_places_are_mended() {
+    for (leaders, followers) in [("v2", "v4"), ("v4", "v2")] {
+        let cluster = six(&[("min.insync.replicas", "2")]).await;
+        let two = || [1, 2].map(BrokerId).to_vec();
+        cluster.between.change(|state| (state.replicas, state.isr) = (two(), two()));
+        cluster.cut(1, 2);
+        stand(&cluster, &[1], &[2]);
+        cluster.rot(1, leaders);
+        cluster.rot_side(2, followers);
+        for id in [1, 2] {
+            assert_eq!(cluster.live[&id].scrubbed().await, 1);
+        }
+        cluster.heal();
+        let is_whole = |cluster: &Cluster, id: &i32| cluster.live[id].partition().damaged().is_empty();
+        let all =
+            |cluster: &Cluster| cluster.isr().len() == 2 && [1, 2].iter().all(|id| is_whole(cluster, id));
+        cluster.until("both are whole and in sync", all).await;
+        let leader = cluster.between.state().leader.0;
+        cluster.live[&leader].acked("after").await;
+        for id in [1, 2] {
+            let has_all =
+                |cluster: &Cluster| cluster.live[&id].partition().view().reader().end() == Offset(7);
+            cluster.until("it has all", has_all).await;
+            let values = cluster.live[&id].values().await;
+            assert_eq!(values, ["v0", "v1", "v2", "v3", "v4", "v5", "after"], "{leaders}, {followers}");
+        }
+    }
+}
+
 /// Three nodes with six records, `v0` to `v5`, everywhere.
 async fn six(configs: &[(&str, &str)]) -> Cluster {
     let cluster = Cluster::start(configs).await;
