@@ -142,7 +142,13 @@ impl Follower {
     /// cut may come when we are at the same offset again, with other records: it is told by their epoch.
     #[must_use]
     pub fn judge(&self, heard: &Heard, last_epoch: LeaderEpoch) -> Next {
-        let is_ours = heard.at == self.local_end && heard.last_epoch == last_epoch;
+        self.judge_at(heard, self.local_end, last_epoch)
+    }
+
+    /// As [`Follower::judge`], where it told another `end` than that of its log: what lies behind is damaged.
+    #[must_use]
+    pub fn judge_at(&self, heard: &Heard, end: Offset, last_epoch: LeaderEpoch) -> Next {
+        let is_ours = heard.at == end && heard.last_epoch == last_epoch;
         if heard.epoch != self.epoch || !is_ours || self.resigned.is_some() {
             mark!("a follower ignores an answer of another epoch or position");
             return Next::Ignore;

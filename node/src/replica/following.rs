@@ -150,13 +150,18 @@ impl<R: Runtime> Partition<R> {
                 return (Outcome::Same, None);
             }
             let heard = heard(&news, log);
-            if let Some(from) = damage(log, follower.log_start()).filter(|from| !turn.mending.is_foreign(*from))
-                && (heard.epoch, heard.at) == (follower.epoch(), from)
-                && heard.last_epoch == last_epoch(log, follower, from)
+            let damage = damage(log, follower.log_start()).map(|from| from.min(follower.local_end()));
+            let end = damage.unwrap_or(follower.local_end());
+            let last_epoch = last_epoch(log, follower, end);
+            // Where the logs part before the damage, all of it goes with the cut, as it would if it were whole.
+            if let Some(from) = damage
+                && !matches!(heard.found, follower::Found::Diverged { .. })
             {
-                return (turn.mending.offered(batches, &heard), None);
+                let is_it = (heard.epoch, heard.at, heard.last_epoch) == (follower.epoch(), from, last_epoch);
+                let is_asked = is_it && !turn.mending.is_foreign(from);
+                return (if is_asked { turn.mending.offered(batches, &heard) } else { Outcome::Same }, None);
             }
-            match follower.judge(&heard, last_epoch(log, follower, follower.local_end())) {
+            match follower.judge_at(&heard, end, last_epoch) {
                 Next::Ignore => (Outcome::Same, None),
                 Next::Cut(to) => {
                     if mutant!(9) {

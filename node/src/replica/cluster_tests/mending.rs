@@ -251,6 +251,33 @@ async fn a_damaged_replica_that_may_be_elected_is_mended_after_its_leader_began_
     cluster.converged(1).await;
 }
 
+/// Where the logs part, the tail goes, whole or damaged, and nobody needs to let it go.
+#[tokio::test]
+async fn a_damaged_tail_that_the_leader_does_not_have_is_cut_as_a_whole_one() {
+    let mut cluster = six(&[("min.insync.replicas", "3")]).await;
+    cluster.cut(1, 2);
+    for value in ["tail1", "tail2"] {
+        cluster.live[&1].write(value, Required::Leader).await.expect("answered").expect("written");
+    }
+    let has_tail = |cluster: &Cluster| cluster.live[&3].partition().view().reader().flushed() == Offset(8);
+    cluster.until("3 has it", has_tail).await;
+    cluster.kill(1, None).await;
+    cluster.rot(3, "tail2");
+    assert_eq!(cluster.live[&3].scrubbed().await, 1);
+    *cluster.between.is_old.lock().unwrap() = true; // nobody would be let go of
+    cluster.between.change(|state| {
+        (state.leader, state.leader_epoch) = (BrokerId(2), state.leader_epoch.next());
+        (state.isr, state.elr) = (vec![BrokerId(2)], [1, 3].map(BrokerId).into());
+    });
+    cluster.until("3 is in sync", |cluster| cluster.isr() == BTreeSet::from([2, 3])).await;
+    assert_eq!(cluster.live[&3].values().await.len(), 6);
+    assert!(cluster.live[&3].partition().damaged().is_empty());
+    cluster.heal();
+    cluster.restart(1).await;
+    cluster.live[&2].acked("after").await;
+    cluster.converged(2).await;
+}
+
 /// Two copies, each with a hole, of which the follower's cannot be put back: whichever comes first, nothing is lost.
 #[tokio::test]
 async fn a_leader_and_an_eligible_follower_that_are_damaged_at_different_places_are_mended() {
