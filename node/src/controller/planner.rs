@@ -44,30 +44,22 @@ pub struct Move {
     pub why: Why,
 }
 
-impl Move {
-    /// Whether data moves; else only the order of the replicas changes.
-    #[must_use]
-    pub fn moves_data(&self, image: &Image) -> bool {
-        let partition = image.topic(self.topic_id).and_then(|topic| topic.partition(self.partition));
-        partition
-            .is_none_or(|partition| self.target.iter().any(|broker| !partition.replicas.contains(broker)))
-    }
-}
-
-/// What is to be done now, in order; at most `limit` moves.
+/// What is to be done now, in order: first all that is on its way to a broker that will not take it, since aiming it
+/// elsewhere needs no room; then at most `room` moves that are new.
 #[must_use]
-pub fn plan(image: &Image, missing: &BTreeSet<BrokerId>, limit: usize) -> Vec<Move> {
+pub fn plan(image: &Image, missing: &BTreeSet<BrokerId>, room: usize) -> Vec<Move> {
     let mut planner = Planner::new(image, missing);
-    let mut moves = planner.replace_unwanted(limit);
+    let mut moves = planner.replace_unwanted(usize::MAX, |one| one.moving);
+    moves.extend(planner.replace_unwanted(room, |one| !one.moving));
     // Balance is judged when nothing else is on the way, else two movements chase each other.
     let calm = moves.is_empty() && !any_under_way(image);
     if image.is_rebalancing() && calm {
-        moves = planner.level_replicas(limit);
+        moves = planner.level_replicas(room);
         if moves.is_empty() {
-            moves = planner.level_leaders(limit);
+            moves = planner.level_leaders(room);
         }
         // Both halves at once, or the first would be levelled away again before the second begins.
-        if moves.is_empty() && limit >= 2 {
+        if moves.is_empty() && room >= 2 {
             moves = planner.swap_for_leaders().unwrap_or_default();
         }
     }
@@ -104,6 +96,10 @@ struct One {
     target: Vec<BrokerId>,
     /// It can be moved: somebody leads it.
     led: bool,
+    /// It is on its way already.
+    moving: bool,
+    /// Who has come, and has what it needs: dropped before its move ends it could be one copy too few.
+    came: Vec<BrokerId>,
 }
 
 impl One {
@@ -127,6 +123,8 @@ impl<'a> Planner<'a> {
                 at: (id, index),
                 target: partition.target(),
                 led: is_led(partition),
+                moving: partition.is_moving(),
+                came: partition.adding.iter().copied().filter(|one| partition.isr.contains(one)).collect(),
             }
         };
         let partitions: Vec<One> =
@@ -162,19 +160,27 @@ impl<'a> Planner<'a> {
         (0..replicas.len()).filter(|at| shared(*at)).count()
     }
 
-    fn replace_unwanted(&mut self, limit: usize) -> Vec<Move> {
+    fn replace_unwanted(&mut self, limit: usize, is_asked: impl Fn(&One) -> bool) -> Vec<Move> {
         let mut moves = Vec::new();
         for at in 0..self.partitions.len() {
             if moves.len() == limit {
                 break;
             }
-            let why = self.partitions[at].target.iter().find_map(|replica| self.unwanted(*replica));
-            let Some(why) = why else { continue };
+            if !is_asked(&self.partitions[at]) {
+                continue;
+            }
+            let why = |replica: &BrokerId| {
+                let came = self.partitions[at].came.contains(replica);
+                self.unwanted(*replica).filter(|_| !came)
+            };
+            let slots: Vec<(usize, Why)> = (0..)
+                .zip(&self.partitions[at].target)
+                .filter_map(|(slot, replica)| Some((slot, why(replica)?)))
+                .collect();
+            let Some((_, why)) = slots.first().copied() else { continue };
             let mut target = self.partitions[at].target.clone();
-            for slot in 0..target.len() {
-                if self.unwanted(target[slot]).is_some()
-                    && let Some(best) = self.substitute(&target, slot)
-                {
+            for (slot, _) in slots {
+                if let Some(best) = self.substitute(&target, slot) {
                     target[slot] = best;
                     *self.loads.get_mut(&best).expect("a substitute is usable") += 1;
                 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId};
+use dejaq_wire::kafka::create_topics::{CreatableReplicaAssignment, CreatableTopic};
 
 use super::alter_configs::{DRAIN_BROKERS, Operation, Target as ConfigTarget};
 use super::alter_partition::{AlterPartition, Current, Proposal};
@@ -315,6 +316,73 @@ fn replicas_of_a_broker_that_stays_away_are_made_anew_elsewhere() {
     assert_eq!(&*partition(&desk).adding, &ids(&[4])[..]);
     propose(&mut desk, &[1, 2, 4]).expect("4 caught up");
     assert_eq!(&*partition(&desk).replicas, &ids(&[1, 2, 4])[..]);
+}
+
+/// Moves that go to a broker which dies fill the room; what waits for room comes before them in order.
+#[test]
+fn moves_to_a_broker_that_died_go_elsewhere_and_a_drain_goes_on() {
+    let mut desk = Desk::with_brokers(4);
+    desk.settings.node = BrokerId(99);
+    let healing = &mut desk.settings.healing;
+    (healing.auto_rebalance, healing.max_moves) = (false, 2);
+    healing.recreate_after = Some(Duration::from_secs(3));
+    let on = |brokers: &[i32], index| CreatableReplicaAssignment {
+        partition_index: PartitionId(index),
+        broker_ids: ids(brokers),
+    };
+    let assignments = (0..4).map(|index| on(&[1, 2], index)).collect();
+    desk.create(CreatableTopic { assignments, ..topic("m", -1, -1) }).expect("valid");
+    let to = |index| (PartitionId(index), Target::On(ids(&[1, 4])));
+    let topics = vec![("m".to_owned(), vec![to(2), to(3)])];
+    desk.decide(Reassign { topics, allow_factor_change: false });
+    let drain = [(DRAIN_BROKERS, Operation::Append("2".into()))];
+    desk.alter_at(ConfigTarget::AllBrokers, false, &drain).expect("1, 3 and 4 are left");
+    let adding = |desk: &Desk| -> Vec<Vec<BrokerId>> {
+        let topic = desk.image.topic_named("m").expect("created");
+        topic.partitions.iter().map(|one| one.adding.to_vec()).collect()
+    };
+    pass(&mut desk, Duration::from_secs(2), &[1, 2, 3, 4]);
+    assert_eq!(adding(&desk), [vec![], vec![], ids(&[4]), ids(&[4])], "there is no room for more");
+    pass(&mut desk, Duration::from_secs(15), &[1, 2, 3]);
+    assert_eq!(adding(&desk), [vec![], vec![], ids(&[3]), ids(&[3])], "4 is gone");
+    for index in [2, 3, 0, 1] {
+        caught_up(&mut desk, "m", index, &[1, 2, 3]);
+        pass(&mut desk, TICK, &[1, 2, 3]);
+    }
+    assert_eq!(Drained::of(&desk.image, BrokerId(2)).replicas, 0);
+    assert!(desk.image.topic_named("m").expect("created").partitions.iter().all(|one| !one.is_moving()));
+}
+
+/// The copy that has come is one of two that are in sync: a move that drops it would be refused, and go nowhere for ever.
+#[test]
+fn a_copy_that_has_come_stays_until_its_move_ends_though_its_broker_is_drained() {
+    let mut desk = cluster(6);
+    let min = [("min.insync.replicas", Operation::Set("2".into()))];
+    desk.alter_at(ConfigTarget::Topic("a".into()), false, &min).expect("valid");
+    desk.settings.healing.recreate_after = Some(Duration::from_secs(3));
+    reassign(&mut desk, Target::On(ids(&[4, 5]))).expect("valid");
+    propose(&mut desk, &[1, 4]).expect("4 caught up, 2 and 3 fell back");
+    let drain = [(DRAIN_BROKERS, Operation::Append("4".into()))];
+    desk.alter_at(ConfigTarget::AllBrokers, false, &drain).expect("others are left");
+    pass(&mut desk, Duration::from_secs(15), &[1, 3, 4, 6]);
+    let now = partition(&desk);
+    assert!(!now.replicas.contains(&BrokerId(5)), "it is gone: {now:?}");
+    assert_eq!((&*now.removing, now.adding.len()), (&ids(&[4])[..], 1), "1 took its place, and now 4 goes");
+}
+
+/// The leader of a partition says who is in sync.
+fn caught_up(desk: &mut Desk, topic: &str, index: i32, isr: &[i32]) {
+    let topic = desk.image.topic_named(topic).expect("created").clone();
+    let now = topic.partition(PartitionId(index)).expect("there");
+    let proposal = Proposal {
+        topic_id: topic.id,
+        partition: PartitionId(index),
+        leader_epoch: now.leader_epoch,
+        partition_epoch: now.partition_epoch,
+        isr: isr.iter().map(|id| (BrokerId(*id), epoch(desk, *id))).collect(),
+        lost: Vec::new(),
+    };
+    send(desk, now.leader, proposal).expect("all are live");
 }
 
 #[test]

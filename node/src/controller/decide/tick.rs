@@ -67,27 +67,18 @@ fn orphan(partition: &Partition) -> bool {
     partition.leader == BrokerId::NONE
 }
 
-/// Begins as many moves of the plan as may be under way.
+/// Begins the moves of the plan: as many new ones as there is room for, and whatever is to go elsewhere than it is going.
 fn heal(draft: &mut Draft, context: &mut Context<'_>, missing: &BTreeSet<BrokerId>) {
     let healing = &context.settings.healing;
     assert!(healing.max_moves >= 2, "two partitions could never change places");
     let room = healing.max_moves.saturating_sub(in_flight(draft.image()));
-    let moves = plan(draft.image(), missing, room.max(1));
+    let moves = plan(draft.image(), missing, room);
     let idle = moves.is_empty();
-    let mut begun = 0;
     for one in moves {
-        let (at, data) = ((one.topic_id, one.partition), one.moves_data(draft.image()));
-        // A change of a move that is under way takes no room.
-        let moving =
-            draft.image().topic(at.0).and_then(|t| t.partition(at.1)).is_some_and(Partition::is_moving);
-        if data && !moving && begun == room {
-            continue;
-        }
-        if begin(draft, context, at, &one.target).is_ok() {
-            begun += usize::from(data && !moving);
-            if one.why != Why::Balance && healing.auto_rebalance && !draft.image().is_rebalancing() {
-                draft.push(RebalanceChanged { active: true });
-            }
+        let at = (one.topic_id, one.partition);
+        let begun = begin(draft, context, at, &one.target).is_ok();
+        if begun && one.why != Why::Balance && healing.auto_rebalance && !draft.image().is_rebalancing() {
+            draft.push(RebalanceChanged { active: true });
         }
     }
     let at_rest = idle && room > 0 && in_flight(draft.image()) == 0;
