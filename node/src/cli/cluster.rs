@@ -1,10 +1,12 @@
 //! `dejaq cluster`: how the cluster stands, at a glance; its features are in `features`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::BrokerId;
+use dejaq_wire::ids::{BrokerId, PartitionId};
 use serde_json::{Value, json};
 
 use super::client::{Client, ClientArgs, explain, explain_admin, pair};
@@ -12,9 +14,10 @@ use super::features;
 use super::output::Table;
 use super::topic::config_changes;
 use crate::client::admin::ConfigOwner;
-use crate::client::admin_cluster::{BrokerState, Moving};
+use crate::client::admin_cluster::{BrokerState, LogDir, Moving};
 use crate::client::routes::TopicRoute;
 use crate::metadata::config_table::TOPIC_CONFIGS;
+use crate::runtime::Runtime;
 
 /// Arguments of `dejaq cluster`.
 #[derive(Debug, ClapArgs)]
@@ -27,8 +30,9 @@ pub(super) struct Args {
 enum Verb {
     /// Show brokers, controller, and what is not as it should be.
     #[command(after_help = "\
-Ends with status 1 if a partition has no leader or lacks an in-sync replica, or if records are damaged on a disk:
-those are fetched again from another broker where a partition has enough replicas in sync without them.
+Ends with status 1 if a partition has no leader or lacks an in-sync replica, if a replica is to move to a broker that is
+not live, if a broker cannot open a replica or does not answer about its disk, or if records are damaged on a disk: those
+are fetched again from another broker where a partition has enough replicas in sync without them.
 
 Examples:
   dejaq cluster status
@@ -146,12 +150,18 @@ async fn configs(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// What of the partitions is not as it should be.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Health {
     partitions: usize,
     leaderless: usize,
     under_replicated: usize,
     moving: usize,
+    /// Moves to a broker that is not live: they make no way.
+    stalled: Vec<String>,
+    /// Live brokers that do not answer about their disks.
+    silent: Vec<BrokerId>,
+    /// Replicas that do not open on their brokers.
+    unopened: usize,
     /// Records that cannot be read, on all disks together.
     damaged: i64,
     mended: i64,
@@ -176,9 +186,49 @@ impl Health {
         health
     }
 
-    fn is_good(&self) -> bool {
-        self.leaderless == 0 && self.under_replicated == 0 && self.damaged == 0
+    /// Counts what is wrong with the disks of the brokers that live.
+    fn see_disks(&mut self, rows: &[Row]) {
+        for row in rows.iter().filter(|row| !row.broker.fenced) {
+            let Some(disk) = &row.disk else {
+                self.silent.push(row.broker.id);
+                continue;
+            };
+            self.damaged += disk.damaged;
+            self.mended += disk.mended;
+            self.unopened += disk.unopened.len();
+        }
     }
+
+    fn is_good(&self) -> bool {
+        let is_served = self.leaderless == 0 && self.under_replicated == 0 && self.unopened == 0;
+        is_served && self.damaged == 0 && self.stalled.is_empty() && self.silent.is_empty()
+    }
+}
+
+/// The moves to a broker that is not live, and which.
+fn stalled(moving: &[Moving], brokers: &[BrokerState]) -> Vec<String> {
+    let lives = |id: &BrokerId| brokers.iter().any(|broker| broker.id == *id && !broker.fenced);
+    let dead = moving.iter().flat_map(|one| {
+        let dead = one.adding.iter().filter(|id| !lives(id));
+        dead.map(move |id| format!("{}-{} to broker {id}", one.at.topic, one.at.partition))
+    });
+    dead.collect()
+}
+
+/// What is on the disk of a broker, with what it does not open; `None` if it does not answer. What does not show only for
+/// a moment, because it has just come or is about to go, is not counted.
+async fn disk(client: &Client, broker: BrokerId, topics: &[TopicRoute], moving: &[Moving]) -> Option<Disk> {
+    const MOMENT: Duration = Duration::from_millis(500);
+    let (admin, deadline) = (client.admin(), client.deadline());
+    let first = Disk::of(broker, topics, moving, &admin.log_dir(broker, None, deadline).await.ok()?);
+    if first.unopened.is_empty() {
+        return Some(first);
+    }
+    client.cluster.runtime().sleep(MOMENT).await;
+    let (moving, topics) = (admin.moving(deadline).await.ok()?, admin.list_topics(deadline).await.ok()?);
+    let mut now = Disk::of(broker, &topics, &moving, &admin.log_dir(broker, None, deadline).await.ok()?);
+    now.unopened.retain(|one| first.unopened.contains(one));
+    Some(now)
 }
 
 async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
@@ -193,16 +243,12 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
     moving.extend(now_moving);
     let mut health = Health::of(&topics, &moving);
     health.moving -= is_over;
+    health.stalled = stalled(&moving[is_over..], &brokers);
     let mut rows: Vec<Row> = brokers.iter().map(|broker| Row::of(broker, &topics)).collect();
     for row in rows.iter_mut().filter(|row| !row.broker.fenced) {
-        // A broker that does not answer says nothing of its disk; that it is gone is seen elsewhere.
-        row.disk = admin.log_dir(row.broker.id, None, deadline).await.ok().map(|dir| Disk {
-            damaged: dir.entries.iter().map(|entry| entry.damaged_records).sum(),
-            mended: dir.mended_ranges,
-        });
-        let disk = row.disk.unwrap_or_default();
-        (health.damaged, health.mended) = (health.damaged + disk.damaged, health.mended + disk.mended);
+        row.disk = disk(client, row.broker.id, &topics, &moving).await;
     }
+    health.see_disks(&rows);
     if json {
         let shown = json!({
             "cluster": cluster_id,
@@ -213,6 +259,8 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
             "leaderless": health.leaderless,
             "under_replicated": health.under_replicated,
             "moving": health.moving,
+            "stalled_moves": health.stalled,
+            "unopened_replicas": health.unopened,
             "damaged_records": health.damaged,
             "mended_ranges": health.mended,
         });
@@ -229,22 +277,56 @@ async fn status(client: &Client, json: bool) -> anyhow::Result<ExitCode> {
             health.under_replicated,
             health.moving
         );
-        for (row, disk) in rows.iter().filter_map(|row| Some((row, row.disk?))) {
-            if disk != Disk::default() {
-                println!(
-                    "disk of broker {}: {} damaged record(s) now, {} range(s) mended since it started",
-                    row.broker.id, disk.damaged, disk.mended
-                );
-            }
-        }
+        print!("{}", troubles(&health, &rows));
     }
     Ok(if health.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is wrong with moves and disks, a line each, for people.
+fn troubles(health: &Health, rows: &[Row]) -> String {
+    let mut told = String::new();
+    let mut say = |line: String| told = format!("{told}{line}\n");
+    if !health.stalled.is_empty() {
+        say(format!("moving to a broker that is not live: {}", some(&health.stalled)));
+    }
+    for broker in &health.silent {
+        say(format!("broker {broker} does not answer about its disk: what is damaged there is not known"));
+    }
+    for (row, disk) in rows.iter().filter_map(|row| Some((row, row.disk.as_ref()?))) {
+        let id = row.broker.id;
+        let name = |one: &Unopened| format!("{}{}", one.name, if one.leads { " (it leads it)" } else { "" });
+        if !disk.unopened.is_empty() {
+            let names: Vec<String> = disk.unopened.iter().map(name).collect();
+            say(format!("broker {id} does not open, and its log says why: {}", some(&names)));
+        }
+        if disk.unopened.iter().any(|one| one.leads) {
+            say(format!(
+                "  a live replica that has everything takes over within seconds; if this stays, mend that disk, or give up what only it \
+                 has: stop broker {id}, then dejaq partition elect TOPIC INDEX --unclean"
+            ));
+        }
+        if (disk.damaged, disk.mended) != (0, 0) {
+            say(format!(
+                "disk of broker {id}: {} damaged record(s) now, {} range(s) mended since it started",
+                disk.damaged, disk.mended
+            ));
+        }
+    }
+    told
+}
+
+/// The first of many.
+pub(super) fn some(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    let more = names.len().saturating_sub(SHOWN);
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }
 
 /// One broker and what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
-    broker: BrokerState,
+    pub(super) broker: BrokerState,
     /// Replicas that it holds.
     pub(super) replicas: usize,
     leaders: usize,
@@ -253,12 +335,49 @@ pub(super) struct Row {
 }
 
 /// What is wrong with a broker's disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Disk {
     /// Records that cannot be read.
     damaged: i64,
     /// Ranges that were fetched again from another broker.
     mended: i64,
+    /// Replicas that it is to hold and does not show.
+    unopened: Vec<Unopened>,
+}
+
+/// A replica that does not open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unopened {
+    /// Of which partition.
+    name: String,
+    /// Whether it leads it: then nobody is served.
+    leads: bool,
+}
+
+impl Disk {
+    fn of(broker: BrokerId, topics: &[TopicRoute], moving: &[Moving], dir: &LogDir) -> Disk {
+        let shown: BTreeSet<(&str, PartitionId)> =
+            dir.entries.iter().map(|entry| (&*entry.at.topic, entry.at.partition)).collect();
+        let comes = |topic: &str, index: PartitionId| {
+            let is_it = |one: &Moving| *one.at.topic == *topic && one.at.partition == index;
+            moving.iter().any(|one| is_it(one) && one.adding.contains(&broker))
+        };
+        let mut unopened = Vec::new();
+        for topic in topics {
+            for (index, partition) in (0..).map(PartitionId).zip(&topic.partitions) {
+                let is_here = partition.replicas.contains(&broker) && !comes(&topic.name, index);
+                if is_here && !shown.contains(&(&*topic.name, index)) {
+                    let leads = partition.leader == Some(broker);
+                    unopened.push(Unopened { name: format!("{}-{index}", topic.name), leads });
+                }
+            }
+        }
+        Disk {
+            damaged: dir.entries.iter().map(|entry| entry.damaged_records).sum(),
+            mended: dir.mended_ranges,
+            unopened,
+        }
+    }
 }
 
 impl Row {
@@ -310,8 +429,9 @@ impl Row {
             "draining": self.broker.draining,
             "leaders": self.leaders,
             "replicas": self.replicas,
-            "damaged_records": self.disk.map(|disk| disk.damaged),
-            "mended_ranges": self.disk.map(|disk| disk.mended),
+            "damaged_records": self.disk.as_ref().map(|disk| disk.damaged),
+            "mended_ranges": self.disk.as_ref().map(|disk| disk.mended),
+            "unopened": self.disk.as_ref().map(|disk| disk.unopened.iter().map(|one| &*one.name).collect::<Vec<_>>()),
         })
     }
 }
@@ -319,9 +439,10 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::admin::LogDirEntry;
     use crate::client::producer::core::TopicPartition;
     use crate::client::routes::PartitionRoute;
-    use dejaq_wire::ids::{LeaderEpoch, PartitionId, TopicId};
+    use dejaq_wire::ids::{LeaderEpoch, TopicId};
 
     fn route(leader: Option<i32>, replicas: &[i32], isr: &[i32]) -> PartitionRoute {
         let ids = |list: &[i32]| list.iter().copied().map(BrokerId).collect();
@@ -348,6 +469,67 @@ mod tests {
         assert_eq!(Health::of(&topics, &[]).under_replicated, 2);
         let topics = [topic(vec![route(Some(1), &[1, 2, 3], &[1, 3])])];
         assert_eq!(Health::of(&topics, &moving).under_replicated, 1, "3 came, and 2 is missing");
+    }
+
+    fn broker(id: i32, fenced: bool) -> BrokerState {
+        BrokerState { id: BrokerId(id), address: "h:1".into(), rack: None, fenced, draining: false }
+    }
+
+    #[test]
+    fn a_move_to_a_broker_that_is_not_live_is_not_well() {
+        let at = |index| TopicPartition { topic: "a".into(), partition: PartitionId(index) };
+        let to = |index, id| Moving {
+            at: at(index),
+            replicas: Vec::new(),
+            adding: vec![BrokerId(id)],
+            removing: Vec::new(),
+        };
+        let moving = [to(0, 3), to(1, 4), to(2, 9)];
+        let stalled = stalled(&moving, &[broker(3, false), broker(4, true)]);
+        assert_eq!(stalled, ["a-1 to broker 4", "a-2 to broker 9"]);
+        assert!(Health { moving: 3, ..Health::default() }.is_good());
+        let health = Health { moving: 3, stalled, ..Health::default() };
+        assert!(!health.is_good());
+        insta::assert_snapshot!(
+            troubles(&health, &[]),
+            @"moving to a broker that is not live: a-1 to broker 4, a-2 to broker 9"
+        );
+    }
+
+    #[test]
+    fn a_broker_that_does_not_answer_or_does_not_open_a_replica_is_not_well() {
+        let topics = [topic(vec![
+            route(Some(1), &[1, 2], &[1, 2]),
+            route(Some(2), &[2, 1], &[2]),
+            route(Some(1), &[1, 2], &[1]),
+        ])];
+        let at = |index| TopicPartition { topic: "a".into(), partition: PartitionId(index) };
+        let entry = LogDirEntry {
+            broker: BrokerId(2),
+            dir: "d".into(),
+            at: at(0),
+            size_bytes: 1,
+            lag: 0,
+            damaged_records: 3,
+        };
+        let dir = LogDir { mended_ranges: 0, entries: vec![entry] };
+        let comes =
+            Moving { at: at(2), replicas: Vec::new(), adding: vec![BrokerId(2)], removing: Vec::new() };
+        let disk = Disk::of(BrokerId(2), &topics, &[comes], &dir);
+        let mut rows =
+            [broker(1, false), broker(2, false), broker(3, true)].map(|one| Row::of(&one, &topics));
+        rows[1].disk = Some(disk);
+        let mut health = Health::default();
+        health.see_disks(&rows);
+        assert_eq!((&health.silent[..], health.unopened, health.damaged), (&[BrokerId(1)][..], 1, 3));
+        assert!(!Health { damaged: 0, silent: Vec::new(), ..health.clone() }.is_good());
+        assert!(!Health { damaged: 0, unopened: 0, ..health.clone() }.is_good());
+        insta::assert_snapshot!(troubles(&health, &rows), @r"
+        broker 1 does not answer about its disk: what is damaged there is not known
+        broker 2 does not open, and its log says why: a-1 (it leads it)
+          a live replica that has everything takes over within seconds; if this stays, mend that disk, or give up what only it has: stop broker 2, then dejaq partition elect TOPIC INDEX --unclean
+        disk of broker 2: 3 damaged record(s) now, 0 range(s) mended since it started
+        ");
     }
 
     #[test]
