@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dejaq_storage::model_disk::{CrashMode, Fault, Plan, Platter, Setup};
+use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Plan, Platter, Setup};
 use dejaq_storage::{DataDir, Expect, ReadAsk, VerifiedBatch};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{
@@ -90,7 +90,8 @@ impl Between {
 
     fn decide(&self, from: BrokerId, proposal: &Proposal) -> Answer {
         let (state, image) = (self.state(), self.image.lock().unwrap().clone());
-        if state.leader != from || state.leader_epoch != proposal.leader_epoch {
+        let of_itself = proposal.lost == [from] && state.leader.is_valid();
+        if !(state.leader == from || of_itself) || state.leader_epoch != proposal.leader_epoch {
             return Answer::Refused(ErrorCode::FENCED_LEADER_EPOCH);
         }
         if state.partition_epoch != proposal.partition_epoch {
@@ -164,6 +165,7 @@ impl AskController for Wire {
 struct Live {
     node: Node,
     directory: Arc<Directory<Node>>,
+    data_dir: Arc<DataDir<ModelDisk>>,
 }
 
 impl Live {
@@ -306,8 +308,9 @@ impl Cluster {
         let life = image.broker(me).expect("registered").epoch;
         let mut settings = Settings::of(me);
         settings.scrub.every = self.scrub_every;
-        let directory =
-            Directory::start(node.clone(), settings, data_dir, image.clone()).await.expect("it starts");
+        let directory = Directory::start(node.clone(), settings, data_dir.clone(), image.clone())
+            .await
+            .expect("it starts");
         let published = Published::new(image.clone());
         self.between.told.lock().unwrap().insert(me, published.clone());
         node.spawn(
@@ -318,7 +321,7 @@ impl Cluster {
         let (lag, max_wait) = (self.lag, self.max_wait);
         directory.connect(Links { life, transport: wire.clone(), controller: wire, lag, max_wait });
         self.between.serving.lock().unwrap().insert(me, Arc::new(Serve::new(directory.clone())));
-        self.live.insert(id, Live { node, directory });
+        self.live.insert(id, Live { node, directory, data_dir });
     }
 
     /// As `kill -9`, or a power cut.
@@ -762,6 +765,7 @@ async fn a_replica_that_was_removed_and_added_unseen_is_not_taken_for_what_it_wa
 }
 
 mod mending;
+mod unopened;
 
 #[tokio::test]
 async fn a_follower_whose_old_log_does_not_go_begins_no_other() {

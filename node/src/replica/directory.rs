@@ -5,7 +5,7 @@
 //! Promises: a partition is in the table only when it serves; a deleted one refuses everyone before its files go;
 //! deletion is durable step by step (rename aside, sync, remove) and finished at the next start; files that the
 //! metadata does not know are removed only by a node whose metadata remembers an earlier life (MQ-10); a partition
-//! that found no room is tried again until it opens.
+//! that does not open is watched (`unopened`).
 //! Leaves out: what the metadata says (`metadata`), the data directory's own files (`dejaq_storage::DataDir`).
 //! Called by `broker` ([`Directory::start`], [`Directory::apply`], [`Directory::shutdown`]) and by every data API.
 //!
@@ -35,6 +35,7 @@ use super::open::{self, Job, NotStarted};
 use super::partition::{Assignment, Partition, Shared};
 use super::retention;
 use super::scrub::{self, Scrub};
+use super::unopened::Unopened;
 use crate::config::CleanerSettings;
 use crate::metadata::topic_config::Overrides;
 use crate::metadata::{BrokerDefaults, Delta, Image, Topic, TopicConfig};
@@ -85,9 +86,7 @@ pub(super) enum Slot<R: Runtime> {
     /// This node does not hold it.
     Elsewhere,
     /// It did not open; the log says why.
-    Failed,
-    /// As `Failed`, for want of room: it is tried again.
-    NoRoom,
+    Unopened(Unopened),
 }
 
 /// Why a partition of a known topic cannot be used.
@@ -126,7 +125,7 @@ impl<R: Runtime> TopicEntry<R> {
             None => Err(NoPartition::Unknown),
             Some(Slot::Ready(partition)) => Ok(partition),
             Some(Slot::Elsewhere) => Err(NoPartition::Elsewhere),
-            Some(Slot::Failed | Slot::NoRoom) => Err(NoPartition::Failed),
+            Some(Slot::Unopened(_)) => Err(NoPartition::Failed),
         }
     }
 
@@ -134,7 +133,7 @@ impl<R: Runtime> TopicEntry<R> {
     pub fn partitions(&self) -> impl Iterator<Item = &Arc<Partition<R>>> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Ready(partition) => Some(partition),
-            Slot::Elsewhere | Slot::Failed | Slot::NoRoom => None,
+            Slot::Elsewhere | Slot::Unopened(_) => None,
         })
     }
 }
@@ -185,6 +184,8 @@ pub struct Replication {
     pub epochs: u64,
     /// Partitions with damaged records.
     pub damaged: u64,
+    /// Partitions that belong here and are not open.
+    pub unopened: u64,
     /// Times that an in-sync set lost members.
     pub shrinks: u64,
     /// Times that an in-sync set gained members.
@@ -205,16 +206,16 @@ pub struct Directory<R: Runtime> {
     /// The newest image that was applied, or is being applied.
     seen: RwLock<Arc<Image>>,
     /// The image that the table mirrors. Held while one is applied.
-    applied: tokio::sync::Mutex<Arc<Image>>,
-    /// Partitions that found no room are being tried again.
-    is_trying_again: AtomicBool,
+    pub(super) applied: tokio::sync::Mutex<Arc<Image>>,
+    /// Partitions that did not open are watched.
+    pub(super) watches_unopened: AtomicBool,
     is_stopping: AtomicBool,
     /// Nobody waits for more records any longer.
     waits_no_more: AtomicBool,
     stop: Notify,
     /// Who is to be told what.
     pub(super) hub: Arc<Hub>,
-    links: OnceLock<Arc<Links>>,
+    pub(super) links: OnceLock<Arc<Links>>,
     /// Says why what is kept beside the partitions failed.
     depends_on: OnceLock<Failed>,
     /// The run of the machine could not be noted yet.
@@ -280,7 +281,7 @@ impl<R: Runtime> Directory<R> {
             table: RwLock::new(Arc::new(Table { by_id: BTreeMap::new(), by_name: BTreeMap::new() })),
             seen: RwLock::default(),
             applied: tokio::sync::Mutex::new(Arc::new(Image::default())),
-            is_trying_again: AtomicBool::new(false),
+            watches_unopened: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
             waits_no_more: AtomicBool::new(false),
             stop: Notify::new(),
@@ -316,7 +317,7 @@ impl<R: Runtime> Directory<R> {
         for topic in &delta.deleted {
             self.delete(topic).await;
         }
-        let defaults = image.broker_defaults(self.settings.me, &self.settings.topic_defaults);
+        let defaults = self.defaults(image);
         if delta.broker_configs {
             for topic in image.topics() {
                 self.configure(topic, &defaults);
@@ -346,7 +347,7 @@ impl<R: Runtime> Directory<R> {
     }
 
     /// Starts the fetchers that are missing.
-    fn fetch_from_all(self: &Arc<Self>) {
+    pub(super) fn fetch_from_all(self: &Arc<Self>) {
         let Some(links) = self.links.get() else { return };
         for leader in self.hub.leaders() {
             let is_new = self.fetching.lock().unwrap_or_else(PoisonError::into_inner).insert(leader);
@@ -415,6 +416,7 @@ impl<R: Runtime> Directory<R> {
         let mut seen = Replication {
             shrinks: self.hub.shrinks.load(Ordering::Relaxed),
             expands: self.hub.expands.load(Ordering::Relaxed),
+            unopened: self.table().unopened().len() as u64,
             ..Replication::default()
         };
         for partition in self.partitions() {
@@ -468,7 +470,7 @@ impl<R: Runtime> Directory<R> {
         drop(self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut result = match self.health.failure() {
             Some(reason) => Err(NotClean::Offline(reason)),
-            None if self.table().has_unopened() => Err(NotClean::NotOpened),
+            None if !self.table().unopened().is_empty() => Err(NotClean::NotOpened),
             None => Ok(()),
         };
         for (partition, error) in open::close_all(&self.runtime, self.partitions()).await {
@@ -568,11 +570,11 @@ impl<R: Runtime> Directory<R> {
                     let slot = open::open(self, &job).await;
                     self.put(vec![(job, slot)]).await;
                 }
-                (Slot::Failed | Slot::NoRoom, None) => {
+                (Slot::Unopened(_), None) => {
                     self.replace(|table| table.vacate(topic.id, index));
                     self.remove_files(topic.id, index).await;
                 }
-                (Slot::Elsewhere, None) | (Slot::Failed | Slot::NoRoom, Some(_)) => {}
+                (Slot::Elsewhere, None) | (Slot::Unopened(_), Some(_)) => {}
             }
         }
     }
@@ -587,7 +589,7 @@ impl<R: Runtime> Directory<R> {
         self.remove_files(topic, index).await
     }
 
-    async fn remove_files(&self, topic: TopicId, index: PartitionId) -> bool {
+    pub(super) async fn remove_files(&self, topic: TopicId, index: PartitionId) -> bool {
         let Some(data_dir) = self.data_dir() else { return false };
         let Err(error) = data_dir.remove_partition(topic, index).await else { return true };
         self.health.mind(&format!("{topic}-{index}"), &error);
@@ -595,19 +597,10 @@ impl<R: Runtime> Directory<R> {
         false
     }
 
-    /// Puts what was opened into the table, and tries again later what found no room.
-    async fn put(self: &Arc<Self>, opened: Vec<(Job, Slot<R>)>) {
-        let lacks_room = opened.iter().any(|(_, slot)| matches!(slot, Slot::NoRoom));
-        if lacks_room && !self.is_trying_again.swap(true, Ordering::AcqRel) {
-            self.runtime.spawn("open-again", open::open_again(self.clone()));
-        }
-        self.show(opened).await;
-    }
-
     /// Puts partitions into the table. From here on they are written, so that the last clean stop must not speak of them
     /// any more. One that follows tells its position now: a fetcher that was woken while it was opened did not find it
     /// yet, and what is told of nothing is never counted.
-    async fn show(&self, opened: Vec<(Job, Slot<R>)>) {
+    pub(super) async fn show(&self, opened: Vec<(Job, Slot<R>)>) {
         let ready = opened.iter().filter(|(_, slot)| matches!(slot, Slot::Ready(_)));
         let names: Vec<_> = ready.map(|(job, _)| (job.topic.id, job.index)).collect();
         if let Some(data_dir) = self.data_dir()
@@ -638,7 +631,7 @@ impl<R: Runtime> Directory<R> {
         };
         let is_gone = self.remove(place.topic, place.partition, partition).await;
         let job = Job { begin_at: Some(base), ..self.job(topic, place.partition, Some(assignment), config) };
-        let slot = if is_gone { open::open(self, &job).await } else { Slot::Failed };
+        let slot = if is_gone { open::open(self, &job).await } else { Slot::Unopened(Unopened::Refused) };
         self.put(vec![(job, slot)]).await;
         self.hub.renew(place);
     }
@@ -683,7 +676,7 @@ impl<R: Runtime> Directory<R> {
         self.data_dir.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn job(
+    pub(super) fn job(
         &self,
         topic: Arc<Topic>,
         index: PartitionId,
@@ -709,47 +702,9 @@ impl<R: Runtime> Directory<R> {
         let opened = open::open_all(self, jobs).await;
         self.put(opened).await;
     }
-
-    /// Tries again to open what found no room; returns whether nothing is left to try.
-    pub(super) async fn open_missing(self: &Arc<Self>) -> bool {
-        let image = self.applied.lock().await;
-        if self.is_stopping() {
-            return true;
-        }
-        let defaults = image.broker_defaults(self.settings.me, &self.settings.topic_defaults);
-        let mut jobs = Vec::new();
-        for (topic, index) in self.table().without_room() {
-            let Some(topic) = image.topic(topic).cloned() else { continue };
-            let config = Arc::new(TopicConfig::resolve(&topic.configs, &defaults));
-            let assignment = open::assignment(&topic, index, self.settings.me);
-            jobs.push(self.job(topic, index, assignment, config));
-        }
-        let opened = open::open_all(self, jobs).await;
-        let is_done = !opened.iter().any(|(_, slot)| matches!(slot, Slot::NoRoom));
-        self.show(opened).await;
-        if is_done {
-            self.is_trying_again.store(false, Ordering::Release);
-        }
-        is_done
-    }
 }
 
 impl<R: Runtime> Table<R> {
-    /// Whether a partition that belongs here is not open.
-    fn has_unopened(&self) -> bool {
-        let slots = self.by_id.values().flat_map(|entry| &entry.slots);
-        slots.into_iter().any(|slot| matches!(slot, Slot::Failed | Slot::NoRoom))
-    }
-
-    /// The partitions that found no room.
-    fn without_room(&self) -> Vec<(TopicId, PartitionId)> {
-        let slots = self.by_id.values().flat_map(|entry| {
-            entry.slots.iter().enumerate().map(|(at, slot)| (entry.id, PartitionId(at as i32), slot))
-        });
-        let missing = slots.filter(|(_, _, slot)| matches!(slot, Slot::NoRoom));
-        missing.map(|(id, index, _)| (id, index)).collect()
-    }
-
     /// Puts a partition of its topic in its place: a vacant one, or the next.
     fn put(&mut self, job: &Job, slot: Slot<R>) {
         let (id, name) = (job.topic.id, job.topic.name.clone());
@@ -792,8 +747,7 @@ impl<R: Runtime> Clone for Slot<R> {
         match self {
             Slot::Ready(partition) => Slot::Ready(partition.clone()),
             Slot::Elsewhere => Slot::Elsewhere,
-            Slot::Failed => Slot::Failed,
-            Slot::NoRoom => Slot::NoRoom,
+            Slot::Unopened(why) => Slot::Unopened(*why),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The replicas that this node holds.
 //!
-//! - [`directory`] (SHELL): which partitions there are, by topic name or id; `open`s, creates and deletes them
+//! - [`directory`] (SHELL): which partitions there are, by topic name or id; `open`s, creates and deletes them;
+//!   `unopened` (SHELL): what becomes of those that do not open
 //! - [`partition`] (SHELL): one partition's log behind its inbox and turn; [`view`]: what readers see of it;
 //!   [`write`]: a batch on its way in and what became of it
 //! - [`role`] (pure): [`leader`] with [`acks`], [`isr`]; or [`follower`]; both by [`policy`], [`unsynced`]: when a write
@@ -43,6 +44,7 @@ pub mod role;
 mod scrub;
 pub mod serve;
 pub mod sessions;
+mod unopened;
 pub mod unsynced;
 pub mod view;
 pub mod write;

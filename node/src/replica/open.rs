@@ -1,15 +1,14 @@
 //! SHELL. Opening and closing many partitions at once, and removing those that the metadata does not know.
 //!
 //! Promises: at most [`AT_ONCE`] logs are opened or closed at a time; one that does not open is reported and takes nobody with
-//! it; one that only found no room is opened by and by ([`open_again`]); what recovery found is told once, damage as an error.
+//! it, and what may come of it is `unopened`'s; what recovery found is told once, damage as an error.
 //! Leaves out: recovery itself (`dejaq_storage`). Called by `directory` only.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use dejaq_storage::disk::is_want;
+use dejaq_storage::disk::{is_failed_sync, is_want};
 use dejaq_storage::{
     CloseError, DataDir, LastStop, Log, LogIdentity, OpenError, OpenOptions, RecoveryReport, close_many,
     mark, mutant,
@@ -19,6 +18,7 @@ use tokio::sync::mpsc;
 
 use super::directory::{Directory, Slot};
 use super::partition::{Assignment, Partition};
+use super::unopened::Unopened;
 use crate::metadata::{Image, Topic, TopicConfig};
 use crate::runtime::Runtime;
 
@@ -26,8 +26,6 @@ use crate::runtime::Runtime;
 const CLOSE_TOGETHER: usize = 128;
 /// Logs that are opened at a time: enough to keep a disk's queue busy, few enough to bound memory and descriptors.
 const AT_ONCE: usize = 16;
-/// The pause before partitions that found no room are tried again: at first, and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 
 /// Why a node's partitions are not opened at all.
 #[derive(Debug, thiserror::Error)]
@@ -153,34 +151,27 @@ pub(super) async fn open<R: Runtime>(directory: &Directory<R>, job: &Job) -> Slo
         Err(OpenError::Io(error)) if is_want(&error) => {
             mark!("a partition finds no room");
             tracing::warn!(partition = name, %error, "no room to open the partition: it is tried again");
-            return Slot::NoRoom;
+            return Slot::Unopened(Unopened::NoRoom);
         }
         Err(error) => {
             if let OpenError::Io(error) = &error {
                 directory.health.mind(&name, error);
             }
-            tracing::error!(partition = name, %error, "the partition does not open: it is not served");
-            return Slot::Failed;
+            let why = match &error {
+                OpenError::Io(error) if !is_failed_sync(error) => Unopened::Error,
+                OpenError::Gone(_) => Unopened::Gone,
+                _ => Unopened::Refused,
+            };
+            tracing::error!(partition = name, %error, ?why, "the partition does not open: it is not served");
+            return Slot::Unopened(why);
         }
     };
     match Partition::start(log, assignment, job.config.policy(), directory.shared()) {
         Ok(partition) => Slot::Ready(partition),
         Err(error) => {
             tracing::error!(partition = name, %error, "the log refuses its leader epoch: it is not served");
-            Slot::Failed
+            Slot::Unopened(Unopened::Refused)
         }
-    }
-}
-
-/// Opens the partitions that found no room, again and again, until all are open or the directory stops.
-pub(super) async fn open_again<R: Runtime>(directory: Arc<Directory<R>>) {
-    let mut pause = AGAIN.0;
-    while !directory.is_stopping() {
-        directory.pause_until(directory.runtime.now().plus(pause)).await;
-        if directory.open_missing().await {
-            return;
-        }
-        pause = (pause * 2).min(AGAIN.1);
     }
 }
 

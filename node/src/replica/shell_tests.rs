@@ -440,7 +440,10 @@ async fn a_partition_that_did_not_open_is_still_one_that_was_closed_cleanly() {
     let part = DataDir::<ModelDisk>::partition_path(life.topic_id("t"), PartitionId(0));
     let (log, sum) = (part.join("00000000000000000000.log"), part.join("00000000000000000000.sum"));
     life.stop().await.expect("clean");
-    world.platter.plan(Plan { fault: Fault::ReadError, path_contains: sum.display().to_string(), after: 0 });
+    for _ in 0..100 {
+        let path_contains = sum.display().to_string();
+        world.platter.plan(Plan { fault: Fault::ReadError, path_contains, after: 0 }); // it is tried again
+    }
     let life = world.start().await;
     assert!(life.directory.table().named("t").expect("here").partition(PartitionId(0)).is_err());
     assert!(life.produce_to("t", 1, &["b"]).await.error_code.is_none(), "the other one serves");
@@ -450,6 +453,7 @@ async fn a_partition_that_did_not_open_is_still_one_that_was_closed_cleanly() {
     };
     let before = bytes(&log);
     life.cut_power(CrashMode::Lose).await;
+    world.platter.heal();
     for record in 0..bytes(&sum).len() as u64 / 32 {
         assert!(world.platter.rot(&sum, record * 32 + 3, 1));
     }
@@ -459,6 +463,32 @@ async fn a_partition_that_did_not_open_is_still_one_that_was_closed_cleanly() {
     assert_eq!(partition.view().reader().end(), Offset(1));
     assert_eq!(bytes(&log), before, "and not a byte of it is cut");
     assert_eq!(life.partition("t", 1).view().reader().end(), Offset(1));
+}
+
+#[tokio::test]
+async fn a_partition_that_met_a_passing_error_is_served_without_another_start() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 1, &[]).await;
+    life.produce("t", &["a"]).await;
+    let part = DataDir::<ModelDisk>::partition_path(life.topic_id("t"), PartitionId(0));
+    life.stop().await.expect("clean");
+    for _ in 0..2 {
+        let path_contains = part.display().to_string();
+        world.platter.plan(Plan { fault: Fault::ReadError, path_contains, after: 0 });
+    }
+    let life = world.start().await;
+    let is_open = || life.directory.table().named("t").expect("here").partition(PartitionId(0)).is_ok();
+    assert!(!is_open());
+    assert_eq!(life.directory.replication().unopened, 1);
+    let deadline = life.node.now().plus(Duration::from_secs(20));
+    while !is_open() {
+        assert!(life.node.now() < deadline, "it is never tried again");
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(life.values("t").await, ["a"]);
+    assert!(life.produce("t", &["b"]).await.error_code.is_none());
+    life.stop().await.expect("clean: nothing is left that did not open");
 }
 
 #[tokio::test]

@@ -37,7 +37,8 @@ pub enum OpenError {
     Missing(PathBuf),
     /// A clean stop closed this log, and its files are gone. An empty one in its place would be a lie.
     #[error(
-        "{0} was closed cleanly and its files are gone; restore them, or let the partition be made anew elsewhere first"
+        "{0} was closed cleanly and its files are gone; stop the broker and restore them, unless another replica has everything: \
+         then it leads, and this one is made anew from it"
     )]
     Gone(PathBuf),
     /// The directory belongs to another partition: stop.

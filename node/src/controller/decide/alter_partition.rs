@@ -3,8 +3,8 @@
 //! Promises: who is fenced, stopping or restarted is let into no in-sync set (KIP-841, KIP-903); a proposal made in an
 //! old epoch changes nothing (KIP-497, REP-12); a leader that knows more than this controller is sent elsewhere and
 //! never fenced (KAFKA-14154); a proposal whose answer was lost is answered again; a leader that leaves itself out, because
-//! its log is damaged, is followed by a member that it names; who lost what was committed, to damage, is counted on by
-//! nobody until it has that again (LOG-5).
+//! its log is damaged, is followed by a member that it names; who lost what was committed, to damage or with its files, is
+//! counted on by nobody until it has that again (LOG-5).
 //!
 //! The leader must take the new set from the metadata and not from the answer: only there it stands in order with the
 //! configs that decide how small a set may commit.
@@ -126,11 +126,18 @@ fn check_epochs(broker: BrokerId, proposal: &Proposal, partition: &Partition) ->
         let why = format!("leader epoch {} is {} now", proposal.leader_epoch, partition.leader_epoch);
         return Err(Refusal::new(ErrorCode::FENCED_LEADER_EPOCH, why));
     }
-    if partition.leader != broker {
+    if partition.leader != broker && !disowns_itself(broker, proposal, partition) {
         let why = format!("broker {broker} does not lead, {} does", partition.leader);
         return Err(Refusal::new(ErrorCode::INVALID_REQUEST, why));
     }
     Ok(())
+}
+
+/// Of itself every replica may say that it lost what it had, while another leads; it changes nothing for the others.
+fn disowns_itself(broker: BrokerId, proposal: &Proposal, partition: &Partition) -> bool {
+    let others: Vec<BrokerId> = partition.isr.iter().copied().filter(|one| *one != broker).collect();
+    let isr: Vec<BrokerId> = proposal.isr.iter().map(|(member, _)| *member).collect();
+    partition.leader != BrokerId::NONE && proposal.lost == [broker] && same(&isr, &others)
 }
 
 fn check_set(

@@ -167,6 +167,11 @@ fn a_leader_that_leaves_itself_out_is_followed_by_a_member() {
 
 /// As `propose`, where these lost something.
 fn propose_without(desk: &mut Desk, isr: &[i32], lost: &[i32]) -> Result<Current, Refusal> {
+    let leader = partition(desk).leader;
+    say(desk, leader, isr, lost)
+}
+
+fn say(desk: &mut Desk, broker: BrokerId, isr: &[i32], lost: &[i32]) -> Result<Current, Refusal> {
     let now = partition(desk);
     let proposal = Proposal {
         topic_id: desk.image.topic_named("a").expect("created").id,
@@ -176,7 +181,7 @@ fn propose_without(desk: &mut Desk, isr: &[i32], lost: &[i32]) -> Result<Current
         isr: isr.iter().map(|id| (BrokerId(*id), epoch(desk, *id))).collect(),
         lost: ids(lost),
     };
-    send(desk, now.leader, proposal)
+    send(desk, broker, proposal)
 }
 
 /// As `cluster(3)`, where every replica must be in sync.
@@ -207,6 +212,28 @@ fn who_lost_something_is_counted_on_by_nobody_though_the_set_is_too_small() {
     let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
     assert_eq!(code(propose_without(&mut desk, &[2], &[2])), ErrorCode::INVALID_REQUEST, "it is in sync");
     assert_eq!(code(propose_without(&mut desk, &[2], &[9])), ErrorCode::INVALID_REQUEST, "it is no replica");
+}
+
+/// Its files are gone, and no leader can see that: it is not to be elected.
+#[test]
+fn a_replica_says_of_itself_alone_that_it_lost_what_it_had() {
+    let mut desk = strict();
+    propose(&mut desk, &[1]).expect("2 and 3 lag");
+    let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
+    let three = BrokerId(3);
+    assert_eq!(code(say(&mut desk, three, &[1], &[2])), ErrorCode::INVALID_REQUEST, "not of others");
+    assert_eq!(code(say(&mut desk, three, &[1, 2], &[3])), ErrorCode::INVALID_REQUEST, "it lets nobody in");
+    assert_eq!(code(say(&mut desk, three, &[], &[3])), ErrorCode::INVALID_REQUEST, "it takes nobody out");
+    assert_eq!(code(say(&mut desk, three, &[1, 3], &[])), ErrorCode::INVALID_REQUEST, "nor itself in");
+    let before = partition(&desk);
+    let now = say(&mut desk, three, &[1], &[3]).expect("it lost something");
+    assert_eq!((now.leader, now.isr), (BrokerId(1), ids(&[1])));
+    assert_eq!((&*partition(&desk).elr, now.leader_epoch), (&ids(&[2])[..], before.leader_epoch.next()));
+    pass(&mut desk, Duration::from_secs(10), &[3]);
+    pass(&mut desk, Duration::from_secs(10), &[]);
+    beat(&mut desk, 3, false).expect("registered");
+    assert_eq!(partition(&desk).leader, BrokerId::NONE, "1 and 2 are waited for");
+    assert_eq!(code(say(&mut desk, three, &[], &[3])), ErrorCode::INVALID_REQUEST, "nobody leads");
 }
 
 #[test]
