@@ -87,7 +87,9 @@ impl<D: Disk> LogReader<D> {
         }
         mark!("damaged batches are put back");
         view.generation += 1; // who read the bytes that were there before looks again, and notes no damage
-        view.note_mended(OffsetRange { from: range.from, to: until });
+        // All of the first batch, though the start may lie inside of it: what is below it would be damage that nobody can mend.
+        let from = pieces.first().map_or(range.from, |first| first.entry.base.min(range.from));
+        view.note_mended(OffsetRange { from, to: until });
         Ok(if until == range.to { Patched::Whole(range) } else { Patched::Below(until) })
     }
 }

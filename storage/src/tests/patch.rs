@@ -62,6 +62,29 @@ fn what_is_put_back_is_what_was_there_and_survives_a_power_cut() {
     }
 }
 
+/// The start moves to any offset, also into a batch; damage begins at the start then, and copies begin before it.
+#[test]
+fn a_batch_that_holds_the_start_is_put_back_whole() {
+    for hits in [&[3][..], &[3, 4], &[3, 7]] {
+        let mut pair = filled();
+        let before = content(&pair.platter, &log_path(0));
+        let start = pair.batches[3].last;
+        assert!(pair.batches[3].base < start, "it has more than one record");
+        now(pair.log.advance_start(start)).expect("healthy");
+        rot(&pair, hits);
+        let reader = pair.log.reader();
+        assert_eq!(now(reader.patch(&copies(&pair, 4..10))).expect("healthy"), Patched::Foreign);
+        let patched = now(reader.patch(&copies(&pair, 3..10))).expect("healthy");
+        assert!(matches!(patched, Patched::Whole(range) if range.from == start), "{patched:?}");
+        if let [_, 7] = hits {
+            assert_eq!(pair.log.damaged().len(), 1);
+            now(reader.patch(&copies(&pair, 7..10))).expect("healthy");
+        }
+        assert_eq!(pair.log.damaged(), [], "nothing is left below the start");
+        assert_eq!(content(&pair.platter, &log_path(0)), before);
+    }
+}
+
 #[test]
 fn neighbours_are_mended_as_far_as_copies_reach_and_others_one_after_the_other() {
     let pair = filled();
