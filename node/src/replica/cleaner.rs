@@ -144,8 +144,8 @@ async fn dirtiest<R: Runtime>(
     let mut dirtiest = 0.0_f64;
     for topic in directory.table().topics().filter(|topic| topic.config.compact) {
         for partition in topic.partitions() {
-            let looked = partition.with_log(|log, watermark| {
-                log.cleanable(&ask_of(now_ms, directory, &topic.config, watermark, [0; 2]))
+            let looked = partition.with_log(|log, role| {
+                log.cleanable(&ask_of(now_ms, directory, &topic.config, role.watermark(), [0; 2]))
             });
             let Some(Some(cleanable)) = looked else { continue };
             let is_overdue = is_overdue(now_ms, partition, &topic.config, &cleanable).await;
@@ -198,8 +198,8 @@ async fn clean<R: Runtime>(
 ) -> Result<bool, CompactError> {
     let partition = &job.partition;
     let seed = [runtime.random_u64(), runtime.random_u64()];
-    let begun = partition.with_log(|log, watermark| {
-        let ask = ask_of(now_ms, directory, &job.config, watermark, seed);
+    let begun = partition.with_log(|log, role| {
+        let ask = ask_of(now_ms, directory, &job.config, role.watermark(), seed);
         (log.cleanable(&ask).map(|cleanable| cleanable.from), log.begin_compaction(ask), log.size_bytes())
     });
     let Some((Some(from), Some(mut round), before)) = begun else { return Ok(false) };

@@ -765,6 +765,7 @@ async fn a_replica_that_was_removed_and_added_unseen_is_not_taken_for_what_it_wa
 }
 
 mod mending;
+mod starts;
 mod unopened;
 
 #[tokio::test]

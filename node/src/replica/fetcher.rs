@@ -259,9 +259,7 @@ impl<R: Runtime> Fetcher<R> {
         }
         if let (Some(to), Some(partition)) = (start, self.directory.partition(place)) {
             self.directory.runtime.spawn("replica-start", async move {
-                if let Err(why) = retention::follow_start(&partition, to).await {
-                    tracing::debug!(partition = partition.name(), %why, "the start follows later");
-                }
+                retention::follow_start(&partition, to).await;
             });
         }
     }

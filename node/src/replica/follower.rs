@@ -1,11 +1,11 @@
 //! Decides what a follower does with what its leader tells: one replica's life under one leader in one epoch.
 //!
 //! Owns: the ends of the log as a follower counts them, the watermark that it knows, whether its log has been found to
-//! agree with the leader's in this epoch.
+//! agree with the leader's in this epoch, where the leader's log starts.
 //! Promises: `log_start <= watermark <= local_end`, `flushed_end <= local_end`; an answer that belongs to another
 //! epoch or another position changes nothing; the log is cut only where the leader of the current epoch says that the
 //! logs part, never at the own watermark (KIP-101); no watermark is learned before the logs agree (KAFKA-14704); the
-//! start only follows the leader's.
+//! start only follows the leader's, and of records below the leader's start none is shown that was not shown before.
 //! Leaves out: bytes, disks, sockets. Called by `following` (SHELL) inside a partition's turn.
 //!
 //! ```text
@@ -69,6 +69,9 @@ pub struct Heard {
     pub watermark: Offset,
     /// The leader's first offset.
     pub start: Offset,
+    /// Where the first batch begins that came with it, if one came. It holds our position, or the leader's start if that is
+    /// higher, and may begin before.
+    pub first: Option<Offset>,
     /// What was found.
     pub found: Found,
 }
@@ -97,6 +100,8 @@ pub struct Follower {
     watermark: Offset,
     /// The leader's watermark, as it told last.
     leaders_watermark: Offset,
+    /// Where our start is to move, because the leader's is there; our own start if it is not to move.
+    wanted_start: Offset,
     policy: Policy,
     /// Our log was found to agree with the leader's in this epoch.
     settled: bool,
@@ -127,6 +132,7 @@ impl Follower {
             flushed_end: start.flushed_end,
             watermark: start.watermark.max(start.log_start).min(start.local_end),
             leaders_watermark: start.watermark,
+            wanted_start: start.log_start,
             policy: start.policy,
             settled: false,
             unsynced: Unsynced::default(),
@@ -158,7 +164,7 @@ impl Follower {
             return Next::Cut(self.watermark);
         }
         match heard.found {
-            Found::Agrees => Next::Take,
+            Found::Agrees => self.take(heard),
             Found::Diverged { theirs, ours } => {
                 let to = cut_at(theirs, ours, self.local_end);
                 if to < self.log_start {
@@ -171,13 +177,43 @@ impl Follower {
         }
     }
 
+    /// The logs agree, and the leader sends whole batches: the first one may begin before our end, if our log has none of
+    /// it yet, and before the leader's start, which can lie inside of it (DeleteRecords takes any offset).
+    fn take(&self, heard: &Heard) -> Next {
+        let Some(first) = heard.first else { return Next::Take };
+        let is_empty = self.local_end == self.log_start;
+        if first < self.local_end || (heard.start > self.local_end && !is_empty) {
+            // All that we have is gone at the leader, whose epochs say nothing of it any more: it may be another log's.
+            mark!("a follower begins at a batch that holds a start");
+            return Next::Restart(first);
+        }
+        Next::Take
+    }
+
     /// The answer was taken: the logs agree up to our end, and we know what the leader knows.
-    pub fn learn(&mut self, watermark: Offset, effects: &mut Vec<Effect>) {
+    ///
+    /// If our start is to move, returns where to. Until it is there, nothing more is shown of what lies below: whoever
+    /// comes late has records that nobody else shows any more.
+    pub fn learn(&mut self, watermark: Offset, start: Offset, effects: &mut Vec<Effect>) -> Option<Offset> {
         self.settled = true;
         self.leaders_watermark = watermark;
-        self.show(watermark, effects);
+        let is_late = start > self.wanted_start && start <= self.start_limit();
+        if is_late {
+            self.wanted_start = start;
+        }
+        if self.watermark >= start {
+            self.show(watermark, effects);
+        }
         self.advance(effects);
         self.check();
+        is_late.then_some(start)
+    }
+
+    /// Up to where the start may move: what is known to be visible, here or at the leader.
+    #[must_use]
+    pub fn start_limit(&self) -> Offset {
+        let agreed = if self.settled { self.leaders_watermark.min(self.local_end) } else { self.watermark };
+        agreed.max(self.watermark)
     }
 
     /// The planted bug M09: the watermark of an answer is believed though the logs part.
@@ -214,6 +250,9 @@ impl Follower {
         }
         self.local_end = self.local_end.min(to);
         self.flushed_end = self.flushed_end.min(to);
+        if to < self.wanted_start {
+            self.wanted_start = self.log_start; // it is told again, of where we are then
+        }
         self.check();
     }
 
@@ -256,7 +295,11 @@ impl Follower {
         assert!(start >= self.log_start, "the start moves back from {:?} to {start:?}", self.log_start);
         assert!(start <= self.local_end, "{start:?} is beyond the end {:?}", self.local_end);
         self.log_start = start;
+        self.wanted_start = self.wanted_start.max(start);
         self.show(start, effects);
+        if self.settled && start >= self.wanted_start {
+            self.show(self.leaders_watermark, effects);
+        }
         self.check();
     }
 
@@ -293,6 +336,12 @@ impl Follower {
     #[must_use]
     pub fn log_start(&self) -> Offset {
         self.log_start
+    }
+
+    /// Where the log is to start; where it starts if that is not to move.
+    #[must_use]
+    pub fn wanted_start(&self) -> Offset {
+        self.wanted_start
     }
 
     /// End of the log.

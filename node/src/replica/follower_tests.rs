@@ -21,7 +21,7 @@ fn follower(start: i64, end: i64, flushed: i64, watermark: i64) -> Follower {
 
 fn heard(at: i64, watermark: i64, found: Found) -> Heard {
     let (at, watermark, start) = (Offset(at), Offset(watermark), Offset(0));
-    Heard { epoch: EPOCH, at, last_epoch: LAST, watermark, start, found }
+    Heard { epoch: EPOCH, at, last_epoch: LAST, watermark, start, first: None, found }
 }
 
 fn epoch_end(epoch: i32, end: i64) -> EpochEnd {
@@ -114,7 +114,7 @@ fn a_watermark_is_learned_only_when_the_logs_agree() {
     assert_eq!(effects, [], "readers see nothing of the leader's watermark yet");
     assert_eq!(ours.judge(&heard(10, 18, Found::Agrees), LAST), Next::Take);
     ours.appended(Offset(15), 100, &mut effects);
-    ours.learn(Offset(18), &mut effects);
+    assert_eq!(ours.learn(Offset(18), Offset(0), &mut effects), None);
     assert_eq!(ours.watermark(), Offset(15), "never beyond the own end");
 }
 
@@ -143,6 +143,43 @@ fn a_log_of_which_nothing_can_be_kept_begins_anew() {
     assert_eq!(ours.judge(&answer, LAST), Next::Restart(Offset(2)));
     let behind = Heard { start: Offset(40), ..heard(20, 90, Found::Below(Offset(38))) };
     assert_eq!(ours.judge(&behind, LAST), Next::Restart(Offset(38)));
+}
+
+#[test]
+fn who_has_nothing_of_the_batch_that_holds_a_start_begins_where_it_begins() {
+    let answer = |at, start, first| Heard {
+        start: Offset(start),
+        first: Some(Offset(first)),
+        last_epoch: LeaderEpoch::NONE,
+        ..heard(at, 90, Found::Agrees)
+    };
+    let judge = |start, end, answer| follower(start, end, end, start).judge(&answer, LeaderEpoch::NONE);
+    assert_eq!(judge(38, 38, answer(38, 40, 38)), Next::Take, "the leader's start lies inside of it");
+    assert_eq!(judge(40, 40, answer(40, 40, 38)), Next::Restart(Offset(38)), "ours does");
+    assert_eq!(judge(10, 38, answer(38, 40, 38)), Next::Restart(Offset(38)), "nothing of ours is left there");
+    assert_eq!(judge(10, 40, answer(40, 40, 40)), Next::Take);
+    assert_eq!(judge(10, 40, answer(40, 12, 44)), Next::Take, "a gap");
+}
+
+#[test]
+fn what_lies_below_the_leaders_start_is_not_shown_by_who_comes_late() {
+    let mut effects = Vec::new();
+    let mut ours = follower(38, 38, 38, 38);
+    ours.appended(Offset(45), 10, &mut effects);
+    effects.clear();
+    assert_eq!(ours.start_limit(), Offset(38), "the logs may part");
+    assert_eq!(ours.learn(Offset(90), Offset(40), &mut effects), Some(Offset(40)));
+    assert_eq!(
+        (ours.watermark(), ours.start_limit(), ours.wanted_start()),
+        (Offset(38), Offset(45), Offset(40))
+    );
+    assert_eq!(ours.learn(Offset(91), Offset(40), &mut effects), None, "once");
+    assert_eq!(effects, []);
+    ours.start_moved(Offset(40), &mut effects);
+    assert_eq!(effects, [Effect::Watermark(Offset(40)), Effect::Watermark(Offset(45))]);
+    assert_eq!(ours.learn(Offset(91), Offset(44), &mut effects), Some(Offset(44)), "it moves on");
+    ours.cutting(Offset(43), &mut effects);
+    assert_eq!(ours.wanted_start(), Offset(40), "a cut takes that back");
 }
 
 #[test]

@@ -59,15 +59,23 @@ pub(super) enum Against {
     Agrees,
     /// They part.
     Diverged(EpochEnd),
-    /// It lies before the log, or beyond its end without any record to compare.
+    /// It lies before the log's start, and no epoch that is known tells the logs apart. The start may lie inside of a batch,
+    /// which is served to who stands where it begins.
+    Before,
+    /// It lies before the log in another one, or beyond its end without any record to compare.
     Outside,
 }
 
 /// Compares a follower's position with a leader's log (KIP-101, KIP-595).
 pub(super) fn compare<D: Disk>(reader: &LogReader<D>, at: &Standing) -> Against {
-    if at.end < reader.start() {
-        return Against::Outside;
+    let lineage = compare_lineage(reader, at);
+    if at.end >= reader.start() {
+        return lineage;
     }
+    if lineage == Against::Agrees && !mutant!(272) { Against::Before } else { Against::Outside }
+}
+
+fn compare_lineage<D: Disk>(reader: &LogReader<D>, at: &Standing) -> Against {
     if !at.last_epoch.is_valid() {
         return if at.end <= reader.end() { Against::Agrees } else { Against::Outside };
     }
@@ -149,7 +157,7 @@ impl<R: Runtime> Partition<R> {
             if follower.leader() != leader {
                 return (Outcome::Same, None);
             }
-            let heard = heard(&news, log);
+            let heard = heard(&news, &batches, log);
             let damage = damage(log, follower.log_start()).map(|from| from.min(follower.local_end()));
             let end = damage.unwrap_or(follower.local_end());
             let last_epoch = last_epoch(log, follower, end);
@@ -184,10 +192,9 @@ impl<R: Runtime> Partition<R> {
                             Outcome::Rest(REST_TROUBLE)
                         }
                     };
-                    follower.learn(news.watermark, &mut turn.effects);
+                    let start = follower.learn(news.watermark, news.start, &mut turn.effects);
                     self.shared.health.counts.mended_ranges.add(turn.mending.reached(follower.local_end()));
-                    let moves = news.start > follower.log_start() && news.start <= follower.watermark();
-                    (outcome, moves.then_some(news.start))
+                    (outcome, start)
                 }
             }
         })
@@ -278,6 +285,14 @@ impl<R: Runtime> Partition<R> {
             self.shared.health.counts.mended_ranges.add(turn.mending.reached(to)); // at once what nobody ever saw
             follower.cutting(to, &mut turn.effects);
             Ok(Some(truncation))
+        })
+    }
+
+    /// Whether its start is still to move there, because its leader's is there.
+    pub(super) fn wants_start(self: &Arc<Self>, to: Offset) -> bool {
+        self.with_turn(|turn| {
+            let follower = turn.role.follower().filter(|follower| follower.resigned().is_none());
+            follower.is_some_and(|follower| follower.wanted_start() == to && follower.log_start() < to)
         })
     }
 
@@ -419,7 +434,7 @@ pub(super) fn holes<D: Disk>(log: &Log<D>) -> Option<OffsetRange> {
     Some(OffsetRange { from, to: to.max(from) })
 }
 
-fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
+fn heard<D: Disk>(news: &News, batches: &[VerifiedBatch], log: &Log<D>) -> Heard {
     let found = match &news.found {
         Found::Diverged { epoch, end } => follower::Found::Diverged {
             theirs: EpochEnd { epoch: *epoch, end: *end },
@@ -429,7 +444,8 @@ fn heard<D: Disk>(news: &News, log: &Log<D>) -> Heard {
         Found::Batches(_) | Found::Refused(_) | Found::LetGo => follower::Found::Agrees,
     };
     let News { epoch, at, last_epoch, watermark, start, .. } = *news;
-    Heard { epoch, at, last_epoch, watermark, start, found }
+    let first = batches.first().map(|batch| batch.header().base_offset);
+    Heard { epoch, at, last_epoch, watermark, start, first, found }
 }
 
 /// Appends what a leader sent; part of it may be in when that fails.

@@ -273,7 +273,8 @@ mod tests {
 
     fn heard(found: Found, watermark: i64) -> Heard {
         let (epoch, watermark) = (LeaderEpoch(3), Offset(watermark));
-        Heard { epoch, at: Offset(5), last_epoch: LeaderEpoch(2), watermark, start: Offset(0), found }
+        let (start, first) = (Offset(0), None);
+        Heard { epoch, at: Offset(5), last_epoch: LeaderEpoch(2), watermark, start, first, found }
     }
 
     #[test]

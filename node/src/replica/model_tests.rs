@@ -347,6 +347,7 @@ impl World {
             last_epoch: LeaderEpoch(last),
             watermark: offset(watermark),
             start: Offset(0),
+            first: None,
             found: told,
         };
         match follower.judge(&heard, LeaderEpoch(last_epoch(&node.log))) {
@@ -369,7 +370,7 @@ impl World {
                     }
                     follower.appended(offset(node.log.len()), 1, &mut node.effects);
                 }
-                follower.learn(offset(watermark), &mut node.effects);
+                follower.learn(offset(watermark), Offset(0), &mut node.effects);
             }
         }
     }

@@ -572,12 +572,11 @@ impl<R: Runtime> Partition<R> {
     /// Runs `work` on the log and tells the role if its start moved; `None` once it is closed.
     pub(super) fn with_log<T>(
         self: &Arc<Self>,
-        work: impl FnOnce(&mut Log<R::Disk>, Offset) -> T,
+        work: impl FnOnce(&mut Log<R::Disk>, &Role) -> T,
     ) -> Option<T> {
         self.with_turn(|turn| {
-            let watermark = turn.role.watermark();
             let log = turn.log.as_mut()?;
-            let result = work(log, watermark);
+            let result = work(log, &turn.role);
             let start = log.start();
             if start > turn.role.log_start() {
                 turn.role.start_moved(start, &mut turn.effects);

@@ -33,6 +33,9 @@ const ROOM_AGAIN: u64 = 4;
 /// Below this the disk counts as full, whatever the settings say: no batch of use fits.
 const ALMOST_NONE: u64 = 4096;
 
+/// A follower's start that could not move is moved after this.
+const START_AGAIN: Duration = Duration::from_millis(1000);
+
 /// Why the start of a log did not move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MoveError {
@@ -147,15 +150,17 @@ pub async fn move_start<R: Runtime>(
     move_to(partition, Target::To(to)).await
 }
 
-/// Moves the start of a follower's log to where its leader has it, or as far as is known to be visible.
-///
-/// # Errors
-/// [`MoveError`]; the start is where it was.
-pub(super) async fn follow_start<R: Runtime>(
-    partition: &Arc<Partition<R>>,
-    to: Offset,
-) -> Result<Offset, MoveError> {
-    move_to(partition, Target::Leaders(to)).await
+/// Moves the start of a follower's log to where its leader has it: what readers wait for there is not told again.
+pub(super) async fn follow_start<R: Runtime>(partition: &Arc<Partition<R>>, to: Offset) {
+    loop {
+        let moved = move_to(partition, Target::Leaders(to)).await;
+        if !partition.wants_start(to) {
+            return;
+        }
+        tracing::debug!(partition = partition.name(), ?moved, "the start follows later");
+        let runtime = &partition.shared.runtime;
+        runtime.sleep_until(runtime.now().plus(START_AGAIN)).await;
+    }
 }
 
 /// The first step of a move.
@@ -175,16 +180,17 @@ fn begin<R: Runtime>(
     target: Target,
     has_reserve: bool,
 ) -> Option<Result<Begun<R::Disk>, MoveError>> {
-    partition.with_log(|log, watermark| {
+    partition.with_log(|log, role| {
+        let watermark = role.watermark();
         let (to, now_ms) = match target {
             Target::Retention { now_ms } => match log.retention_plan(now_ms, watermark) {
                 Some(to) => (to, now_ms),
                 None => return Ok(Begun::Nothing),
             },
             Target::To(to) => (to.unwrap_or(watermark), 0),
-            Target::Leaders(to) => (to.min(watermark), 0),
+            Target::Leaders(to) => (to.min(role.start_limit()), 0),
         };
-        if to > watermark {
+        if to > role.start_limit() {
             return Err(MoveError::BeyondWatermark(watermark));
         }
         match (log.roll_below(to, now_ms), target) {

@@ -138,6 +138,15 @@ impl Role {
         }
     }
 
+    /// Up to where the start of the log may move.
+    #[must_use]
+    pub fn start_limit(&self) -> Offset {
+        match self {
+            Role::Leader(leader) => leader.watermark(),
+            Role::Follower(follower) => follower.start_limit(),
+        }
+    }
+
     /// The policy in force.
     #[must_use]
     pub fn policy(&self) -> Policy {

@@ -184,8 +184,9 @@ impl<R: Runtime> Round<R> {
             Err(why) => return refuse(at, why),
         };
         let reader = partition.view().reader();
-        let (watermark, start) = (partition.view().watermark(), reader.start());
-        let found = match compare(reader, at) {
+        let (watermark, start) = offsets(&partition);
+        let against = compare(reader, at);
+        let found = match against {
             _ if at.lost => match partition.lets_go(self.follower, at) {
                 Some(true) => Found::LetGo,
                 Some(false) => return Look::Nothing, // looked at again when that changes
@@ -195,17 +196,15 @@ impl<R: Runtime> Round<R> {
                 mark!("a follower's log parts from its leader's");
                 Found::Diverged { epoch: ours.epoch, end: ours.end }
             }
-            Against::Outside => match base_at(reader, start).await {
-                Some(base) => Found::Below { base },
-                None => return refuse(at, Why::Unreadable),
-            },
             Against::Agrees if partition.has_not_heard(self.follower) => {
                 return self.ask_again();
             }
-            Against::Agrees => match self.read_behind(&partition, at, is_first).await {
-                Ok(found) => found,
-                Err(look) => return look,
-            },
+            Against::Agrees | Against::Before | Against::Outside => {
+                match self.read(&partition, at, (against, start), is_first).await {
+                    Ok(found) => found,
+                    Err(instead) => return instead,
+                }
+            }
         };
         if leads_in(&partition, at.epoch) != Ok(epoch) {
             return Look::Again; // what was read may be of another leader's log
@@ -243,17 +242,24 @@ impl<R: Runtime> Round<R> {
         Look::Nothing
     }
 
-    async fn read_behind(
+    /// What there is for a follower that stands there: from its position on, or from the start if that is higher; and who is
+    /// outside learns where it can begin.
+    async fn read(
         &self,
         partition: &Arc<Partition<R>>,
         at: &Standing,
+        (against, start): (Against, Offset),
         is_first: bool,
     ) -> Result<Found, Look> {
         let reader = partition.view().reader();
-        let max_bytes = self.room.min(PLACE_BYTES);
-        let ask = ReadAsk { offset: at.end, max_bytes, at_least_one: is_first, end_bound: reader.end() };
+        let (offset, max_bytes) = match against {
+            Against::Outside => (start, 1),
+            _ => (at.end.max(start), self.room.min(PLACE_BYTES)),
+        };
+        let at_least_one = is_first || against != Against::Agrees;
+        let ask = ReadAsk { offset, max_bytes, at_least_one, end_bound: reader.end() };
         match read_warm_or_cold(reader, ask).await {
-            Ok(read) => Ok(begin_at(at.end, read)),
+            Ok(read) => Ok(found_in(read, at.end, (against, start))),
             Err(ReadError::OutOfRange { .. }) => Err(Look::Again), // the start moved on while we looked
             Err(error) => {
                 if matches!(error, ReadError::Damaged { .. }) {
@@ -273,7 +279,7 @@ impl<R: Runtime> Round<R> {
         for at in lazy {
             let Some(partition) = self.directory.partition(at.place) else { continue };
             let Ok(epoch) = leads_in(&partition, at.epoch) else { continue };
-            let (watermark, start) = (partition.view().watermark(), partition.view().reader().start());
+            let (watermark, start) = offsets(&partition);
             let agrees = compare(partition.view().reader(), &at) == Against::Agrees;
             // Who lacks records is told with them: an empty answer says that there are none.
             let lacks = partition.view().reader().end() > at.end;
@@ -319,19 +325,21 @@ fn leads_in<R: Runtime>(partition: &Partition<R>, asked: LeaderEpoch) -> Result<
     Err(if asked < epoch { Why::FencedEpoch } else { Why::UnknownEpoch })
 }
 
-/// What was read; a batch that begins before the position cannot be appended there.
-fn begin_at(at: Offset, read: Read) -> Found {
-    match BatchHeader::parse(&read.batches) {
-        Ok(first) if first.base_offset < at => Found::Below { base: first.base_offset },
+/// What is told of what was read. The first batch comes whole though the position, or our start, lies inside of it: whoever is
+/// damaged there needs all of it, and an empty log begins where it begins.
+fn found_in(read: Read, at: Offset, (against, start): (Against, Offset)) -> Found {
+    let base = BatchHeader::parse(&read.batches).map_or(start, |first| first.base_offset);
+    match against {
+        Against::Outside => Found::Below { base },
+        Against::Before if base > at => Found::Below { base },
         _ => Found::Batches(read.batches),
     }
 }
 
-/// Where the batch that holds `at` begins; `at` if there is none. `None` if it cannot be read.
-async fn base_at<D: Disk>(reader: &LogReader<D>, at: Offset) -> Option<Offset> {
-    let ask = ReadAsk { offset: at, max_bytes: 1, at_least_one: true, end_bound: reader.end() };
-    let read = read_warm_or_cold(reader, ask).await.ok()?;
-    Some(BatchHeader::parse(&read.batches).map_or(at, |first| first.base_offset))
+/// The watermark and the start, which is never above it: read first, since both move on.
+fn offsets<R: Runtime>(partition: &Partition<R>) -> (Offset, Offset) {
+    let start = partition.view().reader().start();
+    (partition.view().watermark(), start)
 }
 
 async fn read_warm_or_cold<D: Disk>(reader: &LogReader<D>, ask: ReadAsk) -> Result<Read, ReadError> {

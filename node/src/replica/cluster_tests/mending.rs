@@ -4,7 +4,7 @@ use super::*;
 
 impl Cluster {
     /// A bit of the record with this value flips on a node's disk.
-    fn rot(&self, id: i32, value: &str) {
+    pub(super) fn rot(&self, id: i32, value: &str) {
         let files = self.platters[&id].files();
         let is_log = |path: &std::path::Path| path.to_string_lossy().ends_with("00000000000000000000.log");
         let (path, content) = files.into_iter().find(|(path, _)| is_log(path)).expect("the log is there");
