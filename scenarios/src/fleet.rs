@@ -88,7 +88,8 @@ pub const CHAOS: Scenario = Scenario {
 pub const MOVES: Scenario = Scenario {
     name: "cluster_moves",
     about: "four or five brokers: partitions are reassigned and moves taken back, brokers drained, voters changed, metadata \
-            snapshots small, under kills and power cuts; a drained broker is empty and stops",
+            snapshots small, under kills and power cuts, and DeleteRecords at any offset in every other story; a drained broker is \
+            empty and stops",
     run: |params| {
         story::run(params, |world| {
             let mut dice = world.streams().dice("plan", 0);
@@ -96,18 +97,32 @@ pub const MOVES: Scenario = Scenario {
             let mut plan = plan.fleet((*dice.pick(&[4, 5]), 3), (3, 2)).settled();
             plan.config.snapshot_bytes = 4096;
             plan.drains = dice.chance(700);
-            plan.fault(4, Fault::Reassign)
+            let plan = plan
+                .fault(4, Fault::Reassign)
                 .fault(2, Fault::Drain)
                 .fault(dice.below(3), Fault::Voters)
                 .fault(dice.below(3), Fault::Kill)
                 .fault(dice.below(2), Fault::PowerCut)
                 .fault(dice.below(2), Fault::Pause)
                 .fault(dice.below(2), Fault::Restart)
-                .fault(dice.below(2), Fault::Isolate)
+                .fault(dice.below(2), Fault::Isolate);
+            // By a stream of its own: the seeds of the other half are the stories that they were.
+            let mut trims = world.streams().dice("trims", 0);
+            if trims.chance(500) { trimming(plan, &mut trims) } else { plan }
         })
     },
     random: true,
 };
+
+/// Lets the start of logs move, to any offset: inside of batches, which hold many records here.
+fn trimming(mut plan: Plan, dice: &mut Dice) -> Plan {
+    plan.topics.iter_mut().for_each(|topic| topic.trims = true);
+    for producer in &mut plan.producers {
+        producer.window = producer.window.max(8);
+        producer.linger = producer.think * dice.between(2, 6) as u32;
+    }
+    plan.fault(4, Fault::Trim)
+}
 
 /// Brokers come that were never there.
 pub const JOINS: Scenario = Scenario {

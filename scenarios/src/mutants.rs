@@ -388,6 +388,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 100,
     },
     Mutant {
+        number: 272,
+        about: "a leader serves nobody who stands before its start, though the batch that holds the start begins there",
+        scenario: "cluster_moves",
+        checkers: &["liveness"],
+        budget: 40,
+    },
+    Mutant {
         number: 260,
         about: "offsets in a transaction are fenced by the transactional id alone, not by the group's generation",
         scenario: "story_txn_revenant",

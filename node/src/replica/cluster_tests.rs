@@ -25,7 +25,7 @@ use super::links::{Answer, AskController, Later, Links, Transport};
 use super::write::{Outcome, Write, WriteError, Written};
 use super::*;
 use crate::api::data_plane::{DataPlane, FetchLimits};
-use crate::api::test_kit::{Node, batch, batch_of, fetch_request};
+use crate::api::test_kit::{Node, batch, batch_of, fetch_request, values};
 use crate::controller::succession::{Rules, Wanted, settle};
 use crate::metadata::record::{
     BrokerRegistered, ConfigChanged, Endpoint, PartitionChanged, PartitionState, Record, Resource,
@@ -210,7 +210,7 @@ impl Live {
     }
 
     async fn values(&self) -> Vec<String> {
-        crate::api::test_kit::values(self.bytes().await.into()).0
+        values(self.bytes().await.into()).0
     }
 }
 
@@ -579,10 +579,10 @@ async fn a_reader_is_sent_to_its_rack_and_sees_there_what_is_committed() {
     for rack in ["", "r1", "elsewhere"] {
         let (served, _) = fetched(&cluster.live[&1], 11, 0, rack).await;
         assert_eq!((served.preferred_read_replica, served.error_code), (BrokerId::NONE, ErrorCode::NONE));
-        assert_eq!(crate::api::test_kit::values(served.records.unwrap_or_default()).0, ["a", "b"]);
+        assert_eq!(values(served.records.unwrap_or_default()).0, ["a", "b"]);
     }
     let (served, _) = fetched(&cluster.live[&3], 11, 0, "r3").await;
-    assert_eq!(crate::api::test_kit::values(served.records.unwrap_or_default()).0, ["a", "b"]);
+    assert_eq!(values(served.records.unwrap_or_default()).0, ["a", "b"]);
     let (behind, _) = fetched(&cluster.live[&3], 11, 3, "r3").await;
     assert_eq!(behind.error_code, ErrorCode::OFFSET_NOT_AVAILABLE);
     let (old, _) = fetched(&cluster.live[&3], 10, 0, "").await;
@@ -595,7 +595,7 @@ async fn a_reader_is_sent_to_its_rack_and_sees_there_what_is_committed() {
         .until("node 3 has it", |cluster| cluster.live[&3].partition().view().reader().end() == Offset(3))
         .await;
     let (served, _) = fetched(&cluster.live[&3], 11, 0, "r3").await;
-    assert_eq!(crate::api::test_kit::values(served.records.unwrap_or_default()).0, ["a", "b"]);
+    assert_eq!(values(served.records.unwrap_or_default()).0, ["a", "b"]);
     cluster.heal();
 
     cluster.kill(3, None).await;

@@ -48,7 +48,7 @@ async fn a_replica_that_comes_gets_the_batch_that_holds_the_start_and_shows_noth
         let (below, _) = fetched(live, 11, 5, &rack).await;
         assert_eq!(below.error_code, ErrorCode::OFFSET_OUT_OF_RANGE, "node {id}");
         let (there, _) = fetched(live, 11, 7, &rack).await;
-        let values = crate::api::test_kit::values(there.records.unwrap_or_default()).0;
+        let values = values(there.records.unwrap_or_default()).0;
         assert_eq!((values.len(), values[0].as_str()), (15, "b0"), "node {id}: its batch is whole");
     }
     cluster.kill(3, Some(CrashMode::Lose)).await;

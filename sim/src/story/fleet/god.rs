@@ -83,7 +83,10 @@ impl God {
                 self.note(stage, replicas::copies(&disks, &folder, acked, need));
             }
         }
-        for sight in &sights {
+        let trims = stage.plan.topics.iter().any(|topic| topic.trims);
+        // What the last of them shows may have been deleted on enough disks already.
+        let is_gone = |sight: &&Sight| trims && sight.watermark <= stage.recorder.trimmed(&sight.folder);
+        for sight in sights.iter().filter(|sight| !is_gone(sight)) {
             if let Some(need) = self.need(stage, &sight.folder) {
                 self.note(stage, replicas::visible(&disks, sight, need));
                 if stage

@@ -50,7 +50,7 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
         let words = [number, fault as u64, at as u64];
         stage.world.event(NOBODY, "fault", &words, || format!("{fault:?} at n{}", stage.brokers[at].node()));
         match fault {
-            Fault::Reassign | Fault::Drain | Fault::Voters => {
+            Fault::Reassign | Fault::Drain | Fault::Voters | Fault::Trim => {
                 operator.act(stage, fault, &stage.brokers[at], &mut dice)
             }
             Fault::Rot => rot.strike(stage, &stage.brokers[at], &mut dice),

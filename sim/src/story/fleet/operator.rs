@@ -1,4 +1,5 @@
-//! An operator of a fleet: moves partitions, empties brokers, changes who votes; and brings all of it to an end.
+//! An operator of a fleet: moves partitions, empties brokers, changes who votes, deletes records; and brings all of it to an
+//! end.
 //!
 //! Owns: one admin client, made when it is first needed, so that stories without an operator are what they were.
 //! Promises: what is drawn is drawn when the strike is; what is asked for may fail or stay in doubt, as under a person's
@@ -13,12 +14,14 @@ use dejaq::client::admin::Admin;
 use dejaq::client::admin_cluster::QuorumReplica;
 use dejaq::client::producer::core::TopicPartition;
 use dejaq::runtime::Runtime;
-use dejaq_wire::ids::{BrokerId, PartitionId};
+use dejaq_wire::ids::{BrokerId, Offset, PartitionId};
 
 use crate::invariants::Broken;
+use crate::oracle::Event;
 use crate::rng::Dice;
 use crate::runtime::SimRuntime;
 use crate::story::{BrokerNode, Fault, Stage, producers};
+use crate::world::NOBODY;
 
 /// The machine on which the operator sits.
 const MACHINE: u32 = 92;
@@ -68,12 +71,38 @@ impl Operator {
         true
     }
 
+    /// Deletes the records of some partition before some offset, most often one inside of a batch. It lies in the older half of
+    /// what was acknowledged: a producer may still send again what is newer, and a log that begins late does not know it.
+    fn trim(&self, stage: &Stage, dice: &mut Dice) {
+        let trimmed: Vec<_> = stage.plan.topics.iter().filter(|topic| topic.trims).collect();
+        if trimmed.is_empty() {
+            return;
+        }
+        let topic = *dice.pick(&trimmed);
+        let index = dice.below(topic.partitions as u64) as i32;
+        let part = stage.recorder.part(&topic.name, index);
+        let Some(acked) = stage.recorder.highest_acked(part) else { return };
+        let to = dice.below(acked as u64 / 2 + 1) as i64;
+        let (admin, runtime) = self.admin(stage);
+        let at = TopicPartition { topic: topic.name.as_str().into(), partition: PartitionId(index) };
+        let recorder = stage.recorder.clone();
+        // Written down before it is asked: from here on the records below may be gone, whatever the answer.
+        recorder.event(NOBODY, Event::Trimmed { part, to });
+        stage.broker.clone().aside(async move {
+            let deadline = runtime.now().plus(PATIENCE);
+            if admin.delete_records(&at, Some(Offset(to)), deadline).await.is_ok() {
+                recorder.count("trims answered");
+            }
+        });
+    }
+
     /// Does one thing, beside everything else.
     pub fn act(&self, stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         let (admin, runtime) = self.admin(stage);
         let (recorder, id) = (stage.recorder.clone(), BrokerId(broker.node() as i32));
         let deadline = runtime.now().plus(PATIENCE);
         match fault {
+            Fault::Trim => self.trim(stage, dice),
             Fault::Reassign => {
                 let topic = dice.pick(&stage.plan.topics);
                 let at = TopicPartition {
