@@ -38,7 +38,7 @@ pub async fn answer<R: Runtime>(
     let mut left = (count(&table, &request.topics).await + MEANWHILE).min(MAX_PRODUCERS);
     let room = left * EACH_BYTES;
     let Some(claim) = data.runtime.before(at.plus(PATIENCE), data.descriptions.claim(room)).await else {
-        mark!("an answer finds no memory");
+        mark!("an answer about producers finds no memory");
         return Reply::Close("there was no memory for the answer: others do not read theirs".to_owned());
     };
     let mut seen: BTreeMap<String, BTreeSet<PartitionId>> = BTreeMap::new();

@@ -221,6 +221,22 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::DescribeTopicPartitions => {
             now!(data, request, |body| describe_topic_partitions::answer(&control.published.current(), body))
         }
+        ApiKey::AlterPartitionReassignments
+        | ApiKey::ListPartitionReassignments
+        | ApiKey::DescribeQuorum
+        | ApiKey::AddRaftVoter
+        | ApiKey::RemoveRaftVoter
+        | ApiKey::ElectLeaders
+        | ApiKey::UnregisterBroker
+        | ApiKey::UpdateFeatures => start_operator(&parts, request),
+    }
+}
+
+/// Starts what operators ask of the cluster.
+fn start_operator<R: Runtime>(parts: &Parts<R>, request: Request) -> Started {
+    let v = request.version;
+    let (data, control) = (parts.data.clone(), parts.control.clone());
+    match request.api {
         ApiKey::AlterPartitionReassignments => {
             later!(data, request, |body| alter_partition_reassignments::answer(&control, v, body))
         }
@@ -236,6 +252,7 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
         ApiKey::ElectLeaders => later!(data, request, |body| elect_leaders::answer(&control, body)),
         ApiKey::UnregisterBroker => later!(data, request, |body| unregister_broker::answer(&control, body)),
         ApiKey::UpdateFeatures => later!(data, request, |body| update_features::answer(&control, v, body)),
+        other => unreachable!("{other:?} is none of an operator's"),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`directory`] (SHELL): which partitions there are, by topic name or id; `open`s, creates and deletes them;
 //!   `unopened` (SHELL): what becomes of those that do not open
-//! - [`partition`] (SHELL): one partition's log behind its inbox and turn; [`view`]: what readers see of it;
+//! - [`partition`] (SHELL): one partition's log behind its inbox and turn; `assignment` (pure): where the metadata places it; [`view`]: what readers see of it;
 //!   [`write`]: a batch on its way in and what became of it
 //! - [`role`] (pure): [`leader`] with [`acks`], [`isr`]; or [`follower`]; both by [`policy`], [`unsynced`]: when a write
 //!   is safe, what a follower keeps
@@ -21,6 +21,7 @@
 //! ```
 
 pub mod acks;
+mod assignment;
 pub mod cleaner;
 pub mod directory;
 mod fetcher;

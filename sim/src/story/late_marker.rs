@@ -59,7 +59,7 @@ impl Client {
         claim("TXN-5", code == ErrorCode::NONE, || format!("who follows repeats a marker: {code:?}"))?;
         self.write(0, if self.old { 1 } else { 0 }, 2).await?;
         let late = self.mark(first).await?;
-        self.stage.recorder.count(&format!("late markers {late:?}"));
+        self.stage.recorder.count(format!("late markers {late:?}"));
         self.end(false).await?;
         self.visible().await
     }
