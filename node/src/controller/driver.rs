@@ -60,6 +60,8 @@ const MESSAGE_LIFE: Duration = Duration::from_secs(1);
 const GONE_LIFE: Duration = Duration::from_secs(2);
 /// How long a leader that stops waits for another one.
 const HANDOVER: Duration = Duration::from_millis(500);
+/// How long a stop waits for what was asked: the other voters may not be able to write.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 /// Without anything that is due, the driver looks up this often.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -217,6 +219,8 @@ struct Closing {
     done: oneshot::Sender<Result<(), String>>,
     /// When it is not waited for another leader any more; `None` before this node has resigned.
     handover: Option<Mono>,
+    /// When what is under way ends in doubt.
+    until: Mono,
 }
 
 struct Driver<R: Runtime> {
@@ -307,7 +311,7 @@ impl<R: Runtime> Driver<R> {
             self.step(Input::Durable(ticket))?;
         }
         if left_out && let Some(Purpose::Level { newest }) = self.compaction.under_way.take() {
-            mark!("a snapshot for an older release found no room");
+            mark!("a snapshot for an older release was left out");
             self.compaction.newest = newest; // it is due still
         }
         if let Some(snapshot) = compacted {
@@ -340,7 +344,10 @@ impl<R: Runtime> Driver<R> {
         self.waits.requests.extend(requests);
         self.decide()?;
         match close {
-            Some(done) => self.waits.closing = Some(Closing { done, handover: None }),
+            Some(done) => {
+                let until = self.runtime.now().plus(LAST_ANSWERS);
+                self.waits.closing = Some(Closing { done, handover: None, until });
+            }
             None if self.waits.closing.is_none() => return Ok(()),
             None => {}
         }
@@ -448,6 +455,10 @@ impl<R: Runtime> Driver<R> {
         let is_due = self.compaction.since >= self.compaction.every || is_early || is_lowered;
         if !is_due || self.compaction.under_way.is_some() {
             return;
+        }
+        if self.raft.entries().base().end > self.image.end() {
+            mark!("no snapshot is made of what one that is being installed replaces");
+            return; // the next image is of that, and looked at again
         }
         if is_lowered {
             mark!("a snapshot takes away what an older release cannot read");
@@ -648,15 +659,19 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// What was asked is answered, then another node leads, then the journal is closed. On a full disk nothing is waited
-    /// for: a stop must not last until somebody makes room, and what is under way ends in doubt.
+    /// for, and not for ever for voters whose disks do not write: a stop must not last until somebody makes room, and what is
+    /// under way ends in doubt.
     fn go_on_closing(&mut self) -> Result<(), End> {
         let is_busy = self.active.as_ref().is_some_and(|active| active.proposal.is_some());
+        let now = self.runtime.now();
+        let is_late = self.waits.closing.as_ref().is_some_and(|closing| now >= closing.until);
         if self.waits.full && is_busy {
             mark!("a stop does not wait for room");
+        } else if is_late {
+            mark!("a stop does not wait for voters that do not write");
         } else if is_busy || !self.waits.requests.is_empty() {
             return Ok(());
         }
-        let now = self.runtime.now();
         let leads = self.raft.leading().is_some_and(|leading| !leading.replicas.is_empty());
         let closing = self.waits.closing.as_mut().expect("it was asked to close");
         let over = match closing.handover {
@@ -682,6 +697,9 @@ impl<R: Runtime> Driver<R> {
         if let Some((_, releases)) = self.active.take().and_then(|active| active.proposal) {
             mark!("a change of the metadata ends in doubt");
             release(releases, Err(Unavailable::Unsure));
+        }
+        for (_, reply) in std::mem::take(&mut self.waits.changes) {
+            let _ = reply.send(Err(Lost::Unknown)); // who asked may be gone
         }
     }
 

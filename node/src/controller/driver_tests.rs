@@ -126,6 +126,10 @@ mod on_a_disk {
     use crate::controller::decide::producer_ids::AllocateProducerIds;
     use crate::controller::decide::tests::topic;
     use crate::controller::decide::update_features::{Update, UpdateFeatures, Way};
+    use crate::controller::journal::Journal;
+    use crate::controller::journal_tests::snapshot_at;
+    use crate::controller::quorum::writer;
+    use crate::controller::raft::{HardState, Ticket, Write};
     use crate::metadata::level::{DEJAQ_VERSION, Levels, NEWEST};
     use crate::runtime::tokio::TokioRuntime;
     use crate::runtime::tokio_net::{SocketOptions, TokioNet};
@@ -187,8 +191,7 @@ mod on_a_disk {
             self.start_at(Levels::default()).await
         }
 
-        /// As a release that supports these levels.
-        async fn start_at(&self, levels: Levels) -> Result<Life, JournalError> {
+        async fn open(&self) -> (Node, DataDir<ModelDisk>) {
             let real = FileDisk::open(self.dir.path()).expect("the directory is there");
             let node = Node {
                 real: TokioRuntime::new(real, SocketOptions::default()),
@@ -202,6 +205,12 @@ mod on_a_disk {
                 new_directory_id: [1; 16],
             };
             let data = DataDir::open(node.disk.clone(), expect).await.expect("the directory is ours");
+            (node, data)
+        }
+
+        /// As a release that supports these levels.
+        async fn start_at(&self, levels: Levels) -> Result<Life, JournalError> {
+            let (node, data) = self.open().await;
             let boot = alone(Settings { levels, ..Settings::default() });
             let boot = Boot { snapshot_bytes: self.snapshot_bytes, ..boot };
             let started = start_alone(&node, &data, boot).await?;
@@ -348,6 +357,25 @@ mod on_a_disk {
         });
         assert_eq!((first, second), (Ok(Ok(())), Err(Unavailable::Full)));
         assert_eq!(life.create("b").await, Ok(Ok(())));
+    }
+
+    /// What this node made itself is written when what was told before and behind it is, and a leader's snapshot may be that.
+    #[tokio::test]
+    async fn a_snapshot_that_is_overtaken_by_an_installed_one_does_not_take_its_place() {
+        let world = World::new();
+        let (node, data) = world.open().await;
+        data.note_boot().expect("healthy");
+        let (journal, _) = Journal::open(node.disk.clone(), &data, 0).await.expect("it is new");
+        let orders = writer::start(&node, journal, Inbox::new());
+        orders.keep(snapshot_at(5, 1));
+        let hard = HardState { epoch: LeaderEpoch(2), voted: None };
+        let writes = vec![Write::HardState(hard), Write::Install(snapshot_at(9, 2))];
+        orders.write(writes, Some(Ticket(1)));
+        let (done, closed) = tokio::sync::oneshot::channel();
+        orders.close(done);
+        closed.await.expect("it ends").expect("it closes");
+        let found = Journal::open(node.disk.clone(), &data, 0).await.expect("it is whole").1;
+        assert_eq!(found.snapshot.map(|snapshot| snapshot.id.position.end), Some(Offset(9)));
     }
 
     #[tokio::test]

@@ -280,7 +280,8 @@ impl<D: Disk> Journal<D> {
             other => other?,
         };
         let known = |batch: &Batch| !matches!(batch.content, Content::Records(_));
-        if vote.is_none() && batches.iter().any(known) {
+        // Only a quorum writes snapshots; the log behind one may hold nothing else that tells.
+        if vote.is_none() && (snapshot.is_some() || batches.iter().any(known)) {
             return Err(JournalError::VoteLost { path: self.disk.display(Path::new(VOTE)) });
         }
         let fitted = fit(position, start, batches)
@@ -312,7 +313,10 @@ impl<D: Disk> Journal<D> {
             Write::Install(snapshot) => {
                 self.write_snapshot(snapshot).await?;
                 let reset = self.reset_log(snapshot.id.position, now_ms).await;
-                reset.map_err(|_| WriteError::Sealed("the log was not begun behind a snapshot"))
+                reset.map_err(|why| match why {
+                    JournalError::Io(why) => failed(&why, "the log was not begun behind a snapshot"),
+                    _ => WriteError::Sealed("the log was not begun behind a snapshot"),
+                })
             }
             Write::Trim(before) => {
                 if let Err(why) = self.log.advance_start(*before).await {

@@ -1,15 +1,16 @@
 //! The quorum's files over failed directory syncs, restarts and power cuts.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 
 use dejaq_storage::model_disk::random::stream;
 use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Plan, Platter, Setup};
-use dejaq_storage::{DataDir, Expect};
+use dejaq_storage::{DataDir, Disk as _, Expect};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::raft::{Batch, Content, DirectoryId, Position, ReplicaKey, SnapshotId};
 
-use super::journal::{Found, Journal, WriteError};
+use super::journal::{Found, Journal, JournalError, WriteError};
 use super::raft::{HardState, Snapshot, Write};
 use crate::metadata::{Image, snapshot};
 
@@ -40,7 +41,7 @@ fn entry(base: i64, epoch: i32) -> Batch {
     }
 }
 
-fn snapshot_at(end: i64, epoch: i32) -> Arc<Snapshot> {
+pub(super) fn snapshot_at(end: i64, epoch: i32) -> Arc<Snapshot> {
     let bytes = snapshot::encode(&Image::default().after(&[], Offset(end)).expect("nothing changes"));
     let position = Position { epoch: LeaderEpoch(epoch), end: Offset(end) };
     Arc::new(Snapshot { id: SnapshotId { position, bytes: bytes.len() as u64, voters: Vec::new() }, bytes })
@@ -125,6 +126,28 @@ async fn an_install_is_finished_after_a_power_cut_at_any_moment() {
             None => assert_eq!(found.batches, vec![entry(0, 1)], "seed {seed}: it is as before"),
         }
     }
+}
+
+/// Behind a snapshot the log may hold nothing that tells of a quorum.
+#[tokio::test]
+async fn a_vote_that_is_missing_beside_a_snapshot_is_not_taken_for_none() {
+    let platter = platter(0);
+    let (mut journal, _) = start(&platter).await;
+    journal.carry_out(&Write::HardState(vote(3, 2)), 0).await.expect("healthy");
+    journal.carry_out(&Write::Install(snapshot_at(9, 2)), 0).await.expect("healthy");
+    drop(journal);
+    let disk = platter.mount();
+    let path = Path::new("quorum/vote");
+    disk.remove(path).await.expect("it is there");
+    let expect = Expect {
+        cluster_id: "c".into(),
+        node_id: BrokerId(1),
+        new_cluster_id: "c".into(),
+        new_directory_id: [4; 16],
+    };
+    let data = DataDir::open(platter.mount(), expect).await.expect("the directory is ours");
+    let refused = Journal::open(platter.mount(), &data, 0).await.map(|_| ());
+    assert!(matches!(refused, Err(JournalError::VoteLost { .. })), "{refused:?}");
 }
 
 /// The bytes of what the quorum keeps beside its log; a change of one is a new version.

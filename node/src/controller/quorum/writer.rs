@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dejaq_storage::mark;
+use dejaq_wire::ids::Offset;
 use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
@@ -66,7 +67,7 @@ impl Orders {
         }
     }
 
-    /// A snapshot that this node made, after what was told before.
+    /// A snapshot that this node made, after what was told before. It is left out if a later one is installed meanwhile.
     pub fn keep(&self, snapshot: Arc<Snapshot>) {
         self.put(|work| work.snapshot = Some(snapshot));
     }
@@ -91,7 +92,8 @@ impl Drop for Orders {
 /// Starts the task.
 pub(crate) fn start<R: Runtime>(runtime: &R, journal: Journal<R::Disk>, inbox: Inbox) -> Orders {
     let shared = Arc::new(Shared::default());
-    let writer = Writer { runtime: runtime.clone(), journal, inbox, shared: shared.clone() };
+    let (runtime_of, shared_of) = (runtime.clone(), shared.clone());
+    let writer = Writer { runtime: runtime_of, journal, inbox, shared: shared_of, installed: Offset::ZERO };
     runtime.spawn("quorum-writer", writer.run());
     Orders(shared)
 }
@@ -101,6 +103,8 @@ struct Writer<R: Runtime> {
     journal: Journal<R::Disk>,
     inbox: Inbox,
     shared: Arc<Shared>,
+    /// End of the last snapshot that was installed.
+    installed: Offset,
 }
 
 /// Why the writer ends.
@@ -192,7 +196,16 @@ impl<R: Runtime> Writer<R> {
             }
             self.inbox.durable(ticket);
         }
-        if let Some(snapshot) = &work.snapshot {
+        let installed = work.writes.iter().filter_map(|write| match write {
+            Write::Install(snapshot) => Some(snapshot.id.position.end),
+            _ => None,
+        });
+        self.installed = installed.fold(self.installed, Offset::max);
+        if work.snapshot.as_ref().is_some_and(|snapshot| snapshot.id.position.end <= self.installed) {
+            // The log begins behind what was installed: an older snapshot in its place would leave a gap.
+            mark!("a snapshot of the metadata is overtaken by one that was installed");
+            self.inbox.left_out();
+        } else if let Some(snapshot) = &work.snapshot {
             match self.journal.write_snapshot(snapshot).await {
                 Ok(()) => self.inbox.compacted(snapshot.clone()),
                 Err(WriteError::Full) => {

@@ -144,6 +144,9 @@ impl Raft {
     }
 
     fn cut_to(&mut self, leader: Position, turn: &mut Turn) {
+        if let Role::Follower(following) = &mut self.role {
+            following.download = None; // it was to follow the end that goes now
+        }
         let base = self.store.entries().base();
         let own = self.store.entries().end_of_epoch(leader.epoch).unwrap_or(base);
         // A batch of ours may lie across the end of theirs.
