@@ -20,7 +20,7 @@ use super::StartError;
 use crate::api::control_plane::Address;
 use crate::config::Config;
 use crate::controller::decide::register_broker::{Entry, RegisterBroker};
-use crate::controller::introduce::introduce;
+use crate::controller::introduce::{introduce, keep_introducing};
 use crate::controller::member::{Member, enroll};
 use crate::controller::quorum::RaftRoom;
 use crate::controller::room::ControlRoom;
@@ -163,6 +163,12 @@ impl<R: Runtime> Cluster<R> {
         let is_unfit = Box::new(move || health.is_offline());
         let session = config.healing.session_timeout;
         member.start(runtime, self.reach.clone(), self.published.clone(), session, is_unfit);
+        if let Some(address) = &self.peer_address {
+            let named = voters(config, self.node, [0; 16], None).iter().map(|voter| voter.key.id).collect();
+            let leader = self.controller.watch_leader();
+            let task = keep_introducing(runtime.clone(), self.peers.clone(), named, address.clone(), leader);
+            runtime.spawn("introduce", task);
+        }
         let let_in = async {
             let mut image = self.published.current();
             while !image.is_live(self.node) {

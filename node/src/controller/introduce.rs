@@ -2,7 +2,7 @@
 //!
 //! Owns: the call [`Introduce`], who makes it, who takes it. Promises: what a node says of itself in here counts only until
 //! its registration says more; saying it again changes nothing.
-//! Leaves out: voters, whose addresses the quorum has, and brokers that are registered, whose addresses the metadata has.
+//! A voter and a registered broker that come back elsewhere say so, too, until the metadata does.
 //! Why: messages of the quorum are one-way, an answer is a message of its own (see `raft`); a broker that joins is not in
 //! the metadata before it was answered.
 //! SHELL.
@@ -23,6 +23,8 @@ use crate::runtime::Runtime;
 
 /// How often a node introduces itself again while it is not registered: a voter that restarted has forgotten it.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How often a node looks whether it still hears of a leader.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Where the asking node listens for its peers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,11 +70,35 @@ impl Ask for Introduce {
 
 /// Takes an introduction.
 pub(super) fn take<R: Runtime>(peers: &Peers<R>, session: &PeerSession, said: &Introduce) -> PeerAnswer {
-    if peers.address(session.node).is_none() {
+    if peers.address(session.node).as_deref() != Some(said.address.as_str()) {
         info!(node = %session.node, address = said.address, "a node introduces itself");
         peers.know(session.node, &said.address);
     }
     answer(Introduced)
+}
+
+/// Introduces this node while it hears of no leader: it may be at another address than the quorum knows it by, whose answers
+/// it then does not get. Never ends by itself.
+pub async fn keep_introducing<R: Runtime>(
+    runtime: R,
+    peers: Peers<R>,
+    voters: Vec<BrokerId>,
+    address: String,
+    leader: impl Fn() -> Option<BrokerId>,
+) {
+    loop {
+        let hears = async {
+            while leader().is_none() {
+                runtime.sleep(AGAIN).await;
+            }
+        };
+        tokio::select! {
+            biased; // the introduction never ends by itself
+            () = hears => {}
+            () = introduce(&runtime, &peers, &voters, &address) => unreachable!("it has no end"),
+        }
+        runtime.sleep(SILENCE).await;
+    }
 }
 
 /// Introduces this node to the voters again and again; dropped when it is registered.
