@@ -55,7 +55,7 @@ const STEPS: &[Step] = &[
     quick("clippy", "cargo clippy --quiet --workspace --all-targets -- -D warnings", 20),
     quick("tidy", "cargo ci tidy", 5),
     quick("tests", "cargo test --workspace", 25),
-    step("sim", "cargo sim run all --seeds 0..30 --keep-going", 15),
+    step("sim", "cargo sim run all --seeds 0..15 --keep-going", 15),
     step("regressions", "cargo sim regressions", 10),
     step("symbols", "cargo ci symbols", 15),
     step("fuzz", "cargo ci fuzz --inputs 50000", 10),
