@@ -428,14 +428,13 @@ impl Isr {
         if self.pending.is_some() || members.len() < needed || !members.iter().any(has_all) {
             return None;
         }
-        // One that lost something itself would only hand over again.
+        // One that lost something itself would only hand over again, unless it is there for what we lack.
         let mut lost = vec![self.me];
-        let lacking: Vec<BrokerId> = members
-            .iter()
-            .copied()
-            .filter(|one| self.lacks(*one, watermark) || self.lost.contains_key(one))
-            .collect();
-        if members.len() - lacking.len() >= needed {
+        let is_lost = |one: &BrokerId| self.lost.contains_key(one) && !self.has_what_we_lack(*one, holes);
+        let lacking: Vec<BrokerId> =
+            members.iter().copied().filter(|one| self.lacks(*one, watermark) || is_lost(one)).collect();
+        let has_left = members.iter().any(|one| has_all(one) && !lacking.contains(one));
+        if members.len() - lacking.len() >= needed && has_left {
             members.retain(|one| !lacking.contains(one));
             lost.extend(lacking);
         }

@@ -12,8 +12,8 @@
 //!  any, and we lead ─┴─► "lost here" ─► controller: another leads ─► nobody counts on us ─► made anew, fetched
 //! ```
 //!
-//! Decided: a passing error costs this replica its place among the eligible only if it leads, because then nobody is served
-//! meanwhile; a follower keeps it and is tried again. Ruled out: a new record or message (what leaders say of damage says the
+//! Decided: who leads and meets what may pass (no room, EIO) leaves the lead to who is in sync, and is not called lost: it often
+//! strikes all brokers at once, and one after the other would be lost though each copy is whole. Ruled out: a new record or message (what leaders say of damage says the
 //! same); an unclean registration of the whole broker (every other partition would lose a complete copy with it); trying again
 //! where files are gone or foreign (someone may be just putting them back, and half of a log must not be taken for all of it).
 
@@ -42,6 +42,8 @@ const ROOM: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 const ERROR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// An error that passes so soon moves no leadership.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// An error that does not pass so soon is the end of a copy, if nobody else is in sync and somebody may be elected.
+const LASTING: Duration = Duration::from_secs(300);
 /// The controller is not asked again before.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -91,6 +93,10 @@ pub(super) async fn run<R: Runtime>(directory: Arc<Directory<R>>) {
             let new = || Watched { since: now, next: now.plus(pause), pause, asked: None };
             watched.entry(*place).or_insert_with(new);
         }
+        // First, since a try may take as long as a bad disk likes.
+        if let Some(links) = directory.links.get().filter(|_| !directory.health().is_offline()) {
+            hand_over(&directory, links, &mut watched).await;
+        }
         let is_due = |place: &Place| watched.get(place).is_some_and(|one| now >= one.next);
         let is_quiet = !unopened.is_empty() && !unopened.keys().any(is_due);
         if !is_quiet && directory.open_missing(&is_due).await {
@@ -100,9 +106,6 @@ pub(super) async fn run<R: Runtime>(directory: Arc<Directory<R>>) {
             let most = unopened.get(place).and_then(|why| why.pauses()).map_or(ERROR.1, |(_, most)| most);
             one.pause = (one.pause * 2).min(most);
             one.next = runtime.now().plus(one.pause);
-        }
-        if let Some(links) = directory.links.get().filter(|_| !directory.health().is_offline()) {
-            hand_over(&directory, links, &mut watched).await;
         }
     }
 }
@@ -123,12 +126,12 @@ async fn hand_over<R: Runtime>(
         let Some(state) = topic.partition(place.partition).map(Partition::state) else { continue };
         let durable = TopicConfig::resolve(&topic.configs, &directory.defaults(&image)).is_durable();
         let name = format!("{}-{}", topic.name, place.partition);
-        match own_up(directory.me(), &state, *why, &live, durable) {
+        match own_up(directory.me(), &state, (*why, now.since(one.since)), &live, durable) {
             Some(proposal) => proposals.push((*place, proposal, name)),
             None if state.leader == directory.me() && one.asked.is_none() => tracing::error!(
                 partition = name,
-                "its leader cannot open it, and nobody else who is live is known to have all of it: mend this disk, or stop \
-                 this broker and see dejaq partition elect --help"
+                "its leader cannot open it, and nobody else is in sync: make room or mend this disk (after five minutes of errors \
+                 who is eligible leads), or stop this broker and see dejaq partition elect --help"
             ),
             None => continue,
         }
@@ -153,10 +156,13 @@ async fn hand_over<R: Runtime>(
 
 /// What to propose for a partition that does not open here: as its leader, that another leads who has all that was committed;
 /// as a follower whose copy is gone, that nobody counts on it. `None` if nobody counts on it, or nobody else can be counted on.
+///
+/// What may pass hits brokers alike (a full disk, too few handles), and the copy may be whole: it is not called lost while
+/// others are in sync, and where nobody would be, only for an error that lasts.
 fn own_up(
     me: BrokerId,
     state: &PartitionState,
-    why: Unopened,
+    (why, waited): (Unopened, Duration),
     live: &BTreeMap<BrokerId, BrokerEpoch>,
     durable: bool,
 ) -> Option<Proposal> {
@@ -177,8 +183,14 @@ fn own_up(
     }
     let others = state.isr.iter().filter(|one| **one != me);
     let isr = others.map(|one| Some((*one, *live.get(one)?))).collect::<Option<Vec<_>>>()?;
+    let lost = match why {
+        Unopened::NoRoom | Unopened::Error if !isr.is_empty() => Vec::new(),
+        Unopened::NoRoom => return None,
+        Unopened::Error if waited < LASTING => return None,
+        Unopened::Error | Unopened::Gone | Unopened::Refused => vec![me],
+    };
     let (leader_epoch, partition_epoch) = (state.leader_epoch, state.partition_epoch);
-    Some(Proposal { leader_epoch, partition_epoch, isr, shrinks: true, lost: vec![me] })
+    Some(Proposal { leader_epoch, partition_epoch, isr, shrinks: true, lost })
 }
 
 /// Whether this replica is in sync, or may be elected without a word of an operator.
@@ -277,6 +289,15 @@ mod tests {
 
     /// Replicas 1, 2 and 3 of which these live; the first in sync leads.
     fn said(isr: &[i32], elr: &[i32], known: &[i32], live: &[i32], why: Unopened) -> Option<Vec<i32>> {
+        said_after(LASTING, (isr, elr, known), live, why)
+    }
+
+    fn said_after(
+        waited: Duration,
+        (isr, elr, known): (&[i32], &[i32], &[i32]),
+        live: &[i32],
+        why: Unopened,
+    ) -> Option<Vec<i32>> {
         let state = PartitionState {
             isr: ids(isr),
             leader: isr.first().map_or(BrokerId::NONE, |id| BrokerId(*id)),
@@ -286,8 +307,10 @@ mod tests {
         };
         let live = live.iter().map(|id| (BrokerId(*id), BrokerEpoch(i64::from(*id)))).collect();
         let durable = why != Unopened::Refused;
-        let proposal = own_up(ME, &state, why, &live, durable)?;
-        assert_eq!((&proposal.lost[..], proposal.leader_epoch), (&[ME][..], state.leader_epoch));
+        let proposal = own_up(ME, &state, (why, waited), &live, durable)?;
+        let may_pass = matches!(why, Unopened::NoRoom | Unopened::Error);
+        let lost = if may_pass && !proposal.isr.is_empty() { &[][..] } else { &[ME][..] };
+        assert_eq!((&proposal.lost[..], proposal.leader_epoch), (lost, state.leader_epoch));
         Some(proposal.isr.into_iter().map(|(one, _)| one.0).collect())
     }
 
@@ -306,6 +329,21 @@ mod tests {
         let not_durable = Unopened::Refused;
         assert_eq!(said(&[1], &[], &[2], &[1, 2, 3], not_durable), None, "2 may have lost it");
         assert_eq!(said(&[1], &[2], &[3], &[1, 3], error), None, "3 is only known while nobody is eligible");
+    }
+
+    #[test]
+    fn what_may_pass_does_not_make_a_copy_lost_at_once() {
+        let soon = Duration::from_secs(10);
+        for why in [Unopened::NoRoom, Unopened::Error] {
+            assert_eq!(said_after(soon, (&[1, 2, 3], &[], &[]), &[1, 2, 3], why), Some(vec![2, 3]));
+            assert_eq!(
+                said_after(soon, (&[1], &[2], &[]), &[1, 2], why),
+                None,
+                "it may be the only whole one"
+            );
+        }
+        assert_eq!(said_after(LASTING, (&[1], &[2], &[]), &[1, 2], Unopened::NoRoom), None);
+        assert_eq!(said_after(soon, (&[1], &[2], &[]), &[1, 2], Unopened::Gone), Some(vec![]));
     }
 
     #[test]
