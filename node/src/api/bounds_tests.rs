@@ -76,6 +76,21 @@ async fn a_large_request_waits_for_memory_while_little_ones_are_answered() {
     assert!(matches!(named.await, Reply::Frame(_)));
 }
 
+/// Most bytes of a large request are records, which take nothing more than they are.
+#[tokio::test]
+async fn what_a_request_is_claimed_for_goes_by_its_elements_and_not_by_its_records() {
+    let world = World::new();
+    let life = world.with_topic(&[]).await;
+    let others = life.data.claims.claim(CLAIMS_BYTES - (2 << 20)).await;
+    let records = "x".repeat(10_000);
+    let unix_ms = life.node.unix_ms();
+    let parts = (0..140).map(|index| (index, Some(batch(unix_ms, &[&records]))));
+    let soon = life.node.now().plus(Duration::from_secs(5));
+    let reply = life.node.before(soon, life.reply(life.request(9, &produce(parts)))).await;
+    assert!(matches!(reply, Some(Reply::Frame(_))), "it finds room beside others: {reply:?}");
+    drop(others);
+}
+
 #[tokio::test]
 async fn a_request_of_more_elements_than_any_client_sends_closes_its_connection() {
     let world = World::new();

@@ -9,19 +9,19 @@
 //!
 //! ```text
 //!  body ─► decoded within a little? ─ yes ─► no claim
-//!              └ no ─► claim the most that it can be ─► decoded ─► claim shrinks to what it is ─► until the answer is sent
+//!              └ no ─► measured ─► claim ─► decoded again ─► until the answer is sent (a fetch that waits: a part of it)
 //! ```
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use dejaq_storage::mark;
-use dejaq_wire::kafka::{self, DecodeError, Malformed, Room, memory_limit};
+use dejaq_wire::kafka::{self, DecodeError, Malformed, Room};
 
 use super::data_plane::DataPlane;
 use super::reply;
+use crate::runtime::Runtime;
 use crate::runtime::memory::Claim;
-use crate::runtime::{Mono, Runtime};
 use crate::server::service::Reply;
 
 /// What a request may be without a claim: every connection may hold as much beyond the budget.
@@ -53,54 +53,59 @@ pub type Decoded<Q> = (Q, Option<Claim>);
 /// The reply that closes the connection.
 pub async fn decode<R: Runtime, Q: kafka::Request + Send>(
     data: &DataPlane<R>,
-    (at, version): (Mono, i16),
+    version: i16,
     body: Bytes,
 ) -> Result<Decoded<Q>, Reply> {
-    let mut decoded = decode_all(data, at, vec![(version, body)]).await;
+    let mut decoded = decode_all(data, vec![(version, body)]).await;
     decoded.pop().expect("one for one")
 }
 
 /// Decodes the requests of one turn under one claim, waiting for it if need be; as many results in their order.
+///
+/// What a large one takes is found by decoding it, and it is decoded again under its claim: most of its bytes may be
+/// records, which take nothing more, so that its length says little.
 pub async fn decode_all<R: Runtime, Q: kafka::Request + Send>(
     data: &DataPlane<R>,
-    at: Mono,
     bodies: Vec<(i16, Bytes)>,
 ) -> Vec<Result<Decoded<Q>, Reply>> {
+    let since = data.runtime.now();
     let mut room = 0;
     let mut first = Vec::with_capacity(bodies.len());
     for (version, body) in bodies {
-        let tried = Q::decode_within(version, body.clone(), LITTLE);
-        room += match &tried {
-            Ok((_, took)) => price(*took),
-            Err(error) if is_too_much(error) => price(Room {
-                bytes: MOST.bytes.min(memory_limit(body.len())),
-                elements: MOST.elements.min(body.len()),
-            }),
-            Err(_) => 0,
+        let tried = match Q::decode_within(version, body.clone(), LITTLE) {
+            Ok((request, took)) => Ok((Some(request), took)),
+            Err(error) if is_too_much(&error) => {
+                Q::decode_within(version, body.clone(), MOST).map(|(_, took)| (None, took))
+            }
+            Err(error) => Err(error),
         };
+        room += tried.as_ref().map_or(0, |(_, took)| price(*took));
         first.push((version, body, tried));
     }
-    if room <= price(LITTLE) {
-        let done = |(_, _, tried): (_, _, Result<(Q, Room), DecodeError>)| {
-            tried.map(|(request, _)| (request, None)).map_err(|error| reply::malformed(&error))
-        };
-        return first.into_iter().map(done).collect();
-    }
-    let Some(mut claim) = data.runtime.before(at.plus(PATIENCE), data.claims.claim(room)).await else {
-        mark!("a request finds no memory");
-        let why = "there was no memory for a request of so many elements: others hold it";
-        return first.iter().map(|_| Err(Reply::Close(why.to_owned()))).collect();
+    let mut claim = match room <= price(LITTLE) {
+        true => None,
+        false => match data.runtime.before(since.plus(PATIENCE), data.claims.claim(room)).await {
+            Some(claim) => Some(claim),
+            None => {
+                mark!("a request finds no memory");
+                let why = "there was no memory for a request of so many elements: others hold it";
+                return first.iter().map(|_| Err(Reply::Close(why.to_owned()))).collect();
+            }
+        },
     };
-    let claimed = |(version, body, tried)| {
-        let decoded = match tried {
-            Err(error) if is_too_much(&error) => Q::decode_within(version, body, MOST),
-            tried => tried,
+    let claimed = |(version, body, tried): Tried<Q>| {
+        let (request, took) = tried.map_err(|error| reply::malformed(&error))?;
+        let request = match request {
+            Some(request) => request,
+            None => Q::decode_within(version, body, MOST).map_err(|error| reply::malformed(&error))?.0,
         };
-        let (request, took) = decoded.map_err(|error| reply::malformed(&error))?;
-        Ok((request, Some(claim.split(price(took)))))
+        Ok((request, claim.as_mut().map(|claim| claim.split(price(took)))))
     };
     first.into_iter().map(claimed).collect() // what is left of the claim goes back
 }
+
+/// A request that was decoded if it is little, or only measured.
+type Tried<Q> = (i16, Bytes, Result<(Option<Q>, Room), DecodeError>);
 
 fn is_too_much(error: &DecodeError) -> bool {
     matches!(error.reason, Malformed::TooMuchMemory { .. })

@@ -21,10 +21,10 @@ use crate::replica::Table;
 use crate::runtime::{Mono, Runtime};
 use crate::server::service::Reply;
 
-/// Producers that one answer may describe: those of fifty partitions that remember as many as they may.
+/// Producers that one answer may describe: those of ten partitions that remember as many as they may.
 const MAX_PRODUCERS: usize = 500_000;
 /// Producers that may come between the counting and the describing: as many as one partition remembers.
-const MEANWHILE: usize = 10_000;
+const MEANWHILE: usize = 50_000;
 /// What one of them takes while its answer is made and encoded.
 const EACH_BYTES: usize = 256;
 

@@ -144,9 +144,9 @@ async fn start_turn<R: Runtime>(
 /// memory for it.
 macro_rules! later {
     ($data:ident, $request:ident, |$body:ident| $answer:expr) => {{
-        let Request { version, correlation_id, received_at, body, .. } = $request;
+        let Request { version, correlation_id, body, .. } = $request;
         Started::Later(Box::pin(async move {
-            match claims::decode(&$data, (received_at, version), body).await {
+            match claims::decode(&$data, version, body).await {
                 Ok(($body, claim)) => {
                     let answer = $answer.await;
                     reply::held(reply::frame(version, correlation_id, &answer), claim)
@@ -170,7 +170,7 @@ fn start<R: Runtime>(parts: Arc<Parts<R>>, session: Arc<Session>, request: Reque
     let (data, control) = (parts.data.clone(), parts.control.clone());
     match request.api {
         ApiKey::Produce => unreachable!("start_turn keeps Produce apart"),
-        ApiKey::Fetch => later!(data, request, |body| fetch::answer(&data, &session, at, v, body)),
+        ApiKey::Fetch => start_fetch(data, session, request),
         ApiKey::ListOffsets => later!(data, request, |body| list_offsets::answer(&data, v, body)),
         ApiKey::OffsetForLeaderEpoch => {
             now!(data, request, |body| offset_for_leader_epoch::answer(&data, body))
@@ -256,19 +256,35 @@ fn start_operator<R: Runtime>(parts: &Parts<R>, request: Request) -> Started {
     }
 }
 
+/// Starts a Fetch, which may wait for long: until then it holds what it is to read, a part of its claim, and its records have
+/// a claim of their own.
+fn start_fetch<R: Runtime>(data: Arc<DataPlane<R>>, session: Arc<Session>, request: Request) -> Started {
+    const PART: usize = 4;
+    let Request { version, correlation_id, received_at, body, .. } = request;
+    Started::Later(Box::pin(async move {
+        let (body, claim) = match claims::decode(&data, version, body).await {
+            Ok(decoded) => decoded,
+            Err(close) => return close,
+        };
+        let held = claim.map(|mut claim| claim.split(claim.bytes() / PART));
+        let answer = fetch::answer(&data, &session, received_at, version, body).await;
+        reply::held(reply::frame(version, correlation_id, &answer), held)
+    }))
+}
+
 /// Starts a request whose answer claims memory by itself: it may be far larger than what asks for it.
 fn start_large<R: Runtime>(parts: &Parts<R>, request: Request) -> Started {
     let (data, control) = (parts.data.clone(), parts.control.clone());
     let about = (request.received_at, request.version, request.correlation_id);
     Started::Later(Box::pin(async move {
-        let (at, version, _) = about;
+        let (_, version, _) = about;
         if request.api == ApiKey::DescribeProducers {
-            return match claims::decode(&data, (at, version), request.body).await {
+            return match claims::decode(&data, version, request.body).await {
                 Ok((body, _claim)) => describe_producers::answer(&data, about, body).await,
                 Err(close) => close,
             };
         }
-        match claims::decode(&data, (at, version), request.body).await {
+        match claims::decode(&data, version, request.body).await {
             Ok((body, _claim)) => describe_configs::answer((&data, &control), about, body).await,
             Err(close) => close,
         }

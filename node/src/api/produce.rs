@@ -49,9 +49,8 @@ pub async fn start<R: Runtime>(
     transactions: &Arc<Transactions<R>>,
     requests: Vec<Request>,
 ) -> Vec<Started> {
-    let at = requests.first().map_or_else(|| data.runtime.now(), |request| request.received_at);
     let bodies = requests.iter().map(|request| (request.version, request.body.clone())).collect();
-    let decoded = claims::decode_all(data, at, bodies).await;
+    let decoded = claims::decode_all(data, bodies).await;
     let mut pace = Pace::new(&data.unpacking);
     let mut checked = Vec::with_capacity(requests.len());
     for (request, decoded) in requests.into_iter().zip(decoded) {

@@ -67,9 +67,9 @@ impl<'a> Pace<'a> {
         let first = SHARE_BYTES.min(self.left);
         let admitted = admit(first);
         if matches!(admitted, Err(NotAdmitted::TooMuch)) && first < self.left {
-            let _alone = self.alone.acquire().await.expect("the semaphore is never closed");
             mark!("a batch unpacks to so much that it does so alone");
-            tokio::task::yield_now().await; // who held it before gave no other task its time
+            tokio::task::yield_now().await; // nothing is waited for with the permit
+            let _alone = self.alone.acquire().await.expect("the semaphore is never closed");
             let most = DECOMPRESSED_BYTES.min(self.left);
             let admitted = admit(most);
             return self.spent(most, admitted);

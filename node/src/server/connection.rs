@@ -11,7 +11,7 @@
 //! ```
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -300,12 +300,26 @@ impl<R: Runtime> Connection<R> {
         metrics.reply_bytes.add(out.bytes as u64);
         if !out.frames.is_empty() {
             let timeout = self.shared.limits.send_timeout;
-            let sent = tokio::select! {
-                biased; // what the socket takes at once needs neither of the others
-                sent = self.writer.send(out.frames) => sent,
-                () = leaving => return Some(End::Normal),
-                () = runtime.sleep_until(now + timeout) => return Some(End::Broken(not_taken(timeout))),
+            let mut started = None;
+            let sent = {
+                let (starting, mut leaving) = (&mut self.starting, leaving);
+                let mut sending = pin!(self.writer.send(out.frames));
+                let mut late = pin!(runtime.sleep_until(now + timeout));
+                loop {
+                    let is_starting = starting.is_some() && started.is_none();
+                    tokio::select! {
+                        biased; // what the socket takes at once needs none of the others
+                        sent = &mut sending => break sent,
+                        // It may be first in line for what others wait for: who does not read must not hold them up.
+                        turn = poll_fn(|cx| poll_start(starting, cx)), if is_starting => started = Some(turn),
+                        () = &mut leaving => return Some(End::Normal),
+                        () = &mut late => return Some(End::Broken(not_taken(timeout))),
+                    }
+                }
             };
+            if let Some(started) = started {
+                self.started(started);
+            }
             if let Err(error) = sent {
                 return Some(End::Lost(error));
             }

@@ -27,6 +27,8 @@ use crate::runtime::tokio_net::{SocketOptions, TokioNet, TokioReader, TokioWrite
 #[derive(Default)]
 struct Echo {
     gate: Option<Arc<Semaphore>>,
+    /// Turns that had their permit.
+    passed: Arc<AtomicUsize>,
     turns: Mutex<Vec<Vec<i32>>>,
     dropped: Arc<AtomicUsize>,
 }
@@ -73,9 +75,11 @@ impl Service for Echo {
         let waits = requests.iter().any(|request| request.body.first() == Some(&b's'));
         let gate = self.gate.clone().filter(|_| waits);
         let started: Vec<Started> = requests.into_iter().map(start).collect();
+        let passed = Arc::clone(&self.passed);
         Box::pin(async move {
             if let Some(gate) = gate {
                 gate.acquire().await.expect("open").forget();
+                passed.fetch_add(1, Ordering::Relaxed);
             }
             started
         })
@@ -215,6 +219,32 @@ async fn a_turn_that_is_not_started_yet_holds_up_the_next_and_no_answer_before_i
     test.gate.add_permits(1);
     assert_eq!(ids(&client.replies(2).await), [2, 3]);
     assert_eq!(test.metrics.requests_in_flight.get(), 0);
+}
+
+/// A turn that waits may be first in line for what others need: it goes on though its client takes no answers.
+#[tokio::test]
+async fn a_turn_goes_on_being_started_while_its_client_does_not_read() {
+    let test = server(|limits| limits.send_timeout = Duration::from_secs(60)).await;
+    let mut client = test.client().await;
+    let began = std::time::Instant::now();
+    for (at, body) in [vec![b'w'; 32 << 20], b"s".to_vec()].iter().enumerate() {
+        client.send(vec![produce(at as i32, body)]).await;
+        while test.echo.turns.lock().expect("no panic").len() <= at {
+            assert!(began.elapsed() < Duration::from_secs(20), "the turn is not begun");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    test.gate.add_permits(1); // the first is answered, and the answer not taken
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(test.echo.passed.load(Ordering::Relaxed), 0);
+    test.gate.add_permits(1);
+    while test.echo.passed.load(Ordering::Relaxed) == 0 {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it stands still behind an answer that is not taken"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 #[tokio::test]
