@@ -73,6 +73,8 @@ impl Unopened {
 
 /// One that is watched.
 struct Watched {
+    why: Unopened,
+    /// Since when it is that.
     since: Mono,
     next: Mono,
     pause: Duration,
@@ -90,8 +92,11 @@ pub(super) async fn run<R: Runtime>(directory: Arc<Directory<R>>) {
         watched.retain(|place, _| unopened.contains_key(place));
         for (place, why) in &unopened {
             let pause = why.pauses().map_or(ERROR.0, |(first, _)| first);
-            let new = || Watched { since: now, next: now.plus(pause), pause, asked: None };
-            watched.entry(*place).or_insert_with(new);
+            let new = || Watched { why: *why, since: now, next: now.plus(pause), pause, asked: None };
+            let one = watched.entry(*place).or_insert_with(new);
+            if one.why != *why {
+                (one.why, one.since) = (*why, now); // one error behind a long want of room is not one that lasts
+            }
         }
         // First, since a try may take as long as a bad disk likes.
         if let Some(links) = directory.links.get().filter(|_| !directory.health().is_offline()) {
