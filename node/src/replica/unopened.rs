@@ -1,15 +1,15 @@
 //! SHELL. Partitions that belong on this node and are not open: tried again, handed over to who has them, made anew.
 //!
 //! Owns: when each is tried next, and what is asked of the controller for them. Promises: what may pass is tried again, more
-//! and more seldom, until it opens; who leads a partition and cannot open it says so, and whoever is known to have all that was
-//! committed leads instead, never anyone else; files that are gone are replaced by an empty log only when no in-sync set, no
+//! and more seldom, until it opens; who leads a partition and cannot open it says so, and only whoever is known to have all that
+//! was committed leads instead; a copy that may be whole is not called lost for what may pass, unless errors last; files that are gone are replaced by an empty log only when no in-sync set, no
 //! eligible replica and no memory of one names this node, and another leads.
 //! Leaves out: opening (`open`), deciding (the controller). One task a node, while there is such a partition.
 //!
 //! ```text
 //!  no room, EIO ─► again, pause grows ─────────────────────────────────► open
 //!  files gone ───────┐                                                     ▲
-//!  any, and we lead ─┴─► "lost here" ─► controller: another leads ─► nobody counts on us ─► made anew, fetched
+//!  any, and we lead ─┴─► "without me", lost if it will not pass ─► controller: another leads ─► made anew if gone, fetched
 //! ```
 //!
 //! Decided: who leads and meets what may pass (no room, EIO) leaves the lead to who is in sync, and is not called lost: it often
