@@ -39,9 +39,10 @@ pub fn check(folder: &str, names: &Names<'_>, log: &[Batch]) -> Option<Broken> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::crc::crc32;
     use super::super::files::tests::{FOLDER, small_file};
     use super::super::image::{Logs, tests::batch};
-    use super::super::side_file::{crc32, seed};
+    use super::super::side_file::seed;
     use super::*;
 
     /// A side file of the segment `base` with one marker.

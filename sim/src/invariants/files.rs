@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::side_file::{crc32, partition_seed};
+use super::crc::crc32;
+use super::side_file::partition_seed;
 
 /// The files of one partition.
 pub type Names<'f> = BTreeMap<&'f str, &'f [u8]>;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use dejaq_storage::model_disk::Damage;
 
+use super::crc::crc32c;
 use super::side_file::Records;
 
 /// One batch as it stands in an image.
@@ -182,6 +183,12 @@ fn side_records(bytes: &[u8], base: u64, from: u64, to: u64) -> Vec<(i64, i64)> 
     found
 }
 
+/// The folder of a partition, under `partitions/`.
+#[must_use]
+pub fn folder(topic: [u8; 16], partition: i32) -> String {
+    format!("{:032x}-{partition}", u128::from_be_bytes(topic))
+}
+
 fn segment(path: &Path, suffix: &str) -> Option<(String, u64)> {
     let name = path.file_name()?.to_str()?.strip_suffix(suffix)?;
     let folder = path.parent()?.file_name()?.to_str()?;
@@ -223,26 +230,6 @@ fn batches(segment: &[u8], records: &Records, to: &mut Vec<Batch>) {
     }
 }
 
-/// CRC-32C by a table of this checker's own.
-fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0_u32, |crc, byte| crc >> 8 ^ TABLE[usize::from(crc as u8 ^ byte)])
-}
-
-static TABLE: [u32; 256] = {
-    let mut table = [0_u32; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (mut crc, mut bit) = (byte as u32, 0);
-        while bit < 8 {
-            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -274,11 +261,6 @@ pub(super) mod tests {
         let crc = crc32c(&bytes[21..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         bytes
-    }
-
-    #[test]
-    fn the_checkers_crc_is_kafkas() {
-        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     }
 
     #[test]

@@ -6,9 +6,10 @@
 //! speaks of another end of its segment, is not used by the product, and not judged. Called as [`super::bounds`] is.
 
 use super::Broken;
+use super::crc::crc32;
 use super::files::{self, Names, Numbers};
 use super::image::Batch;
-use super::side_file::{Line, crc32, lines, seed};
+use super::side_file::{Line, lines, seed};
 
 /// Bytes of the front: summary and its sum.
 const FRONT: usize = 52;

@@ -102,8 +102,10 @@ impl Ghosts {
     #[must_use]
     pub fn early(&self, folder: &str, shown: i64) -> Option<Broken> {
         let highest = self.highest(folder);
-        let evidence = format!("{folder}: a reader was given what is below {shown}, visible was {highest}");
-        (shown > highest).then_some(Broken { name: "REP-8", evidence })
+        (shown > highest).then(|| Broken {
+            name: "REP-8",
+            evidence: format!("{folder}: a reader was given what is below {shown}, visible was {highest}"),
+        })
     }
 
     fn one(&mut self, sight: &Sight) -> Option<Broken> {

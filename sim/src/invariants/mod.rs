@@ -28,6 +28,7 @@ pub mod acknowledged;
 pub mod bounds;
 pub mod clean;
 pub mod committed;
+mod crc;
 pub mod decisions;
 pub mod epochs;
 pub mod files;

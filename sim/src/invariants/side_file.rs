@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::crc::crc32;
+
 /// Bytes of a record.
 const RECORD: usize = 32;
 
@@ -91,25 +93,9 @@ pub(super) fn seed(folder: &str, base: u64) -> Option<u32> {
     Some(crc32(partition_seed(folder)?, &base.to_be_bytes()))
 }
 
-/// CRC-32 (IEEE), not finished: the caller inverts the last state.
-pub(super) fn crc32(state: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(state, |crc, byte| {
-        let mut low = (crc ^ u32::from(*byte)) & 0xff;
-        for _ in 0..8 {
-            low = low >> 1 ^ if low & 1 == 1 { 0xedb8_8320 } else { 0 };
-        }
-        crc >> 8 ^ low
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_checkers_crc_is_the_common_one() {
-        assert_eq!(!crc32(!0, b"123456789"), 0xcbf4_3926);
-    }
 
     #[test]
     fn only_a_record_at_its_own_place_counts() {

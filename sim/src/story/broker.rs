@@ -26,7 +26,7 @@ use super::starts::Starts;
 use crate::clock::WallClock;
 use crate::cluster::Cluster;
 use crate::disk::Device;
-use crate::invariants::image::Logs;
+use crate::invariants::image::{self, Logs};
 use crate::invariants::inside::{Inside, Leading, Proposed, Reported};
 use crate::invariants::insight::Sight;
 use crate::invariants::{Broken, start};
@@ -678,11 +678,10 @@ fn looks_into(broker: &Broker<SimRuntime>, who: Who) -> Look {
         let Some(directory) = directory.upgrade() else { return Vec::new() };
         let one = |partition: &Arc<dejaq::replica::Partition<SimRuntime>>| {
             let (identity, view) = (partition.identity(), partition.view());
-            let id: String = identity.topic_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
             Sight {
                 node: who.node,
                 incarnation: who.incarnation,
-                folder: format!("{id}-{}", identity.partition.0),
+                folder: image::folder(identity.topic_id.0, identity.partition.0),
                 leads: view.stopped().is_none(),
                 epoch: view.epoch().0,
                 start: view.reader().start().0,

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use crate::invariants::image;
 use crate::invariants::resurrection::is_metadata;
 use crate::oracle::{Acks, Event, History, Outcome, Part, PartInfo, SendOp};
 use crate::story::plan::{Plan, TopicPlan};
@@ -79,10 +80,9 @@ impl Recorder {
 
     /// Learns the id of a topic, and so the folders of its partitions.
     pub fn topic_has_id(&self, topic: &str, id: [u8; 16]) {
-        let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut state = self.lock();
         for ((name, index), part) in self.0.parts.iter().filter(|((name, _), _)| name == topic) {
-            let folder = format!("{hex}-{index}");
+            let folder = image::folder(id, *index);
             // Whoever draws the trace wants to know which partition a file belongs to.
             let world = &self.0.world;
             world.trace().note(world.now_ns(), NOBODY, "folder", &[*part as u64], folder.clone());

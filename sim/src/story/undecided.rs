@@ -32,6 +32,7 @@ use super::telling::{Life, PATIENCE, born, put, soon, stuck, visible};
 use super::{BrokerNode, DURABLE, Stage, Stop, producers, report};
 use crate::invariants::Broken;
 use crate::invariants::decisions::{self, Ending};
+use crate::invariants::image as files;
 use crate::rng::Dice;
 use crate::runner::{RunParams, RunReport};
 use crate::runtime::SimRuntime;
@@ -202,9 +203,8 @@ impl Scene {
         let image = images.max_by_key(|image| image.end())?;
         let topic = image.topic_named(TRANSACTIONS_TOPIC)?;
         let at = topic.partition(self.cast.home)?;
-        let id: String = topic.id.0.iter().map(|byte| format!("{byte:02x}")).collect();
         let leader = Some(at.leader).filter(|leader| *leader != BrokerId::NONE)?;
-        Some((leader.0 as u32, at.leader_epoch.0, format!("{id}-{}", self.cast.home.0)))
+        Some((leader.0 as u32, at.leader_epoch.0, files::folder(topic.id.0, self.cast.home.0)))
     }
 
     fn node(&self, node: u32) -> &BrokerNode {

@@ -10,7 +10,7 @@ use dejaq::metadata::Image;
 use dejaq_wire::ids::BrokerId;
 
 use crate::invariants::committed::{self, Committed, Member, Placed};
-use crate::invariants::image::Logs;
+use crate::invariants::image::{self, Logs};
 use crate::invariants::insight::Sight;
 use crate::invariants::{Broken, quorum};
 use crate::story::{BrokerNode, Fault, Stage};
@@ -169,15 +169,14 @@ pub(super) fn durable_vote(broker: &BrokerNode) -> Option<i32> {
     quorum::epoch_of_vote(&vote.1)
 }
 
-fn committed_in(stage: &Stage, image: &Image) -> Committed {
+fn committed_in(stage: &Stage, metadata: &Image) -> Committed {
     let numbers = |ids: &[BrokerId]| ids.iter().map(|id| id.0 as u32).collect::<Vec<u32>>();
-    let brokers = image
+    let brokers = metadata
         .brokers()
         .map(|broker| (broker.id.0 as u32, Member { life: broker.epoch.0, live: broker.is_live() }));
     let mut partitions = BTreeMap::new();
     for topic in &stage.plan.topics {
-        let Some(topic) = image.topic_named(&topic.name) else { continue };
-        let id: String = topic.id.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let Some(topic) = metadata.topic_named(&topic.name) else { continue };
         for (index, part) in topic.partitions() {
             let placed = Placed {
                 leader: Some(part.leader.0).filter(|leader| *leader >= 0).map(|leader| leader as u32),
@@ -188,8 +187,8 @@ fn committed_in(stage: &Stage, image: &Image) -> Committed {
                 isr: numbers(&part.isr).into_iter().collect(),
                 elr: numbers(&part.elr).into_iter().collect(),
             };
-            partitions.insert(format!("{id}-{}", index.0), placed);
+            partitions.insert(image::folder(topic.id.0, index.0), placed);
         }
     }
-    Committed { end: image.end().0, brokers: brokers.collect(), partitions }
+    Committed { end: metadata.end().0, brokers: brokers.collect(), partitions }
 }
