@@ -72,6 +72,12 @@ pub const USED_UP: Scenario = drawn(
     "behind the last epoch of a producer the id has another one, however that epoch was used, and the old one is over",
     story::used_up,
 );
+/// KIP-360.
+pub const COMES_BACK: Scenario = drawn(
+    "story_txn_comes_back",
+    "who was fenced names itself to go on: it is not taken for the one that fenced it; that one is told its epoch twice",
+    story::comes_back,
+);
 /// TXN-6.
 pub const UNDECIDED: Scenario = drawn(
     "story_txn_undecided",
@@ -133,6 +139,11 @@ mod tests {
     #[test]
     fn behind_the_last_epoch_there_is_another_producer() {
         check(USED_UP);
+    }
+
+    #[test]
+    fn who_was_fenced_does_not_come_back() {
+        check(COMES_BACK);
     }
 
     #[test]

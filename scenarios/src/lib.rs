@@ -119,6 +119,7 @@ pub const SCENARIOS: &[Scenario] = &[
     group_stories::REVENANT,
     group_stories::FORGOTTEN,
     group_stories::USED_UP,
+    group_stories::COMES_BACK,
 ];
 
 /// What `dejaq-sim` offers.

@@ -416,6 +416,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 20,
     },
     Mutant {
+        number: 263,
+        about: "who was fenced names itself to go on, and is taken for the one that fenced it",
+        scenario: "story_txn_comes_back",
+        checkers: &["TXN-8"],
+        budget: 10,
+    },
+    Mutant {
         number: 55,
         about: "the list of aborted transactions goes when its segment is full",
         scenario: "transactions",

@@ -204,7 +204,7 @@ impl Line {
     /// Records behind the group's offset; not known without an offset or an end.
     fn lag(&self) -> Option<i64> {
         let (kept, end) = (self.kept.as_ref()?, self.end?);
-        Some((end.0 - kept.offset.0).max(0))
+        Some(end.0.saturating_sub(kept.offset.0).max(0))
     }
 
     fn json(&self) -> Value {

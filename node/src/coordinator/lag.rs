@@ -78,7 +78,7 @@ impl Lags {
         match end(&at) {
             Some(end) => {
                 // A follower may not have heard of the end that a member has read to.
-                let records = u64::try_from(end - committed.offset.0).unwrap_or(0);
+                let records = u64::try_from(end.saturating_sub(committed.offset.0)).unwrap_or(0);
                 self.shown.push(Lag { group: group.to_owned(), at, records });
             }
             None => self.unknown += 1,
@@ -150,6 +150,12 @@ mod tests {
             lags.add(group, at, &committed, |_| *end);
         }
         lags
+    }
+
+    #[test]
+    fn a_lag_beyond_all_numbers_is_the_largest() {
+        let lags = lags(&[("g", 0, i64::MIN, Some(9))]);
+        assert_eq!(lags.shown[0].records, i64::MAX as u64);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Told stories of transactional ids: one that is forgotten and comes back (S48), and one whose epochs are used up (S54).
+//! Told stories of transactional ids: one that is forgotten and comes back (S48), one whose epochs are used up (S54), and
+//! one that two clients have, of which the first asks for its next epoch (KIP-360).
 //!
 //! Owns: the scripts. Promises, each a finding: an id is forgotten when it was silent for long enough, not sooner, and never
 //! while its transaction is open (TXN-4); who had it before is nobody then, and nobody's when it comes back (TXN-8), through
@@ -12,6 +13,7 @@
 //!  S54  32 765 lives ─ the last epoch ─┬ another life          ─┐
 //!                                      ├ a commit               ├─► another producer id, epoch 0; the old one is over
 //!                                      └ open, another life     ─┘
+//!  two  commit 1 ─ another life ─ the first names itself, to go on: fenced ─ the other: commit 2 ─ names itself, twice: one answer
 //! ```
 
 use std::sync::Arc;
@@ -71,6 +73,15 @@ pub fn used_up(params: &RunParams) -> RunReport {
         plan.disk = Speed { sync_from: quick, sync_to: quick, stall: Duration::ZERO };
         let last = *dice.pick(&[Last::Life, Last::Commit, Last::Open]);
         move |cast: Cast| async move { cast.used_up(last).await }
+    })
+}
+
+/// Runs the one of two clients.
+#[must_use]
+pub fn comes_back(params: &RunParams) -> RunReport {
+    told(params, |plan, _| {
+        plan.config.transactions.max_timeout = LONG;
+        move |cast: Cast| async move { cast.comes_back().await }
     })
 }
 
@@ -262,6 +273,67 @@ impl Cast {
         wanted.extend([4, 6]);
         let seen = self.visible().await?;
         claim("TXN-7", seen == wanted, || format!("{wanted:?} are committed, readers see {seen:?}"))
+    }
+
+    async fn comes_back(mut self) -> Result<(), Stop> {
+        let id = "twins";
+        let mut first = self.life(id, LONG).await?;
+        self.put(&mut first, 1).await?;
+        self.commit(&mut first).await?;
+        if self.dice.chance(300) {
+            self.again().await?;
+        }
+        let mut next = self.life(id, LONG).await?;
+        let begun = self.dice.chance(500);
+        if begun {
+            self.put(&mut next, 2).await?;
+        }
+        // As a client does that must give up a record: it asks for the epoch behind its own.
+        let was = first.identity_now().ok_or_else(|| Stop::Stuck("nobody".into()))?;
+        let told = self.names(id, was).await?;
+        claim("TXN-8", told.is_err(), || format!("{was:?} is fenced, asks to go on, and is told {told:?}"))?;
+        let told = self.haunts(&mut first, 3).await;
+        claim("TXN-8", !told, || "a producer goes on whose transactional id another one has".into())?;
+        if !begun {
+            self.put(&mut next, 2).await?;
+        }
+        self.commit(&mut next).await?;
+        let now = next.identity_now().ok_or_else(|| Stop::Stuck("nobody".into()))?;
+        let told = (self.names(id, now).await?, self.names(id, now).await?);
+        let is_one = matches!(told, (Ok(one), Ok(again)) if one == again && one.0 == now.0 && one.1 > now.1);
+        claim("TXN-8", is_one, || format!("{now:?} asks twice for its next epoch, and is told {told:?}"))?;
+        let told = self.names(id, was).await?;
+        claim("TXN-8", told.is_err(), || format!("{was:?} was fenced long ago, and is told {told:?}"))?;
+        let seen = self.visible().await?;
+        claim("TXN-7", seen == [1, 2], || format!("1 and 2 are committed, readers see {seen:?}"))
+    }
+
+    /// What a client is told that asks for its next epoch and says who it is (KIP-360).
+    async fn names(
+        &self,
+        id: &str,
+        (producer_id, producer_epoch): (ProducerId, ProducerEpoch),
+    ) -> Result<Result<(ProducerId, ProducerEpoch), ErrorCode>, Stop> {
+        let coordinator = Coordinator::of_transactions(self.cluster.clone(), id);
+        let request = InitProducerIdRequest {
+            transactional_id: Some(id.into()),
+            transaction_timeout_ms: 60_000,
+            producer_id,
+            producer_epoch,
+        };
+        let until = self.runtime.now().plus(PATIENCE);
+        while self.runtime.now() < until {
+            match coordinator.ask(&request, i16::MAX, soon(&self.runtime)).await {
+                Ok(told) if told.error_code.is_none() => {
+                    return Ok(Ok((told.producer_id, told.producer_epoch)));
+                }
+                Ok(told) if told.error_code == ErrorCode::PRODUCER_FENCED => return Ok(Err(told.error_code)),
+                Ok(told) => drop(coordinator.is_elsewhere(told.error_code)),
+                Err(_) => {}
+            }
+            self.stage.world.sleep(Duration::from_millis(50)).await;
+        }
+        Err(Stop::Stuck(format!("{id} asks for its next epoch for {PATIENCE:?}")))
     }
 
     /// Begins life after life, until the last epoch but one; the producer id.

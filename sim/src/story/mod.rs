@@ -52,7 +52,7 @@ pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{overwritten, readded};
 pub use groups::{GroupPlan, Speaks};
-pub use ids::{forgotten, used_up};
+pub use ids::{comes_back, forgotten, used_up};
 pub use late::late_end;
 pub use late_marker::late_marker;
 pub use meetings::{behind_the_end, compacted_offsets, moving_coordinator, staged_offsets, zombie};

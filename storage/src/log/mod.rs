@@ -204,7 +204,8 @@ impl<D: Disk> Log<D> {
     /// End of what readers of committed records may see when `watermark` is the end of what others may (TXN-3). The
     /// watermarks told must not go back while the log is open, but for what a truncation takes.
     pub fn stable_end(&mut self, watermark: Offset) -> Offset {
-        self.producers.stable_end(watermark)
+        // What is open may begin below a start that records were deleted up to.
+        self.producers.stable_end(watermark).max(self.start().min(watermark))
     }
 
     /// Whether this producer has a transaction open here in this epoch.

@@ -82,7 +82,12 @@ impl Group {
             return Ok(()); // the planted bug: it is left to the transactional id to fence, which each member has its own of
         }
         if let Some(consumer) = &self.consumer {
-            return consumer.may_commit(ask);
+            let stale = |code| match code {
+                // Clients know only this one in a transaction, and abort (KIP-848).
+                ErrorCode::STALE_MEMBER_EPOCH if in_txn => ErrorCode::ILLEGAL_GENERATION,
+                code => code,
+            };
+            return consumer.may_commit(ask).map_err(stale);
         }
         let is_nobody = !ask.generation.is_valid() && ask.member.is_empty() && ask.instance.is_none();
         if self.members.is_empty() && (is_nobody || !ask.generation.is_valid()) {

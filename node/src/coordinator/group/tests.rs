@@ -134,7 +134,7 @@ impl Desk {
             },
             client_id: "c".into(),
             client_host: "/h".into(),
-            knows_member_ids: false,
+            knows_member_ids: join.knows_member_ids,
             knows_skipping: join.knows_skipping,
             entropy,
         })))
@@ -260,6 +260,7 @@ pub(super) struct Join<'a> {
     pub topics: &'a [&'a str],
     /// What it says that it owns.
     pub owned: &'a [subscription::Named],
+    pub knows_member_ids: bool,
     pub knows_skipping: bool,
 }
 
@@ -271,6 +272,7 @@ impl Default for Join<'_> {
             protocols: &["range"],
             topics: &["t"],
             owned: &[],
+            knows_member_ids: false,
             knows_skipping: false,
         }
     }

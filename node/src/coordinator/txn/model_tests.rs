@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use dejaq_wire::ErrorCode;
+use dejaq_wire::ids::{ProducerEpoch, ProducerId};
 use proptest::prelude::*;
 
 use super::ask::{Ask, Reply, Token, Who};
@@ -16,6 +17,8 @@ const IDS: [&str; 2] = ["x", "y"];
 struct Model {
     /// Whom each Init was told, by transactional id; a later one fences them.
     newest: BTreeMap<usize, Who>,
+    /// To whom each producer was told first: to who named himself, or to nobody that is known.
+    told: BTreeMap<(usize, ProducerId, ProducerEpoch), Option<Who>>,
     /// Everyone who was ever told to be a producer.
     known: Vec<(usize, Who)>,
     asked: BTreeMap<Token, (usize, Ask)>,
@@ -89,11 +92,24 @@ impl World {
             let (id, ask) = self.model.asked.get(&token).expect("it was asked").clone();
             let Reply::Producer(told) = reply else { continue };
             self.model.known.push((id, told));
+            self.one_client(id, &ask, told);
             let Ask::Init { was, .. } = ask else { continue };
             if let Some(before) = self.model.newest.insert(id, told).filter(|_| was.is_none()) {
                 let is_later = told.producer_id != before.producer_id || told.epoch > before.epoch;
                 assert!(is_later, "{told:?} is told after {before:?}");
             }
+        }
+    }
+
+    /// No two clients are told the same epoch: only who repeats what he asked is told again.
+    fn one_client(&mut self, id: usize, ask: &Ask, told: Who) {
+        let asker = match ask {
+            Ask::Init { was, .. } => *was,
+            Ask::End { who, .. } if *who != told => Some(*who),
+            _ => return,
+        };
+        if let Some(first) = self.model.told.insert((id, told.producer_id, told.epoch), asker) {
+            assert!(asker.is_some() && asker == first, "{told:?} was told to {first:?} and to {asker:?}");
         }
     }
 

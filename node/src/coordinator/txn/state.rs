@@ -127,8 +127,9 @@ fn refused(code: ErrorCode) -> Step {
 pub struct Txn {
     /// What is in the log.
     pub stored: Stored,
-    /// The epoch before the last Init of this life, so that a repeated one is known; not in the log.
-    pub last_epoch: ProducerEpoch,
+    /// Whom the last Init named (KIP-360), so that a repeated one is known; not in the log. None if it named nobody: then
+    /// another client has begun, and who had the id before is fenced.
+    pub named: Option<Who>,
 }
 
 impl Txn {
@@ -151,7 +152,7 @@ impl Txn {
     /// As the log has it.
     #[must_use]
     pub fn loaded(stored: Stored) -> Txn {
-        Txn { stored, last_epoch: ProducerEpoch::NONE }
+        Txn { stored, named: None }
     }
 
     /// What follows from an ask at this time, in ms since 1970.
@@ -179,16 +180,11 @@ impl Txn {
     }
 
     fn init(&self, timeout_ms: i32, was: Option<Who>, fresh: ProducerId, now_ms: i64) -> Step {
-        let Stored { who, state, previous, .. } = self.stored;
+        let Stored { who, state, .. } = self.stored;
         if state.prepared().is_some() {
             return refused(ErrorCode::CONCURRENT_TRANSACTIONS);
         }
-        let is_again = was.is_some_and(|was| {
-            let one_life =
-                was.producer_id == who.producer_id && was.epoch == self.last_epoch && was.epoch.is_valid();
-            let other_id = was.producer_id == previous && previous.is_valid() && was.epoch >= MOST_EPOCH;
-            state != State::Ongoing && (one_life || other_id)
-        });
+        let is_again = was.is_some() && was == self.named && state != State::Ongoing;
         // The answer to its last end, with the new epoch, may not have reached it.
         let is_current = |was: Who| was == who || self.is_of_last(was, true);
         if was.is_some_and(|was| !is_current(was)) && !is_again {
@@ -205,7 +201,8 @@ impl Txn {
         }
         let mut to = self.clone();
         if !is_again {
-            to.last_epoch = who.epoch;
+            // M263: an Init that names nobody counts as if it had named who was there before.
+            to.named = if mutant!(263) { Some(who) } else { was };
             // M262: the last epoch has one behind it.
             if who.epoch >= MOST_EPOCH && !mutant!(262) {
                 mark!("the epochs of a producer are used up at an init");
@@ -239,7 +236,7 @@ impl Txn {
         let mut to = self.clone();
         to.stored.state = if commit { State::PrepareCommit } else { State::PrepareAbort };
         to.stored.updated_ms = now_ms;
-        to.last_epoch = ProducerEpoch::NONE;
+        to.named = None;
         to
     }
 
@@ -295,7 +292,7 @@ impl Txn {
         to.stored.state = State::Ongoing;
         to.stored.partitions.extend(partitions);
         to.stored.updated_ms = now_ms;
-        to.last_epoch = ProducerEpoch::NONE;
+        to.named = None;
         Step::Change { to: Box::new(to), reply: Reply::Done }
     }
 
@@ -318,7 +315,8 @@ impl Txn {
     /// Whether `who` asks about the transaction that was decided last, and already has been answered with a new epoch.
     fn is_of_last(&self, who: Who, bumps: bool) -> bool {
         let now = &self.stored;
-        let next_epoch = who.producer_id == now.who.producer_id && who.epoch.0 + 1 == now.who.epoch.0;
+        let next_epoch =
+            who.producer_id == now.who.producer_id && who.epoch.0.checked_add(1) == Some(now.who.epoch.0);
         let next_id =
             who.producer_id == now.previous && who.epoch == MOST_EPOCH && now.who.epoch == ProducerEpoch(0);
         bumps

@@ -321,6 +321,31 @@ fn a_repeated_init_is_answered_with_the_same_epoch() {
     assert_eq!(desk.done(desk.init(Some(who(100, 0)))), FENCED);
 }
 
+/// Kills M263.
+#[test]
+fn who_was_fenced_is_not_taken_for_who_fenced_it() {
+    let mut desk = Desk::new();
+    desk.done(desk.init(None));
+    assert_eq!(desk.done(desk.init(None)), Reply::Producer(who(100, 1)), "another client");
+    assert_eq!(desk.done(desk.init(Some(who(100, 0)))), FENCED);
+    let mut stored = desk.stored("x").expect("it is there");
+    stored.who.epoch = MOST_EPOCH;
+    desk.log.push(Record { id: "x".into(), value: Some(stored) });
+    desk.restart();
+    assert_eq!(desk.done(desk.init(None)), Reply::Producer(who(desk.next_id, 0)), "another id");
+    let spent = Who { producer_id: ProducerId(100), epoch: MOST_EPOCH };
+    assert_eq!(desk.done(desk.init(Some(spent))), FENCED, "not behind the last epoch either");
+}
+
+#[test]
+fn an_epoch_that_nobody_was_given_is_refused() {
+    let mut desk = Desk::new();
+    desk.done(desk.init(None));
+    for epoch in [1, i16::MAX - 1, i16::MAX, i16::MIN] {
+        assert_eq!(desk.done(desk.init(Some(who(100, epoch)))), FENCED, "{epoch}");
+    }
+}
+
 #[test]
 fn when_the_epochs_are_used_up_another_producer_id_goes_on() {
     let mut desk = Desk::new();

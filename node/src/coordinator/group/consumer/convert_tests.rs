@@ -222,3 +222,32 @@ fn a_conversion_whose_write_failed_is_written_with_the_next() {
     kit.reload();
     assert_eq!((kit.state().as_str(), kit.desk.state().as_str()), ("none", "Stable"));
 }
+
+/// A JoinGroup of a member under another instance id would leave the old one pointing to nobody.
+#[test]
+fn a_classic_member_does_not_change_its_instance() {
+    let (mut kit, old) = Kit::mixed();
+    let mut join = |member: &str, instance| {
+        let token = kit.desk.join(Join { member, instance: Some(instance), ..Join::default() });
+        kit.desk.pass(0);
+        kit.desk.settle();
+        kit.desk.joined(token)
+    };
+    assert_eq!(join(&old, "i").error_code, ErrorCode::UNKNOWN_MEMBER_ID, "it came without one");
+    let first = join("", "i").member_id;
+    assert_eq!(join(&first, "i").error_code, ErrorCode::NONE);
+    assert_eq!(join(&first, "j").error_code, ErrorCode::UNKNOWN_MEMBER_ID);
+    assert_eq!(join("", "j").error_code, ErrorCode::NONE, "another member");
+}
+
+#[test]
+fn member_ids_that_are_promised_count_as_members() {
+    let mut kit = Kit::with(&[("t", 2)], Settings { consumer_max_members: 2, ..Settings::default() });
+    kit.heard(Beat::join("new", &["t"]));
+    let mut code = || {
+        let token = kit.desk.join(Join { knows_member_ids: true, ..Join::default() });
+        kit.desk.joined(token).error_code
+    };
+    assert_eq!(code(), ErrorCode::MEMBER_ID_REQUIRED);
+    assert_eq!(code(), ErrorCode::GROUP_MAX_SIZE_REACHED);
+}

@@ -4,19 +4,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dejaq_storage::TxnStanding;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, Generation, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{
+    BrokerId, Generation, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, TopicId,
+};
 use dejaq_wire::kafka::consumer_group_describe::DescribedGroup;
 use dejaq_wire::kafka::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, TopicPartitions,
 };
 
-use super::super::ask::{Ask, BeatAsk, Reply, Token};
+use super::super::ask::{Ask, BeatAsk, CommitAsk, Reply, Token, TxnCommitAsk};
 use super::super::settings::Settings;
 use super::super::tests::{Desk, at};
 use super::member::{LEAVES, PAUSES};
 use crate::coordinator::consumer_record::Parts;
-use crate::coordinator::record::Record;
+use crate::coordinator::machine::Who;
+use crate::coordinator::record::{Committed, Record};
 use crate::metadata::Image;
 use crate::metadata::record::{PartitionState, PartitionsAdded, TopicCreated, TopicDeleted};
 
@@ -269,8 +273,27 @@ fn a_commit_of_an_epoch_that_is_over_changes_nothing() {
     };
     assert_eq!(commit("a", 2, 5), ErrorCode::NONE);
     assert_eq!(commit("a", 1, 3), ErrorCode::STALE_MEMBER_EPOCH);
-    assert_eq!(commit("x", 2, 3), ErrorCode::UNKNOWN_MEMBER_ID);
     assert_eq!(commit("", -1, 3), ErrorCode::UNKNOWN_MEMBER_ID, "only members while there are any");
+    assert_eq!(commit("x", 2, 3), ErrorCode::UNKNOWN_MEMBER_ID);
+    // In a transaction clients know another code for it, and abort; this one would be the end of Java's producer.
+    let (guard, who) =
+        (TxnStanding::default().guard, Who { producer_id: ProducerId(7), epoch: ProducerEpoch(0) });
+    let committed = Committed {
+        offset: Offset(3),
+        leader_epoch: LeaderEpoch::NONE,
+        metadata: String::new(),
+        committed_ms: 0,
+        expires_ms: None,
+    };
+    let commit = CommitAsk {
+        group: G.into(),
+        member: "a".into(),
+        instance: None,
+        generation: Generation(1),
+        offsets: vec![(at("t"), committed)],
+    };
+    let token = kit.desk.ask(Ask::CommitInTxn(TxnCommitAsk { who, guard, commit }));
+    assert_eq!(kit.desk.result(token), ErrorCode::ILLEGAL_GENERATION);
     assert_eq!(kit.desk.offset("t"), Some(5));
     let fetch = |epoch| Ask::Fetch {
         group: G.into(),
