@@ -62,8 +62,8 @@ pub type Starting = Pin<Box<dyn Future<Output = Vec<Started>> + Send>>;
 pub enum Started {
     /// The reply is there.
     Done(Reply),
-    /// The reply comes later. It is polled only once all replies before it are there, so that the work that others
-    /// wait for (an append) belongs into `start_turn`, not into this future.
+    /// The reply comes later. It is polled only once all replies before it are there, and that of a Fetch once they are
+    /// sent, so that the work that others wait for (an append) belongs into `start_turn`, not into this future.
     Later(Pending),
 }
 
