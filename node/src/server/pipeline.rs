@@ -157,7 +157,7 @@ impl Pipeline {
 
     /// What the service made of the last turn, in its order.
     pub(super) fn started(&mut self, replies: Vec<Started>, spans: Vec<Span>) {
-        assert_eq!(replies.len(), spans.len(), "one result a request");
+        assert_eq!(replies.len(), spans.len(), "the service answers every request of a turn");
         let first = self.slots.len() - replies.len();
         for ((slot, started), span) in self.slots.range_mut(first..).zip(replies).zip(spans) {
             if let Started::Done(reply) = &started {

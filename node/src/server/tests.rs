@@ -76,13 +76,12 @@ impl Service for Echo {
         let gate = self.gate.clone().filter(|_| waits);
         let started: Vec<Started> = requests.into_iter().map(start).collect();
         let passed = Arc::clone(&self.passed);
-        Box::pin(async move {
-            if let Some(gate) = gate {
-                gate.acquire().await.expect("open").forget();
-                passed.fetch_add(1, Ordering::Relaxed);
-            }
+        let Some(gate) = gate else { return Starting::Done(started) };
+        Starting::Later(Box::pin(async move {
+            gate.acquire().await.expect("open").forget();
+            passed.fetch_add(1, Ordering::Relaxed);
             started
-        })
+        }))
     }
 }
 
