@@ -16,7 +16,7 @@ use dejaq_wire::record::{BatchBuilder, Compression};
 use super::claims::CLAIMS_BYTES;
 use super::test_kit::{Life, World, answer_of, batch, batch_of, produce_request};
 use crate::runtime::Runtime;
-use crate::server::service::{Reply, Request, Started};
+use crate::server::service::{Reply, Request, Service, Started, Starting};
 
 /// A request with one batch for each of these partitions of `t`.
 fn produce(parts: impl IntoIterator<Item = (i32, Option<Bytes>)>) -> ProduceRequest {
@@ -185,6 +185,33 @@ async fn others_run_between_batches_that_unpack_to_much() {
     let before = turns.load(Ordering::Relaxed);
     let _ = life.turn(vec![small]).await;
     assert_eq!(turns.load(Ordering::Relaxed), before, "what honest clients send waits for nobody");
+}
+
+#[tokio::test]
+async fn a_turn_that_waits_in_between_is_started_in_order_and_one_that_does_not_at_once() {
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", 4, &[]).await;
+    let one = |index: i32, batch: Bytes| life.request(9, &produce([(index, Some(batch))]));
+    let small = |value: &str| one(0, batch(life.node.unix_ms(), &[value]));
+    let many = life.request(9, &produce((0..300).map(|index| (index, None))));
+    let at_once = life.api.start_turn(&life.session, vec![small("a"), small("b")]);
+    assert!(matches!(at_once, Starting::Done(_)), "no future is made for what waits for nothing");
+    let all = life.data.claims.claim(CLAIMS_BYTES).await;
+    let mut turn = Box::pin(life.turn(vec![small("c"), one(1, bomb(&life, 20)), many, small("d")]));
+    let soon = life.node.now().plus(Duration::from_millis(50));
+    assert!(life.node.before(soon, turn.as_mut()).await.is_none(), "others hold the memory");
+    assert_eq!(life.values("t").await, ["a", "b"]);
+    drop(all);
+    let mut counts = Vec::new();
+    for started in turn.await {
+        let topic = answer_of::<ProduceRequest>(9, life.finish(started).await).responses.remove(0);
+        let taken = topic.partition_responses.iter().filter(|part| part.error_code.is_none());
+        counts.push((topic.partition_responses.len(), taken.count()));
+    }
+    assert_eq!(counts, [(1, 1), (1, 1), (300, 0), (1, 1)]);
+    assert_eq!(life.values("t").await, ["a", "b", "c", "d"]);
+    assert_eq!((life.data.claims.claimed(), life.data.unpacking.available_permits()), (0, 1));
 }
 
 #[tokio::test]

@@ -56,56 +56,113 @@ pub async fn decode<R: Runtime, Q: kafka::Request + Send>(
     version: i16,
     body: Bytes,
 ) -> Result<Decoded<Q>, Reply> {
-    let mut decoded = decode_all(data, vec![(version, body)]).await;
-    decoded.pop().expect("one for one")
+    let tried = Tried::of(version, &body);
+    if tried.price() <= price(LITTLE) {
+        return tried.finish(None);
+    }
+    // In a box: few requests come here, and all would carry the room for it.
+    Box::pin(async move {
+        let Some(mut claim) = claim(data, tried.price()).await else { return Err(no_memory()) };
+        tried.finish(Some(&mut claim))
+    })
+    .await
 }
 
-/// Decodes the requests of one turn under one claim, waiting for it if need be; as many results in their order.
+/// The requests of one turn under one claim, as many results in their order.
 ///
 /// What a large one takes is found by decoding it, and it is decoded again under its claim: most of its bytes may be
 /// records, which take nothing more, so that its length says little.
-pub async fn decode_all<R: Runtime, Q: kafka::Request + Send>(
-    data: &DataPlane<R>,
-    bodies: Vec<(i16, Bytes)>,
-) -> Vec<Result<Decoded<Q>, Reply>> {
-    let since = data.runtime.now();
-    let mut room = 0;
-    let mut first = Vec::with_capacity(bodies.len());
-    for (version, body) in bodies {
-        let tried = match Q::decode_within(version, body.clone(), LITTLE) {
-            Ok((request, took)) => Ok((Some(request), took)),
-            Err(error) if is_too_much(&error) => {
-                Q::decode_within(version, body.clone(), MOST).map(|(_, took)| (None, took))
-            }
-            Err(error) => Err(error),
-        };
-        room += tried.as_ref().map_or(0, |(_, took)| price(*took));
-        first.push((version, body, tried));
-    }
-    let mut claim = match room <= price(LITTLE) {
-        true => None,
-        false => match data.runtime.before(since.plus(PATIENCE), data.claims.claim(room)).await {
-            Some(claim) => Some(claim),
-            None => {
-                mark!("a request finds no memory");
-                let why = "there was no memory for a request of so many elements: others hold it";
-                return first.iter().map(|_| Err(Reply::Close(why.to_owned()))).collect();
-            }
-        },
-    };
-    let claimed = |(version, body, tried): Tried<Q>| {
-        let (request, took) = tried.map_err(|error| reply::malformed(&error))?;
-        let request = match request {
-            Some(request) => request,
-            None => Q::decode_within(version, body, MOST).map_err(|error| reply::malformed(&error))?.0,
-        };
-        Ok((request, claim.as_mut().map(|claim| claim.split(price(took)))))
-    };
-    first.into_iter().map(claimed).collect() // what is left of the claim goes back
+#[derive(Debug)]
+pub struct Bodies<Q> {
+    tried: std::vec::IntoIter<Tried<Q>>,
+    price: usize,
+    claim: Option<Claim>,
+    is_refused: bool,
 }
 
-/// A request that was decoded if it is little, or only measured.
-type Tried<Q> = (i16, Bytes, Result<(Option<Q>, Room), DecodeError>);
+impl<Q: kafka::Request + Send> Bodies<Q> {
+    /// Decodes those that are little, and measures the others.
+    pub fn of<'a>(bodies: impl Iterator<Item = (i16, &'a Bytes)>) -> Bodies<Q> {
+        let tried: Vec<_> = bodies.map(|(version, body)| Tried::of(version, body)).collect();
+        let price = tried.iter().map(Tried::price).sum();
+        Bodies { tried: tried.into_iter(), price, claim: None, is_refused: false }
+    }
+
+    /// Whether they are to be taken only after [`Bodies::claim`].
+    pub fn wants_claim(&self) -> bool {
+        self.price > price(LITTLE) && self.claim.is_none() && !self.is_refused
+    }
+
+    /// Waits for the claim.
+    pub async fn claim<R: Runtime>(&mut self, data: &DataPlane<R>) {
+        self.claim = claim(data, self.price).await;
+        self.is_refused = self.claim.is_none();
+    }
+}
+
+impl<Q: kafka::Request> Iterator for Bodies<Q> {
+    type Item = Result<Decoded<Q>, Reply>;
+
+    fn next(&mut self) -> Option<Result<Decoded<Q>, Reply>> {
+        let tried = self.tried.next()?;
+        Some(if self.is_refused { Err(no_memory()) } else { tried.finish(self.claim.as_mut()) })
+    }
+}
+
+/// Waits for memory, for as long as a request does.
+async fn claim<R: Runtime>(data: &DataPlane<R>, bytes: usize) -> Option<Claim> {
+    let until = data.runtime.now().plus(PATIENCE);
+    let claim = data.runtime.before(until, data.claims.claim(bytes)).await;
+    if claim.is_none() {
+        mark!("a request finds no memory");
+    }
+    claim
+}
+
+fn no_memory() -> Reply {
+    Reply::Close("there was no memory for a request of so many elements: others hold it".to_owned())
+}
+
+/// A request that was decoded since it is little, or only measured.
+#[derive(Debug)]
+enum Tried<Q> {
+    Decoded(Q, Room),
+    Measured(i16, Bytes, Room),
+    Malformed(DecodeError),
+}
+
+impl<Q: kafka::Request> Tried<Q> {
+    fn of(version: i16, body: &Bytes) -> Tried<Q> {
+        let decode = |most| Q::decode_within(version, body.clone(), most);
+        match decode(LITTLE) {
+            Ok((request, took)) => Tried::Decoded(request, took),
+            Err(error) if is_too_much(&error) => match decode(MOST) {
+                Ok((_, took)) => Tried::Measured(version, body.clone(), took),
+                Err(error) => Tried::Malformed(error),
+            },
+            Err(error) => Tried::Malformed(error),
+        }
+    }
+
+    fn price(&self) -> usize {
+        match self {
+            Tried::Decoded(_, took) | Tried::Measured(_, _, took) => price(*took),
+            Tried::Malformed(_) => 0,
+        }
+    }
+
+    /// The request, with its part of `claim`.
+    fn finish(self, claim: Option<&mut Claim>) -> Result<Decoded<Q>, Reply> {
+        let (request, took) = match self {
+            Tried::Decoded(request, took) => (request, took),
+            Tried::Measured(version, body, _) => {
+                Q::decode_within(version, body, MOST).map_err(|error| reply::malformed(&error))?
+            }
+            Tried::Malformed(error) => return Err(reply::malformed(&error)),
+        };
+        Ok((request, claim.map(|claim| claim.split(price(took)))))
+    }
+}
 
 fn is_too_much(error: &DecodeError) -> bool {
     matches!(error.reason, Malformed::TooMuchMemory { .. })

@@ -107,37 +107,51 @@ impl<R: Runtime> Api<R> {
 
 impl<R: Runtime> Service for Api<R> {
     fn start_turn(&self, session: &Arc<Session>, requests: Vec<Request>) -> Starting {
-        Box::pin(start_turn(self.parts.clone(), session.clone(), requests))
+        start_turn(&self.parts, session, requests)
     }
 }
 
-async fn start_turn<R: Runtime>(
-    parts: Arc<Parts<R>>,
-    session: Arc<Session>,
-    requests: Vec<Request>,
-) -> Vec<Started> {
-    let count = requests.len();
-    let mut started = Vec::with_capacity(count);
-    let mut produce = Vec::new();
-    for request in requests {
-        if request.api == ApiKey::Produce {
-            if produce.is_empty() {
-                produce.reserve_exact(count - started.len());
-            }
-            produce.push(request);
-            continue;
-        }
-        if !produce.is_empty() {
-            let together = std::mem::take(&mut produce);
-            started.extend(produce::start(&parts.data, &parts.transactions, together).await);
-        }
-        started.push(start(parts.clone(), session.clone(), request));
+/// Starts the requests of a turn: Produce requests next to each other together, anything else by itself.
+fn start_turn<R: Runtime>(
+    parts: &Arc<Parts<R>>,
+    session: &Arc<Session>,
+    mut requests: Vec<Request>,
+) -> Starting {
+    let produce = requests.iter().take_while(|request| request.api == ApiKey::Produce).count();
+    if produce == 0 {
+        return start_others(parts, session, Vec::with_capacity(requests.len()), requests);
     }
-    if !produce.is_empty() {
-        started.extend(produce::start(&parts.data, &parts.transactions, produce).await);
+    let others = requests.split_off(produce);
+    match produce::start(&parts.data, &parts.transactions, requests) {
+        Starting::Done(started) if others.is_empty() => Starting::Done(started),
+        Starting::Done(started) => start_others(parts, session, started, others),
+        Starting::Later(waiting) => {
+            let (parts, session) = (parts.clone(), session.clone());
+            Starting::Later(Box::pin(async move {
+                let started = waiting.await;
+                start_others(&parts, &session, started, others).done().await
+            }))
+        }
     }
-    assert_eq!(started.len(), count, "one start a request");
-    started
+}
+
+/// Goes on with a turn of which some are `started`, up to the next Produce request or the end.
+fn start_others<R: Runtime>(
+    parts: &Arc<Parts<R>>,
+    session: &Arc<Session>,
+    mut started: Vec<Started>,
+    mut others: Vec<Request>,
+) -> Starting {
+    let count = others.iter().take_while(|request| request.api != ApiKey::Produce).count();
+    started.extend(others.drain(..count).map(|request| start(parts.clone(), session.clone(), request)));
+    if others.is_empty() {
+        return Starting::Done(started);
+    }
+    let rest = start_turn(parts, session, others);
+    Starting::Later(Box::pin(async move {
+        started.extend(rest.done().await);
+        started
+    }))
 }
 
 /// Decodes the body and answers later: `body` is the decoded request in `answer`, an async expression. `data` has the

@@ -8,11 +8,12 @@
 //! Leaves out: rules about batches (`produce_check`), what batches of transactions wait for (`produce_txn`), when a write is safe (`replica::leader`).
 //!
 //! ```text
-//!  requests ─► admit each batch ─► writes by partition ─► Partition::write ─► all outcomes there? answer : wait
+//!  requests ─► admit each batch (or pause) ─► writes by partition ─► Partition::write ─► all outcomes there? answer : wait
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::vec;
 
 use dejaq_storage::{AppendError, buggify, mark};
 use dejaq_wire::ErrorCode;
@@ -23,11 +24,11 @@ use dejaq_wire::kafka::produce::{
 };
 use tokio::sync::oneshot;
 
-use super::claims::{self, Decoded};
+use super::claims::{Bodies, Decoded};
 use super::data_plane::{self, DataPlane, LeaderHint, Refusal};
 use super::fetch_session::TopicRef;
 use super::produce_check::{BadBatch, admit};
-use super::produce_pace::Pace;
+use super::produce_pace::{Pace, Pause};
 use super::produce_txn::Claim;
 use super::reply;
 use crate::coordinator::transactions::Transactions;
@@ -36,7 +37,7 @@ use crate::replica::leader::{Refused, Required};
 use crate::replica::write::{Outcome, Write, WriteError};
 use crate::replica::{Partition, Table};
 use crate::runtime::{Mono, Runtime, memory};
-use crate::server::service::{Reply, Request, Started};
+use crate::server::service::{Reply, Request, Started, Starting};
 
 /// First version that names topics by id.
 const FIRST_BY_ID: i16 = 13;
@@ -44,35 +45,113 @@ const FIRST_BY_ID: i16 = 13;
 /// Starts Produce requests that came in one turn, in order; as many results in that order.
 ///
 /// Dropped before it is done, nothing of them was begun: all batches are checked, then all are handed over.
-pub async fn start<R: Runtime>(
+pub fn start<R: Runtime>(
     data: &Arc<DataPlane<R>>,
     transactions: &Arc<Transactions<R>>,
     requests: Vec<Request>,
-) -> Vec<Started> {
-    let bodies = requests.iter().map(|request| (request.version, request.body.clone())).collect();
-    let decoded = claims::decode_all(data, bodies).await;
-    let mut pace = Pace::new(&data.unpacking);
-    let mut checked = Vec::with_capacity(requests.len());
-    for (request, decoded) in requests.into_iter().zip(decoded) {
-        checked.push(match decoded {
-            Ok(decoded) => Ok(Checked::of(data, request, decoded, &mut pace).await),
-            Err(close) => Err(close),
-        });
-    }
-    let mut going = Going { writes: Writes::new(), claims: Vec::new() };
-    let answers: Vec<_> = checked.into_iter().map(|checked| Ok(checked?.go(data, &mut going))).collect();
-    for (partition, writes) in going.writes.into_values() {
-        partition.write(writes);
-    }
-    for claim in going.claims {
-        // Others may wait behind it, so that it must not end with its connection.
-        data.runtime.spawn("vouch", data.vouching.clone().settle(transactions.clone(), claim));
-    }
-    let finish = |answer: Result<Answer, Reply>| match answer {
-        Err(close) => Started::Done(close),
-        Ok(answer) => answer.finish(data),
+) -> Starting {
+    let mut turn = Turn::new(requests);
+    let Some(pause) = turn.go_on(data, false) else {
+        return Starting::Done(turn.finish(data, transactions));
     };
-    answers.into_iter().map(finish).collect()
+    let (data, transactions) = (data.clone(), transactions.clone());
+    Starting::Later(Box::pin(async move {
+        turn.go_on_later(&data, pause).await;
+        turn.finish(&data, &transactions)
+    }))
+}
+
+/// The requests of one turn while their batches are looked at, one after the other.
+struct Turn<R: Runtime> {
+    requests: vec::IntoIter<Request>,
+    bodies: Bodies<ProduceRequest>,
+    pace: Pace,
+    /// The request at hand, if it has to wait in between.
+    checking: Option<Checking<R>>,
+    checked: Vec<Result<Checked<R>, Reply>>,
+}
+
+impl<R: Runtime> Turn<R> {
+    fn new(requests: Vec<Request>) -> Turn<R> {
+        let bodies = Bodies::of(requests.iter().map(|request| (request.version, &request.body)));
+        let checked = Vec::with_capacity(requests.len());
+        Turn { requests: requests.into_iter(), bodies, pace: Pace::new(), checking: None, checked }
+    }
+
+    /// Looks at what is left, up to where it has to wait, or only at the batch at hand if it has the permit to do so `alone`.
+    fn go_on(&mut self, data: &DataPlane<R>, alone: bool) -> Option<Pause> {
+        if self.bodies.wants_claim() {
+            return Some(Pause::Memory);
+        }
+        let table = data.directory.table();
+        let now = Now { table: &table, ms: data.runtime.unix_ms() };
+        loop {
+            let mut checking = match self.checking.take() {
+                Some(checking) => checking,
+                None if self.requests.len() == 0 => return None,
+                None if self.pace.is_spent() => return Some(Pause::Share),
+                None => {
+                    let (request, body) = (self.requests.next()?, self.bodies.next()?);
+                    match body {
+                        Ok(body) => Checking::new(data, request, body, &mut self.pace),
+                        Err(close) => {
+                            self.checked.push(Err(close));
+                            continue;
+                        }
+                    }
+                }
+            };
+            if let Some(pause) = checking.go_on(&now, &mut self.pace, alone) {
+                self.checking = Some(checking);
+                return Some(pause);
+            }
+            self.checked.push(Ok(checking.checked));
+        }
+    }
+
+    /// Looks at all that is left, beginning with a wait.
+    async fn go_on_later(&mut self, data: &DataPlane<R>, pause: Pause) {
+        let mut next = Some(pause);
+        while let Some(pause) = next {
+            next = match pause {
+                Pause::Memory => {
+                    self.bodies.claim(data).await;
+                    self.go_on(data, false)
+                }
+                Pause::Share => {
+                    mark!("a turn of produce requests lets others go first");
+                    tokio::task::yield_now().await;
+                    self.pace.renew();
+                    self.go_on(data, false)
+                }
+                Pause::Alone => {
+                    mark!("a batch unpacks to so much that it does so alone");
+                    tokio::task::yield_now().await; // nothing is waited for with the permit
+                    let _alone = data.unpacking.acquire().await.expect("the semaphore is never closed");
+                    self.go_on(data, true)
+                }
+            };
+        }
+    }
+
+    /// Hands over what was looked at.
+    fn finish(self, data: &Arc<DataPlane<R>>, transactions: &Arc<Transactions<R>>) -> Vec<Started> {
+        let mut going = Going { writes: Writes::new(), claims: Vec::new() };
+        let checked = self.checked.into_iter();
+        let answers: Vec<_> = checked.map(|checked| Ok(checked?.go(data, &mut going))).collect();
+        for (partition, writes) in going.writes.into_values() {
+            partition.write(writes);
+        }
+        for claim in going.claims {
+            // Others may wait behind it, so that it must not end with its connection.
+            data.runtime.spawn("vouch", data.vouching.clone().settle(transactions.clone(), claim));
+        }
+        let finish = |answer: Result<Answer, Reply>| match answer {
+            Err(close) => Started::Done(close),
+            Ok(answer) => answer.finish(data),
+        };
+        answers.into_iter().map(finish).collect()
+    }
 }
 
 /// Writes of one turn by partition, in the order of the requests.
@@ -148,55 +227,94 @@ struct Seen {
     log_start: Offset,
 }
 
-impl<R: Runtime> Checked<R> {
-    async fn of(
+/// One request while its batches are looked at.
+struct Checking<R: Runtime> {
+    checked: Checked<R>,
+    required: Result<Required, BadBatch>,
+    twice: Twice,
+    topics: vec::IntoIter<TopicProduceData>,
+    /// The topic at hand, and what is left of it.
+    topic: (TopicId, String),
+    parts: vec::IntoIter<PartitionProduceData>,
+}
+
+impl<R: Runtime> Checking<R> {
+    fn new(
         data: &DataPlane<R>,
         request: Request,
         (body, claim): Decoded<ProduceRequest>,
-        pace: &mut Pace<'_>,
-    ) -> Checked<R> {
-        let version = request.version;
-        let mut answer = Answer {
-            request: About { version, correlation_id: request.correlation_id },
+        pace: &mut Pace,
+    ) -> Checking<R> {
+        pace.begin(request.body.len());
+        let answer = Answer {
+            request: About { version: request.version, correlation_id: request.correlation_id },
             claim,
             acks: body.acks,
             deadline: data.deadline(request.received_at, body.timeout_ms),
             topics: Vec::with_capacity(body.topic_data.len()),
         };
-        pace.begin(request.body.len());
-        let twice = named_twice(&body);
-        let terms = Terms { version, required: required(body.acks), now_ms: data.runtime.unix_ms() };
-        let table = data.directory.table();
-        let mut batches = Vec::new();
-        for topic in body.topic_data {
-            let key = (topic.topic_id, topic.name);
-            let name = if version >= FIRST_BY_ID {
-                TopicRef::Id(key.0)
-            } else {
-                TopicRef::Name(key.1.as_str().into())
-            };
-            let mut partitions = Vec::with_capacity(topic.partition_data.len());
-            for part in topic.partition_data {
-                let index = part.index;
-                pace.next().await;
-                let placed = match twice.get(&key).is_some_and(|indexes| indexes.contains(&index)) {
-                    true => Err((asked_twice(index), Offset::NONE)),
-                    false => place(&table, &name, part, &terms, pace).await,
-                };
-                let state = match placed {
-                    Ok(placed) => {
-                        batches.push((placed.partition, placed.write));
-                        State::Waiting { outcome: placed.outcome, seen: placed.seen }
-                    }
-                    Err((bad, log_start)) => State::Refused(bad, log_start),
-                };
-                partitions.push((index, state));
-            }
-            answer.topics.push(TopicAnswer { topic: name, partitions });
+        let count = body.topic_data.iter().map(|topic| topic.partition_data.len()).sum();
+        let batches = Vec::with_capacity(count);
+        Checking {
+            checked: Checked { answer, transactional_id: body.transactional_id, batches },
+            required: required(body.acks),
+            twice: named_twice(&body.topic_data),
+            topics: body.topic_data.into_iter(),
+            topic: (TopicId::ZERO, String::new()),
+            parts: Vec::new().into_iter(),
         }
-        Checked { answer, transactional_id: body.transactional_id, batches }
     }
 
+    /// As [`Turn::go_on`].
+    fn go_on(&mut self, now: &Now<'_, R>, pace: &mut Pace, alone: bool) -> Option<Pause> {
+        loop {
+            let Some(part) = self.parts.as_slice().first() else {
+                let topic = self.topics.next()?;
+                self.begin(topic);
+                continue;
+            };
+            if !alone {
+                if pace.is_spent() {
+                    return Some(Pause::Share);
+                }
+                pace.next();
+            }
+            let (index, version) = (part.index, self.checked.answer.request.version);
+            let topic = self.checked.answer.topics.last_mut().expect("a topic is at hand");
+            let placed = match self.twice.get(&self.topic).is_some_and(|indexes| indexes.contains(&index)) {
+                true => Err(NotPlaced::Refused(asked_twice(index), Offset::NONE)),
+                false => place(now, (&topic.topic, part), (version, &self.required), (pace, alone)),
+            };
+            let state = match placed {
+                Ok(placed) => {
+                    self.checked.batches.push((placed.partition, placed.write));
+                    State::Waiting { outcome: placed.outcome, seen: placed.seen }
+                }
+                Err(NotPlaced::Refused(bad, log_start)) => State::Refused(bad, log_start),
+                Err(NotPlaced::Paused(pause)) => return Some(pause),
+            };
+            topic.partitions.push((index, state));
+            self.parts.next();
+            if alone {
+                return Some(Pause::Share); // others have the permit, whatever became of the batch
+            }
+        }
+    }
+
+    fn begin(&mut self, topic: TopicProduceData) {
+        self.topic = (topic.topic_id, topic.name);
+        let name = if self.checked.answer.request.version >= FIRST_BY_ID {
+            TopicRef::Id(self.topic.0)
+        } else {
+            TopicRef::Name(self.topic.1.as_str().into())
+        };
+        let partitions = Vec::with_capacity(topic.partition_data.len());
+        self.checked.answer.topics.push(TopicAnswer { topic: name, partitions });
+        self.parts = topic.partition_data.into_iter();
+    }
+}
+
+impl<R: Runtime> Checked<R> {
     /// Adds its batches to `going`.
     fn go(self, data: &DataPlane<R>, going: &mut Going<R>) -> Answer {
         let of = (self.transactional_id.as_deref(), self.answer.request.version);
@@ -321,24 +439,24 @@ struct Placed<R: Runtime> {
     seen: Seen,
 }
 
-/// What holds for all batches of a request.
-struct Terms {
-    version: i16,
-    required: Result<Required, BadBatch>,
-    now_ms: i64,
+/// What holds until the next pause.
+struct Now<'a, R: Runtime> {
+    table: &'a Table<R>,
+    ms: i64,
 }
 
-/// The partitions that a request names more than once, by topic. Two answers for one partition could contradict each other,
-/// and a client that keeps one of them would take a lost batch for a written one, so that both batches are refused. (Kafka
-/// writes the last of them and forgets the others.)
-fn named_twice(request: &ProduceRequest) -> BTreeMap<(TopicId, String), BTreeSet<PartitionId>> {
-    let mut twice: BTreeMap<_, BTreeSet<PartitionId>> = BTreeMap::new();
-    let one = |topics: &[TopicProduceData]| matches!(topics, [topic] if topic.partition_data.len() == 1);
-    if one(&request.topic_data) {
+/// The partitions that a request names more than once, by topic.
+type Twice = BTreeMap<(TopicId, String), BTreeSet<PartitionId>>;
+
+/// Two answers for one partition could contradict each other, and a client that keeps one of them would take a lost batch
+/// for a written one, so that both batches are refused. (Kafka writes the last of them and forgets the others.)
+fn named_twice(topics: &[TopicProduceData]) -> Twice {
+    let mut twice = Twice::new();
+    if matches!(topics, [topic] if topic.partition_data.len() == 1) {
         return twice;
     }
     let mut seen = BTreeSet::new();
-    for topic in &request.topic_data {
+    for topic in topics {
         for part in &topic.partition_data {
             if !seen.insert((topic.topic_id, topic.name.as_str(), part.index)) {
                 twice.entry((topic.topic_id, topic.name.clone())).or_default().insert(part.index);
@@ -353,16 +471,23 @@ fn asked_twice(index: PartitionId) -> BadBatch {
     refused(Refusal::new(ErrorCode::INVALID_REQUEST, message))
 }
 
-/// Finds the partition and checks the batch for it; with a refusal, where the log starts if the answer tells it.
-async fn place<R: Runtime>(
-    table: &Table<R>,
-    topic: &TopicRef,
-    part: PartitionProduceData,
-    terms: &Terms,
-    pace: &mut Pace<'_>,
-) -> Result<Placed<R>, (BadBatch, Offset)> {
-    let nowhere = |bad: BadBatch| (bad, Offset::NONE);
-    let required = terms.required.clone().map_err(nowhere)?;
+/// Why a batch is not placed.
+enum NotPlaced {
+    /// With where the log starts, if the answer tells it.
+    Refused(BadBatch, Offset),
+    /// It is to be placed again after this.
+    Paused(Pause),
+}
+
+/// Finds the partition and checks the batch for it.
+fn place<R: Runtime>(
+    Now { table, ms }: &Now<'_, R>,
+    (topic, part): (&TopicRef, &PartitionProduceData),
+    (version, required): (i16, &Result<Required, BadBatch>),
+    (pace, alone): (&mut Pace, bool),
+) -> Result<Placed<R>, NotPlaced> {
+    let nowhere = |bad: BadBatch| NotPlaced::Refused(bad, Offset::NONE);
+    let required = required.clone().map_err(nowhere)?;
     let unknown = |code: ErrorCode| nowhere(refused(code.into()));
     let entry = data_plane::topic(table, topic).map_err(unknown)?;
     if is_internal(&entry.name) {
@@ -374,10 +499,10 @@ async fn place<R: Runtime>(
         return Err(unknown(ErrorCode::REQUEST_TIMED_OUT));
     }
     let log_start = partition.view().reader().start();
-    let look = |most| admit(part.records.clone(), terms.version, &entry.config, terms.now_ms, most);
-    let admitted = pace.admit(look).await.map_err(|bad| {
+    let look = |most| admit(part.records.clone(), version, &entry.config, *ms, most);
+    let admitted = pace.admit(alone, look).map_err(NotPlaced::Paused)?.map_err(|bad| {
         let told = if bad.tells_start { log_start } else { Offset::NONE };
-        (bad, told)
+        NotPlaced::Refused(bad, told)
     })?;
     let (sender, outcome) = oneshot::channel();
     let required = whole(required, admitted.batch.header().is_transactional());

@@ -2,13 +2,12 @@
 //!
 //! Promises: no turn keeps its thread for longer than [`SHARE_BYTES`] take, but for one batch that unpacks to more; of such
 //! batches one is unpacked at a time in the whole node, whoever sends them; all batches of one request unpack to no more
-//! than [`Pace::begin`] says. Leaves out: whether a batch is good (`produce_check`). Called by `produce`.
+//! than [`Pace::begin`] says. Leaves out: whether a batch is good (`produce_check`), and waiting: it says when (`produce` does).
 //! Not bounded here: one batch of 64 MiB keeps its thread for 60 to 100 ms, and for longer where it is packed again, for a
 //! topic with a codec of its own.
 
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
-use tokio::sync::Semaphore;
 
 use super::data_plane::Refusal;
 use super::produce::refused;
@@ -24,11 +23,20 @@ const UNPACKED_BYTES: (usize, usize) = (256 << 20, 32);
 
 const _: () = assert!(DECOMPRESSED_BYTES <= UNPACKED_BYTES.0, "every batch that is allowed fits alone");
 
+/// What a turn waits for before it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// Memory for what its requests become.
+    Memory,
+    /// Others, which get the thread: then a new share begins.
+    Share,
+    /// The permit to unpack the batch at hand, which is let go of as soon as that is done.
+    Alone,
+}
+
 /// The pace of one turn.
 #[derive(Debug)]
-pub struct Pace<'a> {
-    /// Held by who unpacks more than a share.
-    alone: &'a Semaphore,
+pub struct Pace {
     /// Bytes until the next yield.
     share: usize,
     /// Bytes that the request at hand may unpack, in all and from now on.
@@ -36,10 +44,15 @@ pub struct Pace<'a> {
     left: usize,
 }
 
-impl<'a> Pace<'a> {
+impl Pace {
     /// A turn begins.
-    pub fn new(alone: &'a Semaphore) -> Pace<'a> {
-        Pace { alone, share: SHARE_BYTES, most: 0, left: 0 }
+    pub fn new() -> Pace {
+        Pace { share: SHARE_BYTES, most: 0, left: 0 }
+    }
+
+    /// Others had the thread.
+    pub fn renew(&mut self) {
+        self.share = SHARE_BYTES;
     }
 
     /// The next request of the turn begins, of this many bytes.
@@ -49,32 +62,31 @@ impl<'a> Pace<'a> {
         self.left = self.most;
     }
 
-    /// The next partition of the request is looked at, once it is this turn's time.
-    pub async fn next(&mut self) {
-        if self.share == 0 {
-            mark!("a turn of produce requests lets others go first");
-            tokio::task::yield_now().await;
-            self.share = SHARE_BYTES;
-        }
+    /// Whether it is the turn of others.
+    pub fn is_spent(&self) -> bool {
+        self.share == 0
+    }
+
+    /// The next partition of the request is looked at.
+    pub fn next(&mut self) {
         self.share = self.share.saturating_sub(LEAST_BYTES);
     }
 
-    /// Has a batch admitted by `admit`, which is told how far it may unpack it.
-    pub async fn admit(
+    /// Has a batch admitted by `admit`, which is told how far it may unpack it: to a share or, `alone`, to all that is
+    /// allowed.
+    ///
+    /// # Errors
+    /// It is to be done alone.
+    pub fn admit(
         &mut self,
-        admit: impl Fn(usize) -> Result<Admitted, NotAdmitted>,
-    ) -> Result<Admitted, BadBatch> {
-        let first = SHARE_BYTES.min(self.left);
-        let admitted = admit(first);
-        if matches!(admitted, Err(NotAdmitted::TooMuch)) && first < self.left {
-            mark!("a batch unpacks to so much that it does so alone");
-            tokio::task::yield_now().await; // nothing is waited for with the permit
-            let _alone = self.alone.acquire().await.expect("the semaphore is never closed");
-            let most = DECOMPRESSED_BYTES.min(self.left);
-            let admitted = admit(most);
-            return self.spent(most, admitted);
+        alone: bool,
+        admit: impl FnOnce(usize) -> Result<Admitted, NotAdmitted>,
+    ) -> Result<Result<Admitted, BadBatch>, Pause> {
+        let most = if alone { DECOMPRESSED_BYTES } else { SHARE_BYTES }.min(self.left);
+        match admit(most) {
+            Err(NotAdmitted::TooMuch) if !alone && most < self.left => Err(Pause::Alone),
+            admitted => Ok(self.spent(most, admitted)),
         }
-        self.spent(first, admitted)
     }
 
     /// Counts what a batch took that was allowed to unpack to `most`.

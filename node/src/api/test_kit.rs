@@ -291,7 +291,7 @@ impl Life {
 
     /// Starts several requests in one turn.
     pub async fn turn(&self, requests: Vec<Request>) -> Vec<Started> {
-        self.api.start_turn(&self.session, requests).await
+        self.api.start_turn(&self.session, requests).done().await
     }
 
     pub async fn reply(&self, request: Request) -> Reply {

@@ -24,7 +24,7 @@ use tracing::{Span, debug, debug_span, warn};
 
 use super::listener::Shared;
 use super::pipeline::{Out, Pipeline};
-use super::service::{Request, Session, Started, Starting};
+use super::service::{Request, Session, Started, Starting, Waiting};
 use crate::runtime::net::{Accepted, FrameReader, FrameWriter, Net, RecvError};
 use crate::runtime::{Mono, Runtime};
 
@@ -58,8 +58,8 @@ pub(super) struct Connection<R: Runtime> {
     reader: ReaderOf<R>,
     writer: WriterOf<R>,
     pipeline: Pipeline,
-    /// The turn that is being started, with the spans of its requests.
-    starting: Option<(Starting, Vec<Span>)>,
+    /// The turn that waits to be started, with the spans of its requests.
+    starting: Option<(Waiting, Vec<Span>)>,
     /// Once set, nothing more is read, and the connection ends for this when all is answered.
     last_read: Option<End>,
     /// Nothing more comes from the peer, or will be read: the connection ends here, unless an answer leaves before.
@@ -274,17 +274,22 @@ impl<R: Runtime> Connection<R> {
             for request in &turn {
                 metrics.requests.of(request.api).add(1);
             }
-            self.starting = Some((self.shared.service.start_turn(&self.session, turn), spans));
-            let once = poll_fn(|cx| Poll::Ready(poll_start(&mut self.starting, cx)));
-            if let Poll::Ready(started) = once.await {
-                self.started(started);
+            match spans[0].in_scope(|| self.shared.service.start_turn(&self.session, turn)) {
+                Starting::Done(started) => self.pipeline.started(started, spans),
+                Starting::Later(waiting) => {
+                    self.starting = Some((waiting, spans));
+                    let once = poll_fn(|cx| Poll::Ready(poll_start(&mut self.starting, cx)));
+                    if let Poll::Ready(started) = once.await {
+                        self.started(started);
+                    }
+                }
             }
         }
     }
 
+    /// The turn that waited is started.
     fn started(&mut self, started: Vec<Started>) {
-        let (_, spans) = self.starting.take().expect("a turn was being started");
-        assert_eq!(started.len(), spans.len(), "the service answers every request of a turn");
+        let (_, spans) = self.starting.take().expect("a turn was waiting");
         self.pipeline.started(started, spans);
     }
 
@@ -358,10 +363,10 @@ impl<R: Runtime> Connection<R> {
     }
 }
 
-fn poll_start(starting: &mut Option<(Starting, Vec<Span>)>, cx: &mut Context<'_>) -> Poll<Vec<Started>> {
-    let Some((starting, spans)) = starting else { return Poll::Pending };
+fn poll_start(starting: &mut Option<(Waiting, Vec<Span>)>, cx: &mut Context<'_>) -> Poll<Vec<Started>> {
+    let Some((waiting, spans)) = starting else { return Poll::Pending };
     let _inside = spans[0].enter();
-    starting.as_mut().poll(cx)
+    waiting.as_mut().poll(cx)
 }
 
 fn not_taken(timeout: Duration) -> String {

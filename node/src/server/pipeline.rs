@@ -3,7 +3,8 @@
 //! Owns: requests that arrived and are not started (`backlog`), replies that are there or on their way (`slots`), both
 //! in the order of arrival; the sums that bound them. Promises: replies leave in the order of requests; only Produce
 //! and Fetch run side by side, anything else runs alone; a turn holds at most one Fetch, so that answers of many bytes
-//! do not pile up. Leaves out: sockets, timeouts, memory. Called by `connection`.
+//! do not pile up; a Fetch is not begun before the replies in front of it are sent: it stands in line for memory that
+//! others want, and nobody polls it while its client does not read. Leaves out: sockets, timeouts, memory. Called by `connection`.
 //!
 //! ```text
 //!  arrived ─► backlog ─ next_turn ─► Service ─ started ─► slots ─ poll_replies (front only) ─► out
@@ -156,7 +157,7 @@ impl Pipeline {
 
     /// What the service made of the last turn, in its order.
     pub(super) fn started(&mut self, replies: Vec<Started>, spans: Vec<Span>) {
-        assert_eq!(replies.len(), spans.len(), "one result a request");
+        assert_eq!(replies.len(), spans.len(), "the service answers every request of a turn");
         let first = self.slots.len() - replies.len();
         for ((slot, started), span) in self.slots.range_mut(first..).zip(replies).zip(spans) {
             if let Started::Done(reply) = &started {
@@ -167,7 +168,8 @@ impl Pipeline {
         }
     }
 
-    /// Gathers replies from the front, polling only the first that is not there. Ready if there is any.
+    /// Gathers replies from the front, polling only the first that is not there, and a Fetch only where there is nothing to
+    /// send before it. Ready if there is any.
     pub(super) fn poll_replies(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<()> {
         let there = self.slots.iter().take_while(|slot| matches!(slot.started, Started::Done(_))).count();
         let most = there.min(SEND_ABOVE_FRAMES);
@@ -176,6 +178,9 @@ impl Pipeline {
         while out.bytes < SEND_ABOVE_BYTES && out.frames.len() < SEND_ABOVE_FRAMES && out.close.is_none() {
             let Some(slot) = self.slots.front_mut() else { break };
             if let Started::Later(pending) = &mut slot.started {
+                if slot.about.api == ApiKey::Fetch && !out.frames.is_empty() {
+                    break;
+                }
                 let _inside = slot.span.enter();
                 let Poll::Ready(reply) = pending.as_mut().poll(cx) else { break };
                 self.held_bytes += reply_bytes(&reply);
@@ -284,6 +289,25 @@ mod tests {
         assert_eq!(replies(&mut pipeline), [b"a"]);
         assert_eq!(replies(&mut pipeline), [[0_u8; 0]; 0]);
         assert_eq!(pipeline.in_flight(), 2);
+    }
+
+    #[test]
+    fn a_fetch_is_not_begun_before_the_replies_in_front_of_it_are_sent() {
+        use ApiKey::{Fetch, Produce};
+        let mut pipeline = pipeline(&[Produce, Produce, Fetch]);
+        assert_eq!(turn(&mut pipeline), [0, 1, 2]);
+        let later = |text| {
+            let Started::Done(reply) = done(text) else { unreachable!("it is done") };
+            Started::Later(Box::pin(std::future::ready(reply)))
+        };
+        start(&mut pipeline, vec![later("a"), later("b"), later("c")]);
+        assert_eq!(replies(&mut pipeline), [b"a", b"b"]);
+        assert_eq!(replies(&mut pipeline), [b"c"]);
+        pipeline.arrived(request(Produce, 3), 10);
+        pipeline.arrived(request(Fetch, 4), 10);
+        assert_eq!(turn(&mut pipeline), [3, 4]);
+        start(&mut pipeline, vec![Started::Done(Reply::Nothing), later("e")]);
+        assert_eq!(replies(&mut pipeline), [b"e"], "without an answer there is nothing to send");
     }
 
     #[test]

@@ -55,15 +55,33 @@ pub enum Reply {
 /// A reply that is on its way. Dropped when the connection ends: dropping must leave no promise half made.
 pub type Pending = Pin<Box<dyn Future<Output = Reply> + Send>>;
 
-/// A turn that is being started. Dropped when the connection ends: then nothing of the turn was begun, or all of it.
-pub type Starting = Pin<Box<dyn Future<Output = Vec<Started>> + Send>>;
+/// A turn that waits to be started. Dropped when the connection ends: then nothing of the turn was begun, or all of it.
+pub type Waiting = Pin<Box<dyn Future<Output = Vec<Started>> + Send>>;
+
+/// What became of a turn in [`Service::start_turn`].
+pub enum Starting {
+    /// It is started, as nearly all turns are: no future is made for them.
+    Done(Vec<Started>),
+    /// It waits for memory, or for the turn of others.
+    Later(Waiting),
+}
+
+impl Starting {
+    /// The turn once it is started.
+    pub async fn done(self) -> Vec<Started> {
+        match self {
+            Starting::Done(started) => started,
+            Starting::Later(waiting) => waiting.await,
+        }
+    }
+}
 
 /// How far a request got in [`Service::start_turn`].
 pub enum Started {
     /// The reply is there.
     Done(Reply),
-    /// The reply comes later. It is polled only once all replies before it are there, so that the work that others
-    /// wait for (an append) belongs into `start_turn`, not into this future.
+    /// The reply comes later. It is polled only once all replies before it are there, and that of a Fetch once they are
+    /// sent, so that the work that others wait for (an append) belongs into `start_turn`, not into this future.
     Later(Pending),
 }
 
@@ -80,7 +98,7 @@ impl std::fmt::Debug for Started {
 pub trait Service: Send + Sync + 'static {
     /// Starts every request of one turn of one connection, in order, and returns as many results in that order.
     ///
-    /// Short, and nearly always ready when it is first polled: what must happen in the order of the requests (an append)
+    /// Short, and nearly always done at once: what must happen in the order of the requests (an append)
     /// happens here; what waits for a disk, a peer or a deadline goes into the futures that come out. Only memory and
     /// the turn of others may be waited for: the next turn of the connection starts when this one has, and replies to those before it leave
     /// meanwhile. All requests of a turn are given at once, so that appends to one partition become one vectored write.

@@ -76,13 +76,12 @@ impl Service for Echo {
         let gate = self.gate.clone().filter(|_| waits);
         let started: Vec<Started> = requests.into_iter().map(start).collect();
         let passed = Arc::clone(&self.passed);
-        Box::pin(async move {
-            if let Some(gate) = gate {
-                gate.acquire().await.expect("open").forget();
-                passed.fetch_add(1, Ordering::Relaxed);
-            }
+        let Some(gate) = gate else { return Starting::Done(started) };
+        Starting::Later(Box::pin(async move {
+            gate.acquire().await.expect("open").forget();
+            passed.fetch_add(1, Ordering::Relaxed);
             started
-        })
+        }))
     }
 }
 
@@ -245,6 +244,41 @@ async fn a_turn_goes_on_being_started_while_its_client_does_not_read() {
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// A fetch that waits is in line with others: one whose client takes no answers stands in nobody's way.
+#[tokio::test]
+async fn a_fetch_is_not_in_line_behind_an_answer_that_its_client_does_not_take() {
+    let test = server(|limits| {
+        (limits.inflight_requests, limits.inflight_bytes) = (100, 64 << 20);
+        limits.send_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let (mut silent, mut other) = (test.client().await, test.client().await);
+    let fetch = |id, bytes| request(ApiKey::Fetch, 7, id, &vec![b'w'; bytes]);
+    silent.send((0..30).map(|id| fetch(id, 900_000)).collect()).await;
+    let waiting = || test.metrics.requests_in_flight.get();
+    let comes_to = async |count: u64| {
+        let come = async {
+            while waiting() != count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(3), come).await.is_ok()
+    };
+    assert!(comes_to(30).await, "all are there");
+    loop {
+        let before = waiting();
+        test.gate.add_permits(1);
+        if !comes_to(before - 1).await {
+            break; // the answers before it fill the socket
+        }
+    }
+    other.send(vec![fetch(99, 1)]).await;
+    let answered = tokio::time::timeout(Duration::from_secs(3), other.replies(1)).await;
+    assert_eq!(answered.map(|replies| ids(&replies)).ok(), Some(vec![99]), "who does not read is before it");
+    test.gate.add_permits(30);
+    assert_eq!(silent.replies(30).await.len(), 30, "who reads late is answered, too");
 }
 
 #[tokio::test]
