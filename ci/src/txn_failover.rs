@@ -50,7 +50,7 @@ pub struct Args {
     /// How long each producer of the load rests behind twenty records, in milliseconds.
     #[arg(long, default_value_t = 100)]
     pause_ms: u64,
-    /// Only this client: native, librdkafka, franz-go or java.
+    /// Only this client: native, librdkafka, franz-go, java or java-848 (KIP-848).
     #[arg(long)]
     only: Option<String>,
     /// What librdkafka shall tell of itself in its logs, such as eos,protocol,broker,cgrp.
@@ -128,7 +128,10 @@ pub fn run(args: &Args) -> Result<bool> {
         broker.stop()?;
     }
     faults.iter().take(30).for_each(|fault| println!("  FAILED {fault}"));
-    let failed = pipelines.iter().filter(|one| faults.iter().any(|f| f.starts_with(&one.name))).count();
+    let failed = pipelines
+        .iter()
+        .filter(|one| faults.iter().any(|f| f.starts_with(&format!("{}: ", one.name))))
+        .count();
     let failed = failed.max(usize::from(!faults.is_empty()));
     println!("{} passed, {failed} failed, {skipped} skipped", pipelines.len().saturating_sub(failed));
     Ok(faults.is_empty())
@@ -142,20 +145,22 @@ fn topics(pipelines: &[Pipelines]) -> Vec<String> {
 type Client = Result<(PathBuf, Vec<OsString>)>;
 
 /// How each client's program is started; an error where it cannot be had.
-fn clients(work: &Work, load: &Path) -> [(&'static str, Client); 3] {
+fn clients(work: &Work, load: &Path) -> [(&'static str, Client); 4] {
     let source = |path: &str| work.client_sources().join(path);
     let python = || Ok((install::python(work, "confluent.txt")?, vec![source("python/transact.py").into()]));
-    let java = || {
+    let java = |protocol: &str| {
         ensure!(install::found("javac", "-version"), "a java without its compiler on this machine");
         let libs = format!("{}/*", install::java_libs(work)?.display());
-        let flags = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"].map(Into::into);
+        let protocol = format!("-Dgroup.protocol={protocol}");
+        let flags = ["-Xmx256m", "-XX:TieredStopAtLevel=1", protocol.as_str(), "-cp"].map(Into::into);
         let args = flags.into_iter().chain([libs.into(), source("java/Transact.java").into()]).collect();
         Ok((PathBuf::from("java"), args))
     };
     [
         ("librdkafka", python()),
         ("franz-go", Ok((load.to_path_buf(), vec!["transact".into()]))),
-        ("java", java()),
+        ("java", java("classic")),
+        ("java-848", java("consumer")),
     ]
 }
 
