@@ -341,6 +341,8 @@ impl BrokerNode {
         state.fallen.extend(fell);
         state.stop = None;
         let last = state.look.take().map(|look| (self.0.world.now_ns(), look()));
+        let led = last.iter().flat_map(|(_, sights)| sights).filter(|sight| serves && sight.leads);
+        led.for_each(|sight| self.0.recorder.leader_ended(&sight.folder));
         state.last_sights.extend(last);
     }
 

@@ -187,7 +187,7 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     if let Err(text) = stage.broker.check_deep().await {
         return Err(Stop::Broken(Broken { name: "DEEP", evidence: text }));
     }
-    Ok(())
+    bounds::overdue(stage)
 }
 
 fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {

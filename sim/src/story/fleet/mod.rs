@@ -130,7 +130,7 @@ async fn calm(stage: &Stage, crew: &Crew) -> Result<(), Stop> {
             return Err(Stop::Broken(Broken { name: "DEEP", evidence }));
         }
     }
-    Ok(())
+    bounds::overdue(stage)
 }
 
 async fn ready(brokers: &[super::BrokerNode]) {
