@@ -27,6 +27,7 @@ mod network;
 mod pipelines;
 mod power_cut;
 mod rebalance;
+mod resettled;
 mod retention_roll;
 mod slow_disk;
 mod steady;
@@ -93,6 +94,8 @@ pub const SCENARIOS: &[Scenario] = &[
     pipelines::FLEET,
     swarm::ONE,
     swarm::FLEET,
+    resettled::ONE,
+    resettled::FLEET,
     fleet_groups::AT_LEAST_ONCE,
     fleet_groups::AT_MOST_ONCE,
     fleet_groups::NEW_AT_LEAST_ONCE,

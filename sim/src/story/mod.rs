@@ -37,6 +37,7 @@ mod rebalance;
 mod recorder;
 mod revenant;
 mod sequencer;
+mod settings;
 mod starts;
 mod telling;
 mod transactor;
