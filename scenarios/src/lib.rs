@@ -34,6 +34,7 @@ mod steady;
 mod stories;
 mod substrate;
 mod swarm;
+mod timestamps;
 mod torn_tail;
 mod transactions;
 
@@ -96,6 +97,7 @@ pub const SCENARIOS: &[Scenario] = &[
     swarm::FLEET,
     resettled::ONE,
     resettled::FLEET,
+    timestamps::TIMESTAMPS,
     fleet_groups::AT_LEAST_ONCE,
     fleet_groups::AT_MOST_ONCE,
     fleet_groups::NEW_AT_LEAST_ONCE,

@@ -56,6 +56,8 @@ pub(super) const MENDED: Step = Step::new("all damage mended after the last faul
 pub(super) const EMPTIED: Step = Step::new("a broker drained", 120);
 /// A fresh reader has read every partition from its start to its end.
 pub(super) const DRAIN: Step = Step::new("the final read", 60);
+/// Times are asked for and compared with the whole log.
+pub(super) const EDGES: Step = Step::new("times looked up", 60);
 /// A graceful stop.
 pub(super) const STOP: Step = Step::new("a graceful stop", 60);
 
