@@ -58,6 +58,9 @@ pub(super) const EMPTIED: Step = Step::new("a broker drained", 120);
 pub(super) const DRAIN: Step = Step::new("the final read", 60);
 /// Times are asked for and compared with the whole log.
 pub(super) const EDGES: Step = Step::new("times looked up", 60);
+/// A request of many thousand elements has its answer, though others asked for as much and went: whatever they had claimed is
+/// back, or the time of who does not read its answer is over.
+pub(super) const FLOOD: Step = Step::new("a large request answered after the last flood", 120);
 /// A graceful stop.
 pub(super) const STOP: Step = Step::new("a graceful stop", 60);
 

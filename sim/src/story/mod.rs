@@ -19,6 +19,7 @@ mod drain;
 mod edges;
 mod faults;
 mod fleet;
+mod floods;
 mod ghost;
 mod glance;
 mod groups;
@@ -157,6 +158,7 @@ async fn both_acts(stage: &Stage) -> Result<(), Stop> {
     producers::start(stage);
     consumers::start(stage);
     hostiles::start(stage);
+    floods::start(stage);
     let asked = edges::start(stage);
     admins::start(stage);
     sequencer::start(stage);
@@ -183,6 +185,7 @@ async fn calm(stage: &Stage, asked: &edges::Asked) -> Result<(), Stop> {
     stage.world.sleep(SETTLE).await;
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;
     within(stage, bounds::EDGES, edges::judge(stage, asked)).await??;
+    within(stage, bounds::FLOOD, floods::judge(stage)).await?;
     consumers::finish(stage).await;
     within(stage, bounds::STOP, stage.broker.stop()).await?;
     if let Some(broken) = images::check(&stage.broker.device(), |folder| stage.recorder.has_gaps(folder)) {
