@@ -27,12 +27,14 @@ mod network;
 mod pipelines;
 mod power_cut;
 mod rebalance;
+mod resettled;
 mod retention_roll;
 mod slow_disk;
 mod steady;
 mod stories;
 mod substrate;
 mod swarm;
+mod timestamps;
 mod torn_tail;
 mod transactions;
 
@@ -93,6 +95,9 @@ pub const SCENARIOS: &[Scenario] = &[
     pipelines::FLEET,
     swarm::ONE,
     swarm::FLEET,
+    resettled::ONE,
+    resettled::FLEET,
+    timestamps::TIMESTAMPS,
     fleet_groups::AT_LEAST_ONCE,
     fleet_groups::AT_MOST_ONCE,
     fleet_groups::NEW_AT_LEAST_ONCE,

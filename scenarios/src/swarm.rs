@@ -10,6 +10,7 @@ use std::time::Duration;
 use dejaq_sim::rng::Dice;
 use dejaq_sim::runner::{RunParams, RunReport, Scenario};
 use dejaq_sim::story::{self, DURABLE, Fault, NONE, Plan, REPLICATED};
+use dejaq_sim::world::World;
 
 /// One broker.
 pub const ONE: Scenario = Scenario {
@@ -48,7 +49,7 @@ fn one(params: &RunParams) -> RunReport {
         if plan.capacity.is_some() {
             plan = plan.fault(weight(&mut dice), Fault::DiskFull);
         }
-        shaped(plan, &mut dice)
+        resettled(shaped(plan, &mut dice), world)
     })
 }
 
@@ -62,8 +63,15 @@ fn fleet(params: &RunParams) -> RunReport {
         let mut plan = plan.fleet((brokers, voters), (replicas, min_insync)).settled();
         plan.racks = *dice.pick(&[0, 0, 2, 3]);
         let plan = mixed(plan, &mut dice, &[Fault::PowerCutAll, Fault::Isolate, Fault::Swizzle]);
-        shaped(plan, &mut dice)
+        resettled(shaped(plan, &mut dice), world)
     })
+}
+
+/// In a quarter of the stories each start of a broker has settings of its own; by a stream of its own, so that the seeds of
+/// the others are the stories that they were.
+fn resettled(mut plan: Plan, world: &World) -> Plan {
+    plan.resettles = world.streams().dice("resettles", 0).chance(250);
+    plan
 }
 
 /// 0 as often as not.

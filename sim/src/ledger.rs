@@ -15,6 +15,13 @@ use crate::trace::Who;
 
 /// Sends faster than this are never a consequence.
 const QUICK_NS: u64 = 20_000_000;
+/// A send that fails sooner was refused: the partition is there.
+const REFUSED_NS: u64 = 1_000_000_000;
+/// What a send with acks=0 is told: nothing.
+const UNHEARD: u64 = 1;
+
+/// From the start of a process to when it serves.
+pub const STARTED: &str = "start to ready";
 
 /// How often a kind of fault struck, and how often that had a consequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +44,8 @@ pub struct Ledger {
     now: u64,
     last_ack: BTreeMap<u64, u64>,
     silences: BTreeMap<u64, u64>,
+    /// Since when sends of a partition wait in vain, one after the other.
+    in_vain: BTreeMap<u64, u64>,
     recoveries: Vec<u64>,
 }
 
@@ -79,12 +88,23 @@ impl Ledger {
         if attempts > 1 || !is_ok || is_slow {
             self.consequence();
         }
-        // While this send was open, nothing was acknowledged in its partition since the later of its call and the last one.
-        let since = self.last_ack.get(&part).copied().unwrap_or(0).max(begun);
+        if told != UNHEARD {
+            self.silent(part, is_ok, begun, done);
+        }
+    }
+
+    /// While this send was open, nothing was acknowledged in its partition since the later of its call and the last one; if
+    /// others before it had waited in vain, since theirs.
+    fn silent(&mut self, part: u64, is_ok: bool, begun: u64, done: u64) {
+        let waits_since = self.in_vain.get(&part).map_or(begun, |since| begun.min(*since));
+        let since = self.last_ack.get(&part).copied().unwrap_or(0).max(waits_since);
         let silence = self.silences.entry(part).or_default();
         *silence = (*silence).max(done.saturating_sub(since));
         if is_ok {
             self.last_ack.insert(part, done);
+            self.in_vain.remove(&part);
+        } else if done.saturating_sub(begun) > REFUSED_NS {
+            self.in_vain.insert(part, since);
         }
     }
 
@@ -110,7 +130,7 @@ impl Ledger {
         let silences = ms(self.silences.values().copied().collect());
         let calm = self.calm_at.map(|calm| self.now.saturating_sub(calm));
         BTreeMap::from([
-            ("start to ready".to_owned(), ms(self.recoveries.clone())),
+            (STARTED.to_owned(), ms(self.recoveries.clone())),
             ("longest silence of a partition".to_owned(), silences),
             ("calm act".to_owned(), ms(calm.into_iter().collect())),
         ])
@@ -155,11 +175,15 @@ mod tests {
         sent(&mut ledger, 2, 1, 40, 50);
         // Open since 45, acknowledged at 90: silent from 50, when the other was.
         sent(&mut ledger, 2, 1, 45, 90);
-        note(&mut ledger, 100, "phase", &[], "calm");
-        note(&mut ledger, 130, "stopped", &[], "");
+        // Given up after 1 500 ms, and the next one is through after 500 more: one silence.
+        note(&mut ledger, 2_000, "sent", &[1, 7, u64::MAX - 1, 1, 500 * MS, 2_000 * MS], "");
+        note(&mut ledger, 2_500, "sent", &[1, 7, 2, 1, 2_100 * MS, 2_500 * MS], "");
+        note(&mut ledger, 2_501, "sent", &[1, 7, 1, 1, 2_500 * MS, 2_501 * MS], "");
+        note(&mut ledger, 2_600, "phase", &[], "calm");
+        note(&mut ledger, 2_630, "stopped", &[], "");
         let spans = ledger.spans_ms();
         assert_eq!(spans["start to ready"], [35]);
-        assert_eq!(spans["longest silence of a partition"], [40]);
+        assert_eq!(spans["longest silence of a partition"], [40, 2_000]);
         assert_eq!(spans["calm act"], [30]);
     }
 }

@@ -131,6 +131,22 @@ impl Logs {
         struck
     }
 
+    /// What stands aside, made durable, to take the place of segments: where there is a `swap` file, every start goes on with
+    /// it until that is done, whatever names the power took meanwhile.
+    #[must_use]
+    pub fn swapped_in(files: &[(PathBuf, Vec<u8>)]) -> Logs {
+        let swaps: BTreeSet<&Path> = files
+            .iter()
+            .filter(|(path, _)| path.ends_with("swap"))
+            .filter_map(|(path, _)| path.parent())
+            .collect();
+        let aside = |(path, bytes): &(PathBuf, Vec<u8>)| {
+            let name = path.file_name()?.to_str()?.strip_suffix(".cleaned")?;
+            swaps.contains(path.parent()?).then(|| (path.with_file_name(name), bytes.clone()))
+        };
+        Logs::of(&files.iter().filter_map(aside).collect::<Vec<_>>())
+    }
+
     /// The batches of one segment, without regard to its side file.
     #[must_use]
     pub fn of_segment(bytes: &[u8]) -> Vec<Batch> {
@@ -242,6 +258,14 @@ pub(super) mod tests {
         bytes[12..16].copy_from_slice(&epoch.to_be_bytes());
         bytes[16] = 2;
         bytes[23..27].copy_from_slice(&(count - 1).to_be_bytes());
+        let crc = crc32c(&bytes[21..]);
+        bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// The same place with another content, as whole as before.
+    pub fn rewritten(mut bytes: Vec<u8>) -> Vec<u8> {
+        bytes[69] ^= 1;
         let crc = crc32c(&bytes[21..]);
         bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         bytes

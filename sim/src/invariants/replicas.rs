@@ -38,16 +38,24 @@ struct First {
     batch: Batch,
 }
 
-/// REP-2, and MQ-3 of the metadata log: one (offset, leader epoch) names one batch, on whatever disk it lies.
+/// REP-2, and MQ-3 of the metadata log: one (offset, leader epoch) names one batch, on whatever disk it lies. In a folder
+/// that `gaps` names each disk is compacted for itself, below the newest segment that any of them has: there only the place
+/// must be the same.
 #[must_use]
-pub fn matching(copies: &[Copy]) -> Option<Broken> {
+pub fn matching(copies: &[Copy], gaps: impl Fn(&str) -> bool) -> Option<Broken> {
     let mut places: BTreeMap<(&str, i64, i32), First> = BTreeMap::new();
+    let newest = |folder: &String| {
+        let last = copies.iter().filter_map(|copy| copy.written.0.get(folder)?.last());
+        last.map(|batch| batch.segment as i64).max().unwrap_or(0)
+    };
     for copy in copies {
         for (folder, log) in &copy.written.0 {
+            let cleaned_below = if gaps(folder) { newest(folder) } else { i64::MIN };
             for batch in whole(log).filter(|batch| batch.intact) {
                 let place = (folder.as_str(), batch.base, batch.epoch);
                 let first = places.entry(place).or_insert(First { node: copy.node, batch: *batch });
-                if first.batch.crc != batch.crc || first.batch.last != batch.last {
+                let differs = first.batch.crc != batch.crc && batch.base >= cleaned_below;
+                if differs || first.batch.last != batch.last {
                     return Some(Broken {
                         name: if is_metadata(folder) { "MQ-3" } else { "REP-2" },
                         evidence: format!(
@@ -164,7 +172,7 @@ pub fn identical(copies: &[Copy], folder: &str, nodes: &[u32]) -> Option<Broken>
 
 #[cfg(test)]
 mod tests {
-    use super::super::image::tests::batch;
+    use super::super::image::tests::{batch, rewritten};
     use super::*;
 
     fn copy(node: u32, batches: &[Vec<u8>]) -> Copy {
@@ -183,9 +191,26 @@ mod tests {
     #[test]
     fn one_place_with_two_contents_is_found_and_two_epochs_are_two_places() {
         let same = [copy(1, &[batch(0, 3, 1), batch(3, 1, 1)]), copy(2, &[batch(0, 3, 1), batch(3, 1, 2)])];
-        assert_eq!(matching(&same), None);
+        assert_eq!(matching(&same, |_| false), None);
         let longer = [copy(1, &[batch(0, 3, 1)]), copy(2, &[batch(0, 4, 1)])];
-        assert_eq!(matching(&longer).map(|broken| broken.name), Some("REP-2"));
+        assert_eq!(matching(&longer, |_| false).map(|broken| broken.name), Some("REP-2"));
+    }
+
+    #[test]
+    fn what_may_have_been_compacted_need_not_be_the_same_and_the_newest_segment_must_be() {
+        let of = |node: u32, first: Vec<u8>, second: Vec<u8>| {
+            let file = |base: u64, bytes| (format!("partitions/a-0/{base:020}.log").into(), bytes);
+            let written = Logs::of(&[file(0, first), file(3, second)]);
+            Copy { node, durable: written.clone(), written }
+        };
+        let (first, second) = (|| batch(0, 3, 1), || batch(3, 1, 1));
+        let cleaned = [of(1, first(), second()), of(2, rewritten(first()), second())];
+        assert_eq!(matching(&cleaned, |_| true), None);
+        assert_eq!(matching(&cleaned, |_| false).map(|broken| broken.name), Some("REP-2"));
+        let newest = [of(1, first(), second()), of(2, first(), rewritten(second()))];
+        assert_eq!(matching(&newest, |_| true).map(|broken| broken.name), Some("REP-2"));
+        let longer = [of(1, first(), second()), of(2, batch(0, 4, 1), second())];
+        assert_eq!(matching(&longer, |_| true).map(|broken| broken.name), Some("REP-2"));
     }
 
     #[test]
@@ -195,9 +220,13 @@ mod tests {
             bytes[..8].fill(0); // the first sector of it was lost, the CRC still fits
             bytes
         };
-        assert_eq!(matching(&[copy(1, &[batch(0, 1, 0), batch(1, 1, 0), torn(2, 3)])]), None);
+        assert_eq!(matching(&[copy(1, &[batch(0, 1, 0), batch(1, 1, 0), torn(2, 3)])], |_| false), None);
         let rival = [copy(1, &[batch(0, 1, 0), batch(1, 1, 0)]), copy(2, &[batch(0, 1, 0), batch(1, 2, 0)])];
-        assert_eq!(matching(&rival).map(|broken| broken.name), Some("REP-2"), "what follows counts");
+        assert_eq!(
+            matching(&rival, |_| false).map(|broken| broken.name),
+            Some("REP-2"),
+            "what follows counts"
+        );
     }
 
     #[test]

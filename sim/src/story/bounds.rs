@@ -10,9 +10,12 @@
 //!          └─ each with its own bound; only what nothing disturbs any more is bounded
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{BrokerNode, Stage, Stop};
+use super::recorder::FAILOVER;
+use super::{BrokerNode, Fault, Stage, Stop};
+use crate::ledger::{Ledger, STARTED};
 
 /// A step with its bound.
 #[derive(Debug, Clone, Copy)]
@@ -53,8 +56,45 @@ pub(super) const MENDED: Step = Step::new("all damage mended after the last faul
 pub(super) const EMPTIED: Step = Step::new("a broker drained", 120);
 /// A fresh reader has read every partition from its start to its end.
 pub(super) const DRAIN: Step = Step::new("the final read", 60);
+/// Times are asked for and compared with the whole log.
+pub(super) const EDGES: Step = Step::new("times looked up", 60);
+/// A request of many thousand elements has its answer, though others asked for as much and went: whatever they had claimed is
+/// back, or the time of who does not read its answer is over.
+pub(super) const FLOOD: Step = Step::new("a large request answered after the last flood", 120);
 /// A graceful stop.
 pub(super) const STOP: Step = Step::new("a graceful stop", 60);
+
+/// A broker that is alone serves so long after its start: it waits for nobody.
+const RECOVERED: Duration = Duration::from_secs(30);
+/// Another broker acknowledges what is sent, so long after the end of a leader, where brokers end and come back, but nothing
+/// cuts them off from each other: a session, an election, and what strikes meanwhile.
+const FAILED_OVER: Duration = Duration::from_secs(60);
+/// Faults of which a majority comes back by itself.
+const ENDS: [Fault; 4] = [Fault::Kill, Fault::Restart, Fault::Pause, Fault::PowerCut];
+
+/// What took too long of what only the whole run tells: the first span beyond its bound.
+pub(super) fn overdue(stage: &Stage) -> Result<(), Stop> {
+    let (bounded, limit) = match stage.plan.brokers {
+        1 => (stage.world.trace().ledger(Ledger::spans_ms), (STARTED, RECOVERED)),
+        _ => (stage.recorder.spans(), (FAILOVER, FAILED_OVER)),
+    };
+    let mut drawn = stage.plan.faults.iter().filter(|(weight, _)| *weight > 0);
+    // On a full disk a start may wait for room.
+    let is_bounded = match stage.plan.brokers {
+        1 => stage.plan.capacity.is_none(),
+        _ => drawn.all(|(_, fault)| ENDS.contains(fault)),
+    };
+    if !is_bounded {
+        return Ok(());
+    }
+    over(&bounded, limit).map_or(Ok(()), |why| Err(Stop::Stuck(why)))
+}
+
+fn over(spans: &BTreeMap<String, Vec<u64>>, (name, limit): (&str, Duration)) -> Option<String> {
+    let most = *spans.get(name)?.iter().max()?;
+    let is_over = u128::from(most) > limit.as_millis();
+    is_over.then(|| format!("`{name}` took {most} ms, more than {} s", limit.as_secs()))
+}
 
 /// Does `work` within the bound of `step`.
 pub(super) async fn within<T>(stage: &Stage, step: Step, work: impl Future<Output = T>) -> Result<T, Stop> {
@@ -74,4 +114,18 @@ pub(super) async fn within<T>(stage: &Stage, step: Step, work: impl Future<Outpu
     };
     stage.recorder.took(step.name, (stage.world.now_ns() - begun) / 1_000_000);
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_span_counts_and_what_was_never_measured_does_not() {
+        let spans = BTreeMap::from([(STARTED.to_owned(), vec![5, 30_001, 7])]);
+        let why = over(&spans, (STARTED, RECOVERED)).expect("one is beyond it");
+        assert!(why.contains("30001 ms, more than 30 s"), "{why}");
+        assert_eq!(over(&spans, (STARTED, Duration::from_millis(30_001))), None);
+        assert_eq!(over(&spans, (FAILOVER, FAILED_OVER)), None);
+    }
 }

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use super::ghost::Ghost;
 use super::plan::Plan;
 use super::recorder::Recorder;
+use super::settings;
 use super::starts::Starts;
 use crate::clock::WallClock;
 use crate::cluster::Cluster;
@@ -52,6 +53,8 @@ struct Inner {
     cluster: Cluster,
     recorder: Recorder,
     config: Config,
+    /// Whether each start but the first has settings of its own.
+    resettles: bool,
     starts: Starts,
     state: Mutex<State>,
     changed: Notify,
@@ -120,6 +123,7 @@ impl BrokerNode {
                 cluster: cluster.clone(),
                 recorder: recorder.clone(),
                 config: member(plan, node),
+                resettles: plan.resettles,
                 starts: Starts::watch(world, plan, recorder, &cluster.device(node), cluster.clock(node)),
                 state: Mutex::new(State { ghost: Ghost::of_fleet(plan.brokers > 1), ..State::default() }),
                 changed: Notify::new(),
@@ -158,6 +162,9 @@ impl BrokerNode {
             (state.errors_before, state.is_lame) = (errors_before, false);
             state.refused_before = self.device().platter.faults().disk_full;
             state.starts += 1;
+            if self.0.resettles {
+                config = settings::at_start(&self.0.world, &config, (self.0.node, state.starts));
+            }
             config.feature_level_max = state.level.unwrap_or(config.feature_level_max);
             state.runs_at = config.feature_level_max;
         }
@@ -341,6 +348,8 @@ impl BrokerNode {
         state.fallen.extend(fell);
         state.stop = None;
         let last = state.look.take().map(|look| (self.0.world.now_ns(), look()));
+        let led = last.iter().flat_map(|(_, sights)| sights).filter(|sight| serves && sight.leads);
+        led.for_each(|sight| self.0.recorder.leader_ended(&sight.folder));
         state.last_sights.extend(last);
     }
 

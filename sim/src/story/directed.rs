@@ -154,7 +154,7 @@ where
     script(scene.clone()).await;
     scene.settle().await;
     scene.read().await;
-    let outcome = calm(stage).await;
+    let outcome = calm(stage, &super::edges::Asked::default()).await;
     let timeline = scene.0.lines.lock().expect("nothing panics while lines are written").clone();
     (outcome, timeline)
 }

@@ -22,6 +22,8 @@ struct Crash {
     promised: Logs,
     /// What the process itself had.
     before: Logs,
+    /// What it was about to swap in.
+    aside: Logs,
     /// How many writes to the metadata log the device had seen.
     wrote: usize,
     /// Whether the power failed.
@@ -61,6 +63,7 @@ impl Ghost {
             return unclean;
         }
         let starts = start::all(&volatile);
+        let aside = Logs::swapped_in(&volatile);
         let before = Logs::undamaged(volatile, &damage);
         let gaps = |folder: &str| recorder.has_gaps(folder);
         let start_of = |folder: &str| starts.get(folder).copied().unwrap_or(0);
@@ -79,7 +82,7 @@ impl Ghost {
             self.crashes.iter_mut().for_each(|crash| crash.durable = crash.promised.clone());
         }
         let wrote = device.metadata_writes().len();
-        self.crashes.push(Crash { durable: kept, promised: durable, before, wrote, power });
+        self.crashes.push(Crash { durable: kept, promised: durable, before, aside, wrote, power });
         unclean.or(early)
     }
 
@@ -100,12 +103,12 @@ impl Ghost {
             broken.extend(super::images::check(device, gaps));
         }
         let let_go = |folder: &str, batch: &Batch| recorder.is_let_go(folder, batch.last);
-        for Crash { durable, before, wrote, .. } in &self.crashes {
+        for Crash { durable, before, aside, wrote, .. } in &self.crashes {
             let written = |folder: &str, batch: &Batch| {
                 writes[*wrote..].iter().any(|write| write.holds(folder, batch.segment, batch.at, batch.bytes))
             };
             broken.extend(recovery::check(durable, &now, gaps, let_go));
-            broken.extend(resurrection::check(before, durable, &now, gaps, written));
+            broken.extend(resurrection::check((before, aside), durable, &now, gaps, written));
         }
         self.crashes.clear();
         device.forget_metadata_writes();

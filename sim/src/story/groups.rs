@@ -76,6 +76,8 @@ struct State {
     owned: BTreeMap<usize, BTreeSet<Place>>,
     /// The largest offset that the observer read.
     offsets: BTreeMap<Place, i64>,
+    /// When a member was last gone, and how, if the others do not have everything since.
+    gone: Option<(u64, &'static str)>,
 }
 
 impl Watched {
@@ -146,8 +148,14 @@ impl Member {
         loop {
             let mut consumer = self.born();
             self.live(&mut consumer).await;
-            self.stage.group.lock().owned.remove(&self.number);
-            if self.dice.chance(300) {
+            let leaves = self.dice.chance(300);
+            let how = if leaves { "a member left to all owned" } else { "a member died to all owned" };
+            {
+                let mut state = self.stage.group.lock();
+                state.owned.remove(&self.number);
+                state.gone = Some((self.stage.world.now_ns(), how));
+            }
+            if leaves {
                 let deadline = self.runtime.now().plus(Duration::from_secs(5));
                 let _late = consumer.close(deadline).await;
                 self.stage.recorder.count("members left");
@@ -204,7 +212,7 @@ impl Member {
                 }
             }
             let owned = consumer.assignment().map(place).collect();
-            self.stage.group.lock().owned.insert(self.number, owned);
+            self.owns(owned);
             if self.stage.recorder.is_calm() {
                 continue;
             }
@@ -216,6 +224,20 @@ impl Member {
             }
             let think = self.dice.log_between(1, 30);
             self.runtime.sleep(Duration::from_millis(think)).await;
+        }
+    }
+
+    /// Notes what it says that it owns; if all is owned again since a member was gone, how long that took.
+    fn owns(&self, owned: BTreeSet<Place>) {
+        let mut state = self.stage.group.lock();
+        state.owned.insert(self.number, owned);
+        let Some((since, how)) = state.gone else { return };
+        let count: usize = state.owned.values().map(BTreeSet::len).sum();
+        let distinct: BTreeSet<&Place> = state.owned.values().flatten().collect();
+        let wanted: i32 = self.stage.plan.topics.iter().map(|topic| topic.partitions).sum();
+        if count == distinct.len() && count == wanted as usize {
+            state.gone = None;
+            self.stage.recorder.took(how, (self.stage.world.now_ns() - since) / 1_000_000);
         }
     }
 

@@ -16,8 +16,10 @@ mod consumers;
 mod damage;
 mod directed;
 mod drain;
+mod edges;
 mod faults;
 mod fleet;
+mod floods;
 mod ghost;
 mod glance;
 mod groups;
@@ -37,6 +39,7 @@ mod rebalance;
 mod recorder;
 mod revenant;
 mod sequencer;
+mod settings;
 mod starts;
 mod telling;
 mod transactor;
@@ -155,13 +158,15 @@ async fn both_acts(stage: &Stage) -> Result<(), Stop> {
     producers::start(stage);
     consumers::start(stage);
     hostiles::start(stage);
+    floods::start(stage);
+    let asked = edges::start(stage);
     admins::start(stage);
     sequencer::start(stage);
     transactor::start(stage);
     groups::start(stage);
     pipes::start(stage);
     nemesis::strike(stage).await;
-    calm(stage).await?;
+    calm(stage, &asked).await?;
     if stage.world.now_ns() <= begun {
         return Err(stuck("time did not pass"));
     }
@@ -169,7 +174,7 @@ async fn both_acts(stage: &Stage) -> Result<(), Stop> {
 }
 
 /// The second act: everything is healed; the broker must serve, hold what it promised, and stop gracefully.
-async fn calm(stage: &Stage) -> Result<(), Stop> {
+async fn calm(stage: &Stage, asked: &edges::Asked) -> Result<(), Stop> {
     stage.begin_calm();
     nemesis::heal(stage).await;
     within(stage, bounds::READY, stage.broker.ready()).await?;
@@ -179,6 +184,8 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     // What acks=1 confirmed may still wait for its sync, and so for its place below the watermark.
     stage.world.sleep(SETTLE).await;
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;
+    within(stage, bounds::EDGES, edges::judge(stage, asked)).await??;
+    within(stage, bounds::FLOOD, floods::judge(stage)).await?;
     consumers::finish(stage).await;
     within(stage, bounds::STOP, stage.broker.stop()).await?;
     if let Some(broken) = images::check(&stage.broker.device(), |folder| stage.recorder.has_gaps(folder)) {
@@ -187,7 +194,7 @@ async fn calm(stage: &Stage) -> Result<(), Stop> {
     if let Err(text) = stage.broker.check_deep().await {
         return Err(Stop::Broken(Broken { name: "DEEP", evidence: text }));
     }
-    Ok(())
+    bounds::overdue(stage)
 }
 
 fn report(stage: &Stage, outcome: Result<(), Stop>) -> RunReport {

@@ -142,6 +142,12 @@ pub struct Plan {
     pub pipes: Option<PipePlan>,
     /// Whether the product has whims (`buggify!`) in the first act.
     pub buggify: bool,
+    /// Whether each start of a broker but the first has settings of its own.
+    pub resettles: bool,
+    /// Whether records have times at the edges of what a time can be, and a client asks for such times.
+    pub edges: bool,
+    /// Clients that ask for many thousand things at once, and may not read what they are answered.
+    pub floods: usize,
     /// What is left out of all this.
     pub cuts: Cuts,
 }
@@ -209,6 +215,9 @@ impl Plan {
             group: None,
             pipes: None,
             buggify: false,
+            resettles: false,
+            edges: false,
+            floods: 0,
             cuts: Cuts::default(),
         }
     }
@@ -290,7 +299,7 @@ impl Plan {
     #[must_use]
     pub fn cut(mut self, cuts: &Cuts) -> Plan {
         if cuts.others {
-            (self.admins, self.sequencers, self.hostiles) = (0, 0, 0);
+            (self.admins, self.sequencers, self.hostiles, self.floods) = (0, 0, 0, 0);
         }
         self.group = self.group.filter(|_| !cuts.others);
         self.pipes = self.pipes.filter(|_| !cuts.others && !cuts.narrow);

@@ -274,6 +274,9 @@ fn draw(stage: &Stage, plan: &ProducerPlan, session: &Session, dice: &mut Dice) 
         // Late records: retention goes by the newest record of a segment, not by its last.
         record.timestamp_ms = Some(session.now_ms() - dice.below(20_000) as i64);
     }
+    if let Some(edge) = super::edges::time_of(stage, number, session.now_ms()) {
+        record.timestamp_ms = Some(edge);
+    }
     if let Some(keys) = topic.keys {
         let (key, deletes) = (dice.below(keys), dice.chance(150));
         record.key = Some(format!("key-{key}").into());

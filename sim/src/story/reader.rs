@@ -49,11 +49,13 @@ pub struct Answer {
     pub ends: Option<(i64, i64)>,
     /// What it holds of transactions: whose, where it begins, and whether it is a marker.
     pub txns: Vec<(ProducerId, i64, bool)>,
+    /// Offset and time of each of the records.
+    pub times: Vec<(i64, i64)>,
 }
 
 impl Answer {
     fn bare(fetched: Fetched) -> Answer {
-        Answer { fetched, ends: None, txns: Vec::new() }
+        Answer { fetched, ends: None, txns: Vec::new(), times: Vec::new() }
     }
 }
 
@@ -172,19 +174,14 @@ impl Reader {
         let mut aborted: Vec<(i64, ProducerId)> =
             aborted.into_iter().map(|txn| (txn.first_offset.0, txn.producer_id)).collect();
         aborted.sort_unstable();
-        let (fetched, txns) = decode(run, from, aborted.into());
-        Answer { fetched, ends, txns }
+        Answer { ends, ..decode(run, from, aborted.into()) }
     }
 }
 
 /// The records at or behind `from`, but for those of transactions that were told as aborted. Panics on bytes that no broker
 /// may send: that is a finding.
-fn decode(
-    run: Bytes,
-    from: i64,
-    mut aborted: VecDeque<(i64, ProducerId)>,
-) -> (Fetched, Vec<(ProducerId, i64, bool)>) {
-    let (mut records, mut next, mut txns) = (Vec::new(), from, Vec::new());
+fn decode(run: Bytes, from: i64, mut aborted: VecDeque<(i64, ProducerId)>) -> Answer {
+    let (mut records, mut next, mut txns, mut times) = (Vec::new(), from, Vec::new(), Vec::new());
     let mut hidden: BTreeSet<ProducerId> = BTreeSet::new();
     for batch in Batches::new(run) {
         let batch = batch.unwrap_or_else(|error| panic!("the broker sent a broken run at {next}: {error}"));
@@ -219,8 +216,9 @@ fn decode(
             let value = number_of(record.value.as_deref(), &headers);
             let digest = digest(record.key.as_deref(), record.value.as_deref().unwrap_or_default(), &headers);
             records.push(Seen { offset: record.offset.0, value, digest });
+            times.push((record.offset.0, record.timestamp_ms));
         }
         next = next.max(batch.header.last_offset().0 + 1);
     }
-    (Fetched::Records { records, next }, txns)
+    Answer { fetched: Fetched::Records { records, next }, ends: None, txns, times }
 }

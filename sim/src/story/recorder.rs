@@ -41,7 +41,12 @@ struct State {
     shown: BTreeMap<Part, i64>,
     /// The newest leader epoch in which somebody was seen to lead.
     epochs: BTreeMap<Part, i32>,
+    /// When the leader of a partition was ended, and since when a send waits for another one.
+    fallen: BTreeMap<Part, (u64, Option<u64>)>,
 }
+
+/// From the end of a leader, or from the first send behind it, to an acknowledgement of the next one.
+pub const FAILOVER: &str = "a leader ended to the next ack";
 
 impl Recorder {
     /// An empty history over the plan's partitions.
@@ -159,6 +164,9 @@ impl Recorder {
             let shown = state.shown.entry(poll.part).or_default();
             *shown = (*shown).max(last.offset + 1);
         }
+        if let Event::Send(send) = &event {
+            state.answered(send);
+        }
         state.history.events.push(event.clone());
         drop(state);
         if let Some(look) = self.0.looks.get() {
@@ -174,6 +182,16 @@ impl Recorder {
             Some((folder.clone(), *state.shown.get(&self.0.parts[of])?))
         };
         state.folders.iter().filter_map(of).collect()
+    }
+
+    /// Notes that the process of a leader was ended, if there are others that may lead.
+    pub fn leader_ended(&self, folder: &str) {
+        let Some(part) = self.part_of_folder(folder) else { return };
+        let now = self.0.world.now_ns();
+        let mut state = self.lock();
+        if state.history.partitions[part].replicated {
+            state.fallen.insert(part, (now, None));
+        }
     }
 
     /// Notes that somebody leads in this epoch.
@@ -313,6 +331,26 @@ impl Recorder {
     }
 }
 
+impl State {
+    /// Measures how long a partition is without a leader: what was sent before its end says nothing of the next.
+    fn answered(&mut self, send: &SendOp) {
+        let Some((ended, since)) = self.fallen.get_mut(&send.part) else { return };
+        let waits = send.begun >= *ended || send.attempts > 1;
+        if send.acks == Acks::None || !waits {
+            return;
+        }
+        let waits_since = since.unwrap_or(u64::MAX).min(send.begun.max(*ended));
+        match send.outcome {
+            Outcome::Ok { .. } => {
+                self.fallen.remove(&send.part);
+                let ms = send.done.saturating_sub(waits_since) / 1_000_000;
+                self.spans.entry(FAILOVER.to_owned()).or_default().push(ms);
+            }
+            Outcome::Fail | Outcome::Info => *since = Some(waits_since),
+        }
+    }
+}
+
 fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
     match event {
         Event::Send(send) => {
@@ -364,5 +402,39 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
         Event::Drained { part, start, end, records } => {
             ("drained", vec![*part as u64, *start as u64, *end as u64, records.len() as u64])
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn send((begun, done): (u64, u64), attempts: u32, outcome: Outcome) -> SendOp {
+        SendOp {
+            process: 1,
+            part: 0,
+            value: 1,
+            digest: 0,
+            acks: Acks::All,
+            idempotent: false,
+            attempts,
+            begun: begun * MS,
+            done: done * MS,
+            outcome,
+        }
+    }
+
+    #[test]
+    fn a_failover_lasts_from_the_first_send_that_needs_the_next_leader_to_its_first_ack() {
+        let ok = Outcome::Ok { offset: Some(1) };
+        let mut state = State::default();
+        state.fallen.insert(0, (100 * MS, None));
+        state.answered(&send((90, 101), 1, ok)); // the dead leader's last word
+        state.answered(&send((300, 900), 1, Outcome::Info));
+        state.answered(&send((400, 1_000), 2, ok));
+        state.answered(&send((1_000, 9_000), 1, ok)); // the next leader is there
+        assert_eq!(state.spans[FAILOVER], [700]);
     }
 }

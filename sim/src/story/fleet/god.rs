@@ -75,7 +75,7 @@ impl God {
             return;
         }
         let disks = disks(stage);
-        self.note(stage, replicas::matching(&disks));
+        self.note(stage, replicas::matching(&disks, |folder| stage.recorder.has_gaps(folder)));
         for (folder, acked) in stage.recorder.promised() {
             if acked >= stage.recorder.trimmed(&folder)
                 && let Some(need) = self.owed(stage, &folder)

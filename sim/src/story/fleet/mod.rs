@@ -24,7 +24,7 @@ use dejaq::client::admin::Admin;
 use dejaq::runtime::Runtime;
 
 use super::bounds::{self, within};
-use super::{SETTLE, Stage, Stop, consumers, drain, groups, pipes, producers};
+use super::{SETTLE, Stage, Stop, consumers, drain, edges, groups, pipes, producers};
 use crate::invariants::image::Logs;
 use crate::invariants::{Broken, order};
 use god::God;
@@ -61,13 +61,14 @@ struct Crew {
     rot: Rot,
     god: God,
     upgrade: Upgrade,
+    asked: edges::Asked,
 }
 
 impl Crew {
     fn begin(stage: &Stage) -> Crew {
         let (operator, rot) = (Operator::default(), Rot::default());
         let god = God::watch(stage, &operator);
-        Crew { operator, rot, god, upgrade: Upgrade::begin(stage) }
+        Crew { operator, rot, god, upgrade: Upgrade::begin(stage), asked: edges::start(stage) }
     }
 
     /// What was found, which is the reason also of a story that was stuck over it.
@@ -78,7 +79,7 @@ impl Crew {
 
 /// The second act: see the module.
 async fn calm(stage: &Stage, crew: &Crew) -> Result<(), Stop> {
-    let Crew { operator, rot, god, upgrade } = crew;
+    let Crew { operator, rot, god, upgrade, asked } = crew;
     stage.begin_calm();
     nemesis::heal(stage);
     within(stage, bounds::READY, ready(&stage.brokers)).await?;
@@ -104,6 +105,7 @@ async fn calm(stage: &Stage, crew: &Crew) -> Result<(), Stop> {
     }
     stage.world.sleep(SETTLE).await;
     within(stage, bounds::DRAIN, drain::drain(stage)).await?;
+    within(stage, bounds::EDGES, edges::judge(stage, asked)).await??;
     consumers::finish(stage).await;
     god.look(stage);
     god.reported(stage);
@@ -130,7 +132,7 @@ async fn calm(stage: &Stage, crew: &Crew) -> Result<(), Stop> {
             return Err(Stop::Broken(Broken { name: "DEEP", evidence }));
         }
     }
-    Ok(())
+    bounds::overdue(stage)
 }
 
 async fn ready(brokers: &[super::BrokerNode]) {
