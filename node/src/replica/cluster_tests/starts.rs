@@ -119,6 +119,19 @@ async fn what_lies_below_the_leaders_start_is_not_shown_while_ours_cannot_move()
     cluster.converged(1).await;
 }
 
+/// Nothing is left that names where a follower stands: what it told of that before is not what it is answered to any more.
+#[tokio::test]
+async fn a_follower_goes_on_after_all_that_it_had_is_gone() {
+    let cluster = Cluster::start(&[]).await;
+    fives(&cluster.live[&1], &["a"]).await;
+    cluster.converged(1).await;
+    trim(&cluster.live[&1], 5).await;
+    cluster.starts_at(5).await;
+    fives(&cluster.live[&1], &["b"]).await;
+    cluster.converged(1).await;
+    assert_eq!(cluster.isr().len(), 3);
+}
+
 /// One flipped bit on each of two disks, at different offsets: nothing is lost, wherever the start lies.
 #[tokio::test]
 async fn damage_in_the_batch_that_holds_the_start_is_mended_and_nothing_behind_it_is_given_up() {
