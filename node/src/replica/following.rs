@@ -202,9 +202,17 @@ impl<R: Runtime> Partition<R> {
 
     /// Cuts the log at `to`, durably, if it still follows in `epoch`. Not cancel safe.
     pub(super) async fn cut(self: &Arc<Self>, epoch: LeaderEpoch, to: Offset) {
-        let _one = self.start_moves.lock().await;
+        let one = self.start_moves.lock().await;
         tracing::info!(partition = self.name(), %to, "cut: the leader's log parts here");
-        self.cut_in_turn(|follower, _| follower.epoch() == epoch && to < follower.local_end(), to).await;
+        let may =
+            |follower: &Follower, _: &Log<R::Disk>| follower.epoch() == epoch && to < follower.local_end();
+        let found_room = self.cut_in_turn(may, to).await;
+        drop(one);
+        if !found_room {
+            tracing::warn!(partition = self.name(), %to, "no room to cut the log: it is tried again");
+            let until = self.shared.runtime.now().plus(REST_TROUBLE);
+            self.shared.runtime.sleep_until(until).await;
+        }
     }
 
     /// Reads a log that was read back around damage back as a start does, now that it is whole, and cuts nothing.
@@ -223,10 +231,15 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
-    async fn cut_in_turn(self: &Arc<Self>, may: impl Fn(&Follower, &Log<R::Disk>) -> bool, to: Offset) {
+    /// Returns whether there was room for it; without it is asked for again, and that only after a pause.
+    async fn cut_in_turn(
+        self: &Arc<Self>,
+        may: impl Fn(&Follower, &Log<R::Disk>) -> bool,
+        to: Offset,
+    ) -> bool {
         for _ in 0..CUT_TRIES {
             match self.begin_cut(&may, to) {
-                Ok(None) => return,
+                Ok(None) => return true,
                 Ok(Some(truncation)) => {
                     let done = truncation.run().await;
                     self.with_turn(|turn| {
@@ -248,20 +261,22 @@ impl<R: Runtime> Partition<R> {
                             }
                         }
                     });
-                    return;
+                    return true;
                 }
                 Err(TruncateError::Busy) => {
                     mark!("a cut waits for a sync");
                     self.shared.flusher.settled().await;
                 }
-                Err(TruncateError::Full | TruncateError::BelowStart { .. }) => return, // asked for again
+                Err(TruncateError::Full) => return false,
+                Err(TruncateError::BelowStart { .. }) => return true, // asked for again
                 Err(TruncateError::Sealed(sealed)) => {
                     self.shared.health.fail(&format!("{}: {sealed}", self.name()));
-                    return;
+                    return true;
                 }
             }
         }
         tracing::warn!(partition = self.name(), "a cut found no moment between syncs: it is asked for again");
+        true
     }
 
     fn begin_cut(

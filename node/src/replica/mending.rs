@@ -216,7 +216,9 @@ impl<R: Runtime> Partition<R> {
     pub(super) fn lets_go(self: &Arc<Self>, broker: BrokerId, at: &Standing) -> Option<bool> {
         self.with_turn(|turn| {
             let Role::Leader(leader) = &turn.role else { return Some(false) };
-            if leader.epoch() != at.epoch || leader.resigned().is_some() {
+            // Of who is no replica, as far as we know, nothing is noted, however often it tells: once it is one, it tells again.
+            let is_replica = leader.isr().replicas().contains(&broker);
+            if leader.epoch() != at.epoch || leader.resigned().is_some() || !is_replica {
                 return Some(false);
             }
             let is_known = leader.isr().lost_from(broker) == Some(at.end);
