@@ -46,6 +46,8 @@ pub(super) enum Outcome {
     Cut(LeaderEpoch, Offset),
     /// Put these batches back where ours are damaged, from this offset on; in this epoch.
     Patch(LeaderEpoch, Offset, Vec<VerifiedBatch>),
+    /// Move the start there, where the leader has it: what is damaged goes with what lies below.
+    Start(Offset),
     /// Give the log up and begin another there.
     Restart(Offset),
     /// Leave it alone for a while.
@@ -166,8 +168,11 @@ impl<R: Runtime> Partition<R> {
                 && !matches!(heard.found, follower::Found::Diverged { .. })
             {
                 let is_it = (heard.epoch, heard.at, heard.last_epoch) == (follower.epoch(), from, last_epoch);
-                let is_asked = is_it && !turn.mending.is_foreign(from);
-                return (if is_asked { turn.mending.offered(batches, &heard) } else { Outcome::Same }, None);
+                if !is_it || turn.mending.is_foreign(from) {
+                    return (Outcome::Same, None);
+                }
+                let start = follower.leave_below(&heard).map(Outcome::Start);
+                return (start.unwrap_or_else(|| turn.mending.offered(batches, &heard)), None);
             }
             match follower.judge_at(&heard, end, last_epoch) {
                 Next::Ignore => (Outcome::Same, None),
