@@ -376,6 +376,7 @@ impl<R: Runtime> Partition<R> {
             };
             let isr = leader.isr();
             seen.led += 1;
+            seen.stalemates += u64::from(turn.is_stalemate());
             seen.epochs += u64::try_from(leader.epoch().0).unwrap_or(0);
             // A replica that only comes is no copy that is missing.
             seen.under_replicated += u64::from(isr.members().len() + turn.coming < isr.replicas().len());
@@ -407,6 +408,7 @@ impl<R: Runtime> Partition<R> {
             // What was made of a log that was read back around damage is made again by a follower only.
             let holes = turn.log.as_ref().and_then(holes);
             self.look_at_lost(turn);
+            self.look_for_stalemate(turn, holes, now);
             let (starves, eligible) = (turn.starves, &turn.eligible);
             let leader = turn.role.leader()?;
             let handed_over = holes.and_then(|holes| leader.hand_over(lives, starves, holes));

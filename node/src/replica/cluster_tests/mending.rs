@@ -380,6 +380,42 @@ async fn a_cut_that_finds_no_room_is_not_asked_for_all_the_time() {
     assert!(hits > 0, "no cut was without room");
 }
 
+/// Each copy has what the other lacks, and no sum tells that it is the right one: nothing is given up, and it is told.
+#[tokio::test]
+async fn two_copies_that_wait_for_each_other_are_told_of_and_mended_once_what_both_lack_may_go() {
+    let cluster = six(&[("min.insync.replicas", "2")]).await;
+    let two = || [1, 2].map(BrokerId).to_vec();
+    cluster.between.change(|state| (state.replicas, state.isr) = (two(), two()));
+    cluster.cut(1, 2);
+    stand(&cluster, &[1], &[2]);
+    for (id, values) in [(1, ["v1", "v3"]), (2, ["v2", "v4"])] {
+        for value in values {
+            cluster.rot_side(id, value);
+        }
+        cluster.live[&id].scrubbed().await;
+    }
+    cluster.heal();
+    let told = |cluster: &Cluster| -> u64 {
+        [1, 2].iter().map(|id| cluster.live[id].directory.replication().stalemates).sum()
+    };
+    cluster.until("it is told", |cluster| told(cluster) == 1).await;
+    for id in [1, 2] {
+        let partition = cluster.live[&id].partition();
+        assert_eq!(partition.view().reader().end(), Offset(6), "nothing of it is cut");
+        assert!(!partition.damaged().is_empty());
+    }
+    let leader = &cluster.live[&cluster.between.state().leader.0];
+    let trimmed = retention::move_start(&leader.partition(), Some(Offset(5))).await;
+    println!("{trimmed:?} {:?}", cluster.between.state());
+    let is_whole = |id: &i32| cluster.live[id].partition().damaged().is_empty();
+    cluster
+        .until("both are whole and in sync", |cluster| {
+            cluster.isr().len() == 2 && [1, 2].iter().all(is_whole)
+        })
+        .await;
+    cluster.until("it is over", |cluster| told(cluster) == 0).await;
+}
+
 /// Three nodes with six records, `v0` to `v5`, everywhere.
 async fn six(configs: &[(&str, &str)]) -> Cluster {
     let cluster = Cluster::start(configs).await;
