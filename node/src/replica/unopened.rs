@@ -38,6 +38,8 @@ use crate::runtime::{Mono, Runtime};
 
 /// How often they are looked at.
 const ROUND: Duration = Duration::from_millis(250);
+/// Of many, so many are tried at a time: what the metadata says meanwhile waits for no more than these, be the disk slow.
+const TOGETHER: usize = 16;
 /// The pause before one that found no room is tried again: at first, and at most.
 const ROOM: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// The same after an error of the disk: each try may read a good part of the log.
@@ -115,10 +117,13 @@ pub(super) async fn run<R: Runtime>(directory: Arc<Directory<R>>) {
         if let Some(links) = directory.links.get().filter(|_| !directory.health().is_offline()) {
             hand_over(&directory, links, &mut watched).await;
         }
-        let is_due = |place: &Place| watched.get(place).is_some_and(|one| now >= one.next);
-        let is_quiet = !unopened.is_empty() && !unopened.keys().any(is_due);
-        if !is_quiet && directory.open_missing(&is_due).await {
-            return;
+        let is_due = |place: &&Place| watched.get(*place).is_some_and(|one| now >= one.next);
+        let due: Vec<Place> = unopened.keys().filter(is_due).copied().collect();
+        let nothing: &[Place] = &[];
+        for together in due.chunks(TOGETHER).chain(unopened.is_empty().then_some(nothing)) {
+            if directory.open_missing(together).await {
+                return;
+            }
         }
         for (place, one) in watched.iter_mut().filter(|(_, one)| now >= one.next) {
             let most = unopened.get(place).and_then(|why| why.pauses()).map_or(ERROR.1, |(_, most)| most);
@@ -236,9 +241,9 @@ impl<R: Runtime> Directory<R> {
         self.show(opened).await;
     }
 
-    /// Tries again to open what may open by now, if it is due, and makes anew what is gone and nobody counts on; returns
+    /// Tries again to open those that are due, if they may open by now, and makes anew what is gone and nobody counts on; returns
     /// whether nothing is left to watch.
-    async fn open_missing(self: &Arc<Self>, is_due: &impl Fn(&Place) -> bool) -> bool {
+    async fn open_missing(self: &Arc<Self>, due: &[Place]) -> bool {
         let image = self.applied.lock().await;
         let is_done = |directory: &Directory<R>| {
             let is_done = directory.table().unopened().is_empty();
@@ -255,7 +260,7 @@ impl<R: Runtime> Directory<R> {
         for (place, why) in self.table().unopened() {
             let Some(topic) = image.topic(place.topic).cloned() else { continue };
             let may_be_made = why == Unopened::Gone && self.may_make_anew(&image, place);
-            if !is_due(&place) || !(why.pauses().is_some() || may_be_made) {
+            if !due.contains(&place) || !(why.pauses().is_some() || may_be_made) {
                 continue;
             }
             if may_be_made {
