@@ -350,6 +350,7 @@ impl<R: Runtime> Watch<R> {
         metrics.insync_shrinks.reach(replication.shrinks);
         metrics.insync_expands.reach(replication.expands);
         metrics.damaged_partitions.set(replication.damaged);
+        metrics.unmendable_partitions.set(replication.stalemates);
         metrics.unopened_partitions.set(replication.unopened);
         let (groups, transactions) = self.coordinators.counts();
         metrics.groups.set(groups.held);

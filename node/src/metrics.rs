@@ -253,6 +253,7 @@ metrics! {
     insync_shrinks: Counter = "dejaq_insync_shrinks_total", "Times that an in-sync set of a partition led here lost members.";
     insync_expands: Counter = "dejaq_insync_expands_total", "Times that an in-sync set of a partition led here gained members.";
     damaged_partitions: Gauge = "dejaq_damaged_partitions", "Partitions with damaged records on this broker's disk; a leader lets another lead, a follower gets them from its leader.";
+    unmendable_partitions: Gauge = "dejaq_unmendable_partitions", "Partitions led here with damaged records on two disks of which neither can be put back from the other, and nothing is given up: the log names them and says what can be done.";
     unopened_partitions: Gauge = "dejaq_unopened_partitions", "Partitions that belong on this broker's disk and do not open; the log says why. One that it leads is led by another replica that has everything, if there is one.";
     failed_syncs: Counter = "dejaq_failed_syncs_total", "Syncs that failed; the first takes the data directory offline.";
     free_bytes: Gauge = "dejaq_disk_free_bytes", "Bytes free on the disk of the data directory, as it last said.";

@@ -90,6 +90,8 @@ impl<D: Disk> LogReader<D> {
         // All of the first batch, though the start may lie inside of it: what is below it would be damage that nobody can mend.
         let from = pieces.first().map_or(range.from, |first| first.entry.base.min(range.from));
         view.note_mended(OffsetRange { from, to: until });
+        let start = view.start;
+        view.damaged.retain(|range| range.to > start); // what the start went past was one range with it
         Ok(if until == range.to { Patched::Whole(range) } else { Patched::Below(until) })
     }
 }

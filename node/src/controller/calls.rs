@@ -159,7 +159,9 @@ fn old_proposal(new: &Proposal) -> OldProposal {
 }
 
 fn new_proposal((topic_id, partition, leader_epoch, partition_epoch, isr): OldProposal) -> Proposal {
-    Proposal { topic_id, partition, leader_epoch, partition_epoch, isr, lost: Vec::new() }
+    // Of nobody in sync it told who lost something, and that went: it does not just step aside, and is refused.
+    let lost = if isr.is_empty() { vec![BrokerId::NONE] } else { Vec::new() };
+    Proposal { topic_id, partition, leader_epoch, partition_epoch, isr, lost }
 }
 
 with_levels!(
@@ -232,6 +234,15 @@ mod tests {
         assert_eq!(B::from_parts(parts.clone()).as_ref(), Ok(read));
         let hex: String = parts.head.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{:04x}/{} {hex}", parts.tag, parts.version)
+    }
+
+    #[test]
+    fn who_gave_its_log_up_in_an_old_message_is_not_read_as_a_leader_that_steps_aside() {
+        let (leader_epoch, partition_epoch) = (LeaderEpoch(5), 6);
+        let (topic_id, partition, isr, lost) =
+            (TopicId([1; 16]), PartitionId(4), Vec::new(), vec![BrokerId(2)]);
+        let told = Proposal { topic_id, partition, leader_epoch, partition_epoch, isr, lost };
+        assert_eq!(new_proposal(old_proposal(&told)).lost, [BrokerId::NONE]);
     }
 
     #[test]

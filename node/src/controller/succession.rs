@@ -60,7 +60,7 @@ pub enum Election {
     Keep,
     /// The first replica leads, if it is in sync.
     Preferred,
-    /// Another one leads, if one is in sync.
+    /// Another one leads, if one is in sync, or is eligible while nobody is.
     StepDown,
     /// If nobody can lead, anyone who is live does.
     Unclean,
@@ -200,7 +200,9 @@ fn succeed(
     // Whoever was in sync a moment ago is as complete as whoever was eligible.
     let eligible: Vec<BrokerId> =
         old.isr.iter().chain(&old.elr).copied().filter(|b| !lost(b) && new.replicas.contains(b)).collect();
-    if let Some(leader) = eligible.iter().copied().find(may) {
+    // Who steps down leads again only if nobody else can.
+    let steps_down = |b: &BrokerId| wanted.election == Election::StepDown && *b == old.leader;
+    if let Some(leader) = eligible.iter().copied().filter(may).min_by_key(steps_down) {
         mark!("an eligible replica leads because nobody is in sync");
         return (leader, None);
     }
@@ -446,6 +448,21 @@ mod tests {
         let preferred = || Wanted { election: Election::Preferred, ..Wanted::default() };
         assert_eq!(shown(LIVE.settle(&partition(&[3, 1], &[], &[]), preferred())), "b1e1 3,1//");
         assert_eq!(shown(LIVE.settle(&partition(&[3, 2], &[], &[]), preferred())), "as it was");
+    }
+
+    #[test]
+    fn a_leader_alone_that_steps_down_stays_eligible_and_each_has_its_turn() {
+        let aside = || Wanted { isr: Some(Vec::new()), election: Election::StepDown, ..Wanted::default() };
+        let mut state = partition(&[1], &[2, 3], &[]);
+        let mut turns = Vec::new();
+        for _ in 0..3 {
+            let after = LIVE.settle(&state, aside());
+            turns.push(shown(after.clone()));
+            state = after.expect("another leads").state;
+        }
+        assert_eq!(turns, ["b2e1 2/3,1/", "b3e2 3/1,2/", "b1e3 1/2,3/"]);
+        let alone = World { live: &[1, 4], ..LIVE }.settle(&partition(&[1], &[2], &[]), aside());
+        assert_eq!(shown(alone), "as it was", "nobody else can lead");
     }
 
     #[test]

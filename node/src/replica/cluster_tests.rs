@@ -26,7 +26,7 @@ use super::write::{Outcome, Write, WriteError, Written};
 use super::*;
 use crate::api::data_plane::{DataPlane, FetchLimits};
 use crate::api::test_kit::{Node, batch, batch_of, fetch_request, values};
-use crate::controller::succession::{Rules, Wanted, settle};
+use crate::controller::succession::{Election, Rules, Wanted, settle};
 use crate::metadata::record::{
     BrokerRegistered, ConfigChanged, Endpoint, PartitionChanged, PartitionState, Record, Resource,
     TopicCreated,
@@ -116,7 +116,9 @@ impl Between {
             return Answer::Refused(ErrorCode::INELIGIBLE_REPLICA);
         }
         let wiped = if *self.is_old.lock().unwrap() { Vec::new() } else { proposal.lost.clone() };
-        let wanted = Wanted { isr: Some(isr), wiped, ..Wanted::default() };
+        let steps_aside = proposal.isr.is_empty() && proposal.lost.is_empty();
+        let election = if steps_aside { Election::StepDown } else { Election::Keep };
+        let wanted = Wanted { isr: Some(isr), wiped, election, ..Wanted::default() };
         let Some(settled) = settle(&state, &wanted, &rules) else {
             self.unchanged.fetch_add(1, Ordering::Relaxed);
             return Answer::Unchanged;

@@ -184,6 +184,8 @@ pub struct Replication {
     pub epochs: u64,
     /// Partitions with damaged records.
     pub damaged: u64,
+    /// Partitions that it leads with damage on two copies of which neither can be put back from the other.
+    pub stalemates: u64,
     /// Partitions that belong here and are not open.
     pub unopened: u64,
     /// Times that an in-sync set lost members.

@@ -250,6 +250,9 @@ impl<R: Runtime> Fetcher<R> {
             Outcome::Patch(epoch, from, batches) => self.apart("replica-patch", place, async move {
                 partition.patch(epoch, from, batches).await;
             }),
+            Outcome::Start(to) => self.apart("replica-start", place, async move {
+                retention::follow_start(&partition, to).await;
+            }),
             Outcome::Restart(base) => {
                 let directory = self.directory.clone();
                 self.apart("replica-restart", place, async move {

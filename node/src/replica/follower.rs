@@ -209,11 +209,23 @@ impl Follower {
         is_late.then_some(start)
     }
 
+    /// What is damaged at our position lies below the leader's start: it is gone there, and so it goes here, with a move of our
+    /// start, if our log reaches there. Returns where to; what lies above is compared afterwards. A leader's start is visible
+    /// there, whatever is known here of the rest.
+    pub fn leave_below(&mut self, heard: &Heard) -> Option<Offset> {
+        let is_below = matches!(heard.found, Found::Below(_)) && heard.at < heard.start;
+        if !is_below || heard.start > self.local_end || self.resigned.is_some() {
+            return None;
+        }
+        self.wanted_start = self.wanted_start.max(heard.start);
+        Some(self.wanted_start)
+    }
+
     /// Up to where the start may move: what is known to be visible, here or at the leader.
     #[must_use]
     pub fn start_limit(&self) -> Offset {
         let agreed = if self.settled { self.leaders_watermark.min(self.local_end) } else { self.watermark };
-        agreed.max(self.watermark)
+        agreed.max(self.watermark).max(self.wanted_start.min(self.local_end))
     }
 
     /// The planted bug M09: the watermark of an answer is believed though the logs part.

@@ -204,3 +204,24 @@ fn the_start_follows_and_shows_itself() {
     assert_eq!((ours.log_start(), ours.watermark()), (Offset(8), Offset(8)));
     assert_eq!(effects, [Effect::Watermark(Offset(8))]);
 }
+
+/// Whatever was known to be visible here: its leader begins behind what is damaged.
+#[test]
+fn a_start_follows_past_damage_as_far_as_the_log_goes() {
+    let below = |start: i64| Heard { start: Offset(start), ..heard(5, 20, Found::Below(Offset(start))) };
+    let mut one = follower(0, 20, 20, 0);
+    assert_eq!(one.start_limit(), Offset(0));
+    assert_eq!(one.leave_below(&below(21)), None, "nothing of the log would be left");
+    assert_eq!(one.leave_below(&below(5)), None, "the damage begins there");
+    assert_eq!(one.leave_below(&Heard { found: Found::Agrees, ..below(12) }), None, "it may be put back");
+    assert_eq!(one.leave_below(&below(12)), Some(Offset(12)));
+    assert_eq!((one.start_limit(), one.wanted_start(), one.watermark()), (Offset(12), Offset(12), Offset(0)));
+    let mut effects = Vec::new();
+    one.start_moved(Offset(12), &mut effects);
+    assert_eq!((one.watermark(), one.is_settled()), (Offset(12), false), "the rest is compared first");
+    assert_eq!(effects, [Effect::Watermark(Offset(12))]);
+    let mut cut = follower(0, 20, 20, 0);
+    cut.leave_below(&below(12));
+    cut.cutting(Offset(8), &mut Vec::new());
+    assert_eq!(cut.start_limit(), Offset(0), "it is told anew");
+}

@@ -46,6 +46,8 @@ pub(super) enum Outcome {
     Cut(LeaderEpoch, Offset),
     /// Put these batches back where ours are damaged, from this offset on; in this epoch.
     Patch(LeaderEpoch, Offset, Vec<VerifiedBatch>),
+    /// Move the start there, where the leader has it: what is damaged goes with what lies below.
+    Start(Offset),
     /// Give the log up and begin another there.
     Restart(Offset),
     /// Leave it alone for a while.
@@ -166,8 +168,11 @@ impl<R: Runtime> Partition<R> {
                 && !matches!(heard.found, follower::Found::Diverged { .. })
             {
                 let is_it = (heard.epoch, heard.at, heard.last_epoch) == (follower.epoch(), from, last_epoch);
-                let is_asked = is_it && !turn.mending.is_foreign(from);
-                return (if is_asked { turn.mending.offered(batches, &heard) } else { Outcome::Same }, None);
+                if !is_it || turn.mending.is_foreign(from) {
+                    return (Outcome::Same, None);
+                }
+                let start = follower.leave_below(&heard).map(Outcome::Start);
+                return (start.unwrap_or_else(|| turn.mending.offered(batches, &heard)), None);
             }
             match follower.judge_at(&heard, end, last_epoch) {
                 Next::Ignore => (Outcome::Same, None),
@@ -202,9 +207,17 @@ impl<R: Runtime> Partition<R> {
 
     /// Cuts the log at `to`, durably, if it still follows in `epoch`. Not cancel safe.
     pub(super) async fn cut(self: &Arc<Self>, epoch: LeaderEpoch, to: Offset) {
-        let _one = self.start_moves.lock().await;
+        let one = self.start_moves.lock().await;
         tracing::info!(partition = self.name(), %to, "cut: the leader's log parts here");
-        self.cut_in_turn(|follower, _| follower.epoch() == epoch && to < follower.local_end(), to).await;
+        let may =
+            |follower: &Follower, _: &Log<R::Disk>| follower.epoch() == epoch && to < follower.local_end();
+        let found_room = self.cut_in_turn(may, to).await;
+        drop(one);
+        if !found_room {
+            tracing::warn!(partition = self.name(), %to, "no room to cut the log: it is tried again");
+            let until = self.shared.runtime.now().plus(REST_TROUBLE);
+            self.shared.runtime.sleep_until(until).await;
+        }
     }
 
     /// Reads a log that was read back around damage back as a start does, now that it is whole, and cuts nothing.
@@ -223,10 +236,15 @@ impl<R: Runtime> Partition<R> {
         }
     }
 
-    async fn cut_in_turn(self: &Arc<Self>, may: impl Fn(&Follower, &Log<R::Disk>) -> bool, to: Offset) {
+    /// Returns whether there was room for it; without it is asked for again, and that only after a pause.
+    async fn cut_in_turn(
+        self: &Arc<Self>,
+        may: impl Fn(&Follower, &Log<R::Disk>) -> bool,
+        to: Offset,
+    ) -> bool {
         for _ in 0..CUT_TRIES {
             match self.begin_cut(&may, to) {
-                Ok(None) => return,
+                Ok(None) => return true,
                 Ok(Some(truncation)) => {
                     let done = truncation.run().await;
                     self.with_turn(|turn| {
@@ -248,20 +266,22 @@ impl<R: Runtime> Partition<R> {
                             }
                         }
                     });
-                    return;
+                    return true;
                 }
                 Err(TruncateError::Busy) => {
                     mark!("a cut waits for a sync");
                     self.shared.flusher.settled().await;
                 }
-                Err(TruncateError::Full | TruncateError::BelowStart { .. }) => return, // asked for again
+                Err(TruncateError::Full) => return false,
+                Err(TruncateError::BelowStart { .. }) => return true, // asked for again
                 Err(TruncateError::Sealed(sealed)) => {
                     self.shared.health.fail(&format!("{}: {sealed}", self.name()));
-                    return;
+                    return true;
                 }
             }
         }
         tracing::warn!(partition = self.name(), "a cut found no moment between syncs: it is asked for again");
+        true
     }
 
     fn begin_cut(
@@ -356,6 +376,7 @@ impl<R: Runtime> Partition<R> {
             };
             let isr = leader.isr();
             seen.led += 1;
+            seen.stalemates += u64::from(turn.is_stalemate());
             seen.epochs += u64::try_from(leader.epoch().0).unwrap_or(0);
             // A replica that only comes is no copy that is missing.
             seen.under_replicated += u64::from(isr.members().len() + turn.coming < isr.replicas().len());
@@ -387,6 +408,7 @@ impl<R: Runtime> Partition<R> {
             // What was made of a log that was read back around damage is made again by a follower only.
             let holes = turn.log.as_ref().and_then(holes);
             self.look_at_lost(turn);
+            self.look_for_stalemate(turn, holes, now);
             let (starves, eligible) = (turn.starves, &turn.eligible);
             let leader = turn.role.leader()?;
             let handed_over = holes.and_then(|holes| leader.hand_over(lives, starves, holes));

@@ -258,6 +258,13 @@ impl Isr {
         self.lost_from(broker).is_some_and(|from| holes.from < holes.to && from < holes.to)
     }
 
+    /// Who wants to cut its log, from where on, and may not, since it would give up what we lack in `holes`.
+    #[must_use]
+    pub fn withheld(&self, holes: OffsetRange) -> Option<(BrokerId, Offset)> {
+        let waiting = self.lost.iter().map(|(one, (_, from))| (*one, *from));
+        waiting.into_iter().find(|(one, _)| self.has_what_we_lack(*one, holes))
+    }
+
     /// Nothing is known of this follower any more: it begins anew.
     pub fn forget(&mut self, broker: BrokerId) {
         self.followers.remove(&broker);

@@ -417,3 +417,12 @@ fn a_leader_goes_before_one_that_has_what_it_lacks_behind_a_hole_of_its_own() {
     assert_eq!(hand_over(4), Some((1, vec![BrokerId(1)])));
     assert_eq!(hand_over(7), None, "it is let go, and comes back first");
 }
+
+#[test]
+fn who_may_have_what_we_lack_is_withheld() {
+    let mut isr = three();
+    loses(&mut isr, 2, 4);
+    assert_eq!(isr.withheld(hole(2, 4)), None, "it has all of what we lack, and gives none of it up");
+    assert_eq!(isr.withheld(hole(2, 5)), Some((BrokerId(2), Offset(4))));
+    assert_eq!(isr.withheld(hole(2, 2)), None, "nothing is lacking");
+}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dejaq_storage::disk::{is_failed_sync, is_want};
-use dejaq_storage::{Disk, Patched, VerifiedBatch, mark, mutant};
+use dejaq_storage::{Disk, OffsetRange, Patched, VerifiedBatch, mark, mutant};
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset};
 use dejaq_wire::peer::replica::{News, Standing};
 
@@ -27,12 +27,14 @@ use super::following::{Outcome, damage, holes, last_epoch};
 use super::leader::{Event, Leader, Resigned};
 use super::partition::{Partition, Turn};
 use super::role::Role;
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
 
 /// A disk that refuses what is put back is asked again after this.
 const REST: Duration = Duration::from_millis(1000);
 /// So often; then the log is cut there.
 const MOST_REFUSALS: u32 = 5;
+/// A leader and a follower that wait for each other's records so long wait for ever.
+const STALEMATE: Duration = Duration::from_secs(10);
 
 /// How the mending of a partition stands, in its turn.
 #[derive(Debug, Default)]
@@ -45,6 +47,8 @@ pub(super) struct Mending {
     refusals: u32,
     /// Damaged ranges that were given up, and up to where what was visible went: when the log reaches there they are mended.
     given_up: Option<(u64, Offset)>,
+    /// As a leader: since when a follower waits that may have what we lack, and whether that was told.
+    stalemate: Option<(Mono, bool)>,
 }
 
 impl Mending {
@@ -216,12 +220,36 @@ impl<R: Runtime> Partition<R> {
     pub(super) fn lets_go(self: &Arc<Self>, broker: BrokerId, at: &Standing) -> Option<bool> {
         self.with_turn(|turn| {
             let Role::Leader(leader) = &turn.role else { return Some(false) };
-            if leader.epoch() != at.epoch || leader.resigned().is_some() {
+            // Of who is no replica, as far as we know, nothing is noted, however often it tells: once it is one, it tells again.
+            let is_replica = leader.isr().replicas().contains(&broker);
+            if leader.epoch() != at.epoch || leader.resigned().is_some() || !is_replica {
                 return Some(false);
             }
             let is_known = leader.isr().lost_from(broker) == Some(at.end);
             is_known.then(|| turn.lets_go(leader, broker))
         })
+    }
+
+    /// As a leader: tells once, loudly, where two copies are damaged so that neither can be put back from the other, and neither
+    /// is cut, since it may have what the other lacks. Nothing changes by itself then, and a person must say what may go.
+    pub(super) fn look_for_stalemate(&self, turn: &mut Turn<R::Disk>, holes: Option<OffsetRange>, now: Mono) {
+        let Role::Leader(leader) = &turn.role else { return };
+        let withheld = holes.and_then(|holes| Some((holes, leader.isr().withheld(holes)?)));
+        let Some((holes, (follower, lacks_from))) = withheld else {
+            turn.mending.stalemate = None;
+            return;
+        };
+        let (since, is_told) = turn.mending.stalemate.get_or_insert((now, false));
+        if *is_told || now.since(*since) < STALEMATE {
+            return;
+        }
+        *is_told = true;
+        tracing::error!(
+            partition = self.name(), from = %holes.from, to = %holes.to, follower = follower.0, %lacks_from,
+            "records from..to are damaged here, and those of the follower behind lacks_from: neither copy proves the other right \
+             (damaged sums, or another layout), and neither is cut, since it may have what the other lacks. Let those below `to` go \
+             (dejaq topic trim), or stop one of the two brokers and put the partition's files back from a backup"
+        );
     }
 
     /// As a leader: who may be let go now is told so.
@@ -261,6 +289,11 @@ impl<R: Runtime> Partition<R> {
 }
 
 impl<D: Disk> Turn<D> {
+    /// Whether it was told that two copies wait for each other.
+    pub(super) fn is_stalemate(&self) -> bool {
+        self.mending.stalemate.is_some_and(|(_, is_told)| is_told)
+    }
+
     fn lets_go(&self, leader: &Leader, broker: BrokerId) -> bool {
         let holes = self.log.as_ref().and_then(holes);
         self.log.is_some() && leader.isr().lets_go(broker, &self.eligible, holes)

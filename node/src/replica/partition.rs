@@ -305,7 +305,9 @@ impl<R: Runtime> Partition<R> {
                 }
             }
             Role::Follower(follower) => {
-                if before.flushed_end != now.flushed_end
+                // A log of which all is gone stands elsewhere, as its leader knows it: no last record names it any more.
+                let is_emptied = before.start != now.start && now.start == now.local_end;
+                if (before.flushed_end != now.flushed_end || is_emptied)
                     && let Some(feed) = self.shared.hub.feed(follower.leader())
                 {
                     feed.change(self.place());

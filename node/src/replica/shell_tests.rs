@@ -1,5 +1,6 @@
 //! The shells together, on a disk in memory: one claim a test.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use dejaq_storage::model_disk::{CrashMode, Fault, ModelDisk, Op, Plan};
@@ -488,6 +489,48 @@ async fn a_partition_that_met_a_passing_error_is_served_without_another_start() 
     }
     assert_eq!(life.values("t").await, ["a"]);
     assert!(life.produce("t", &["b"]).await.error_code.is_none());
+    life.stop().await.expect("clean: nothing is left that did not open");
+}
+
+/// Each try may take as long as a bad disk likes.
+#[tokio::test]
+async fn many_partitions_that_are_tried_again_let_the_metadata_in_between() {
+    const COUNT: usize = 40;
+    let world = World::new();
+    let life = world.start().await;
+    life.create("t", COUNT as i32, &[]).await;
+    let id = life.topic_id("t");
+    life.stop().await.expect("clean");
+    for index in 0..COUNT {
+        let path = DataDir::<ModelDisk>::partition_path(id, PartitionId(index as i32));
+        let path_contains = format!("{}/", path.display());
+        for _ in 0..2 {
+            let path_contains = path_contains.clone();
+            world.platter.plan(Plan { fault: Fault::ReadError, path_contains, after: 0 });
+        }
+    }
+    let life = world.start().await;
+    let directory = life.directory.clone();
+    let count = move || directory.table().named("t").map_or(0, |topic| topic.partitions().count());
+    assert_eq!(count(), 0);
+    world.platter.heal();
+    let (directory, seen) = (life.directory.clone(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let (saw, is_open) = (seen.clone(), count.clone());
+    life.node.spawn("applies", async move {
+        while is_open() < COUNT {
+            let applied = directory.applied.lock().await;
+            saw.lock().unwrap().push(is_open());
+            drop(applied);
+            tokio::task::yield_now().await;
+        }
+    });
+    let deadline = life.node.now().plus(Duration::from_secs(20));
+    while count() < COUNT {
+        assert!(life.node.now() < deadline, "{} are open", count());
+        life.node.sleep(Duration::from_millis(20)).await;
+    }
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert!(seen.iter().any(|open| (1..COUNT).contains(open)), "all were tried under one hold");
     life.stop().await.expect("clean: nothing is left that did not open");
 }
 

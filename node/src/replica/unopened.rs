@@ -2,7 +2,8 @@
 //!
 //! Owns: when each is tried next, and what is asked of the controller for them. Promises: what may pass is tried again, more
 //! and more seldom, until it opens; who leads a partition and cannot open it says so, and only whoever is known to have all that
-//! was committed leads instead; a copy that may be whole is not called lost for what may pass, unless errors last; files that are gone are replaced by an empty log only when no in-sync set, no
+//! was committed leads instead; a copy that may be whole is not called lost for what may pass, unless errors last and nobody
+//! else is eligible but from before an unclean stop; files that are gone are replaced by an empty log only when no in-sync set, no
 //! eligible replica and no memory of one names this node, and another leads.
 //! Leaves out: opening (`open`), deciding (the controller). One task a node, while there is such a partition.
 //!
@@ -12,8 +13,9 @@
 //!  any, and we lead ─┴─► "without me", lost if it will not pass ─► controller: another leads ─► made anew if gone, fetched
 //! ```
 //!
-//! Decided: who leads and meets what may pass (no room, EIO) leaves the lead to who is in sync, and is not called lost: it often
-//! strikes all brokers at once, and one after the other would be lost though each copy is whole. Ruled out: a new record or message (what leaders say of damage says the
+//! Decided: who leads and meets what may pass (no room, EIO) leaves the lead to who is in sync, or eligible, and is not called
+//! lost: it often strikes all brokers at once, and one after the other would be lost though each copy is whole. Those that are
+//! eligible have their turns until one opens. Ruled out: a new record or message (what leaders say of damage says the
 //! same); an unclean registration of the whole broker (every other partition would lose a complete copy with it); trying again
 //! where files are gone or foreign (someone may be just putting them back, and half of a log must not be taken for all of it).
 
@@ -36,6 +38,8 @@ use crate::runtime::{Mono, Runtime};
 
 /// How often they are looked at.
 const ROUND: Duration = Duration::from_millis(250);
+/// Of many, so many are tried at a time: what the metadata says meanwhile waits for no more than these, be the disk slow.
+const TOGETHER: usize = 16;
 /// The pause before one that found no room is tried again: at first, and at most.
 const ROOM: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(8));
 /// The same after an error of the disk: each try may read a good part of the log.
@@ -44,8 +48,8 @@ const ERROR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 const PATIENCE: Duration = Duration::from_secs(3);
 /// An error that does not pass so soon is the end of a copy, if nobody else is in sync and somebody may be elected.
 const LASTING: Duration = Duration::from_secs(300);
-/// The controller is not asked again before.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The controller is not asked again before: at first, and when the lead came back so often that nobody seems to open it.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(40));
 
 /// Why a partition that belongs here is not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +82,20 @@ struct Watched {
     since: Mono,
     next: Mono,
     pause: Duration,
-    /// When the controller was asked last.
+    /// When the controller was asked last, and how long it is not asked again.
     asked: Option<Mono>,
+    rest: Duration,
+}
+
+impl Watched {
+    fn new(why: Unopened, now: Mono, pause: Duration) -> Watched {
+        Watched { why, since: now, next: now.plus(pause), pause, asked: None, rest: AGAIN.0 }
+    }
+
+    /// Another leads, or nobody counts on it.
+    fn was_taken(&mut self) {
+        self.rest = (self.rest * 2).min(AGAIN.1);
+    }
 }
 
 /// Runs until all are open or the directory stops.
@@ -92,8 +108,7 @@ pub(super) async fn run<R: Runtime>(directory: Arc<Directory<R>>) {
         watched.retain(|place, _| unopened.contains_key(place));
         for (place, why) in &unopened {
             let pause = why.pauses().map_or(ERROR.0, |(first, _)| first);
-            let new = || Watched { why: *why, since: now, next: now.plus(pause), pause, asked: None };
-            let one = watched.entry(*place).or_insert_with(new);
+            let one = watched.entry(*place).or_insert_with(|| Watched::new(*why, now, pause));
             if one.why != *why {
                 (one.why, one.since) = (*why, now); // one error behind a long want of room is not one that lasts
             }
@@ -102,10 +117,13 @@ pub(super) async fn run<R: Runtime>(directory: Arc<Directory<R>>) {
         if let Some(links) = directory.links.get().filter(|_| !directory.health().is_offline()) {
             hand_over(&directory, links, &mut watched).await;
         }
-        let is_due = |place: &Place| watched.get(place).is_some_and(|one| now >= one.next);
-        let is_quiet = !unopened.is_empty() && !unopened.keys().any(is_due);
-        if !is_quiet && directory.open_missing(&is_due).await {
-            return;
+        let is_due = |place: &&Place| watched.get(*place).is_some_and(|one| now >= one.next);
+        let due: Vec<Place> = unopened.keys().filter(is_due).copied().collect();
+        let nothing: &[Place] = &[];
+        for together in due.chunks(TOGETHER).chain(unopened.is_empty().then_some(nothing)) {
+            if directory.open_missing(together).await {
+                return;
+            }
         }
         for (place, one) in watched.iter_mut().filter(|(_, one)| now >= one.next) {
             let most = unopened.get(place).and_then(|why| why.pauses()).map_or(ERROR.1, |(_, most)| most);
@@ -124,8 +142,9 @@ async fn hand_over<R: Runtime>(
     let (now, image, live) = (directory.runtime.now(), directory.image(), directory.hub.live());
     let unopened = directory.table().unopened();
     let mut proposals = Vec::new();
-    for (place, one) in watched {
-        let is_early = now.since(one.since) < PATIENCE || one.asked.is_some_and(|at| now.since(at) < AGAIN);
+    for (place, one) in watched.iter_mut() {
+        let is_early =
+            now.since(one.since) < PATIENCE || one.asked.is_some_and(|at| now.since(at) < one.rest);
         let Some(why) = unopened.get(place).filter(|_| !is_early) else { continue };
         let Some(topic) = image.topic(place.topic) else { continue };
         let Some(state) = topic.partition(place.partition).map(Partition::state) else { continue };
@@ -135,8 +154,8 @@ async fn hand_over<R: Runtime>(
             Some(proposal) => proposals.push((*place, proposal, name)),
             None if state.leader == directory.me() && one.asked.is_none() => tracing::error!(
                 partition = name,
-                "its leader cannot open it, and nobody else is in sync: make room or mend this disk (after five minutes of errors \
-                 who is eligible leads), or stop this broker and see dejaq partition elect --help"
+                "its leader cannot open it, and nobody else that lives is in sync or eligible: make room or mend this disk (after \
+                 five minutes of errors who was eligible before an unclean stop leads), or stop this broker and see dejaq partition elect --help"
             ),
             None => continue,
         }
@@ -147,12 +166,19 @@ async fn hand_over<R: Runtime>(
     }
     let asked = proposals.iter().map(|(place, proposal, _)| (*place, proposal.clone())).collect();
     let answers = links.controller.propose(asked).await;
-    for ((_, proposal, partition), answer) in proposals.into_iter().zip(answers) {
+    for ((place, proposal, partition), answer) in proposals.into_iter().zip(answers) {
         match answer {
             Answer::Taken => {
                 mark!("a broker says that it cannot serve a replica");
                 let isr: Vec<i32> = proposal.isr.iter().map(|(broker, _)| broker.0).collect();
-                tracing::warn!(partition, ?isr, "it does not open here: nobody counts on this replica now");
+                let is_lost = !proposal.lost.is_empty();
+                tracing::warn!(
+                    partition,
+                    ?isr,
+                    is_lost,
+                    "it does not open here: another leads, or nobody counts on this replica"
+                );
+                watched.entry(place).and_modify(Watched::was_taken);
             }
             other => tracing::warn!(partition, ?other, "it does not open here, and others count on it still"),
         }
@@ -163,7 +189,8 @@ async fn hand_over<R: Runtime>(
 /// as a follower whose copy is gone, that nobody counts on it. `None` if nobody counts on it, or nobody else can be counted on.
 ///
 /// What may pass hits brokers alike (a full disk, too few handles), and the copy may be whole: it is not called lost while
-/// others are in sync, and where nobody would be, only for an error that lasts.
+/// others are in sync or eligible, who have all that was committed, too; where only those are left that were eligible before
+/// an unclean stop, only for an error that lasts.
 fn own_up(
     me: BrokerId,
     state: &PartitionState,
@@ -188,8 +215,9 @@ fn own_up(
     }
     let others = state.isr.iter().filter(|one| **one != me);
     let isr = others.map(|one| Some((*one, *live.get(one)?))).collect::<Option<Vec<_>>>()?;
+    let is_eligible = || state.elr.iter().any(|one| *one != me && live.contains_key(one));
     let lost = match why {
-        Unopened::NoRoom | Unopened::Error if !isr.is_empty() => Vec::new(),
+        Unopened::NoRoom | Unopened::Error if !isr.is_empty() || is_eligible() => Vec::new(),
         Unopened::NoRoom => return None,
         Unopened::Error if waited < LASTING => return None,
         Unopened::Error | Unopened::Gone | Unopened::Refused => vec![me],
@@ -213,9 +241,9 @@ impl<R: Runtime> Directory<R> {
         self.show(opened).await;
     }
 
-    /// Tries again to open what may open by now, if it is due, and makes anew what is gone and nobody counts on; returns
+    /// Tries again to open those that are due, if they may open by now, and makes anew what is gone and nobody counts on; returns
     /// whether nothing is left to watch.
-    async fn open_missing(self: &Arc<Self>, is_due: &impl Fn(&Place) -> bool) -> bool {
+    async fn open_missing(self: &Arc<Self>, due: &[Place]) -> bool {
         let image = self.applied.lock().await;
         let is_done = |directory: &Directory<R>| {
             let is_done = directory.table().unopened().is_empty();
@@ -232,7 +260,7 @@ impl<R: Runtime> Directory<R> {
         for (place, why) in self.table().unopened() {
             let Some(topic) = image.topic(place.topic).cloned() else { continue };
             let may_be_made = why == Unopened::Gone && self.may_make_anew(&image, place);
-            if !is_due(&place) || !(why.pauses().is_some() || may_be_made) {
+            if !due.contains(&place) || !(why.pauses().is_some() || may_be_made) {
                 continue;
             }
             if may_be_made {
@@ -294,15 +322,17 @@ mod tests {
 
     /// Replicas 1, 2 and 3 of which these live; the first in sync leads.
     fn said(isr: &[i32], elr: &[i32], known: &[i32], live: &[i32], why: Unopened) -> Option<Vec<i32>> {
-        said_after(LASTING, (isr, elr, known), live, why)
+        said_after(LASTING, (isr, elr, known), live, why).map(|(isr, _)| isr)
     }
+
+    const ASIDE: Option<(Vec<i32>, bool)> = Some((Vec::new(), false));
 
     fn said_after(
         waited: Duration,
         (isr, elr, known): (&[i32], &[i32], &[i32]),
         live: &[i32],
         why: Unopened,
-    ) -> Option<Vec<i32>> {
+    ) -> Option<(Vec<i32>, bool)> {
         let state = PartitionState {
             isr: ids(isr),
             leader: isr.first().map_or(BrokerId::NONE, |id| BrokerId(*id)),
@@ -313,10 +343,9 @@ mod tests {
         let live = live.iter().map(|id| (BrokerId(*id), BrokerEpoch(i64::from(*id)))).collect();
         let durable = why != Unopened::Refused;
         let proposal = own_up(ME, &state, (why, waited), &live, durable)?;
-        let may_pass = matches!(why, Unopened::NoRoom | Unopened::Error);
-        let lost = if may_pass && !proposal.isr.is_empty() { &[][..] } else { &[ME][..] };
-        assert_eq!((&proposal.lost[..], proposal.leader_epoch), (lost, state.leader_epoch));
-        Some(proposal.isr.into_iter().map(|(one, _)| one.0).collect())
+        assert!(proposal.lost.is_empty() || proposal.lost == [ME]);
+        assert_eq!(proposal.leader_epoch, state.leader_epoch);
+        Some((proposal.isr.into_iter().map(|(one, _)| one.0).collect(), !proposal.lost.is_empty()))
     }
 
     #[test]
@@ -340,15 +369,25 @@ mod tests {
     fn what_may_pass_does_not_make_a_copy_lost_at_once() {
         let soon = Duration::from_secs(10);
         for why in [Unopened::NoRoom, Unopened::Error] {
-            assert_eq!(said_after(soon, (&[1, 2, 3], &[], &[]), &[1, 2, 3], why), Some(vec![2, 3]));
+            let others = Some((vec![2, 3], false));
+            assert_eq!(said_after(soon, (&[1, 2, 3], &[], &[]), &[1, 2, 3], why), others);
             assert_eq!(
                 said_after(soon, (&[1], &[2], &[]), &[1, 2], why),
+                ASIDE,
+                "2 has all, and 1 stays eligible"
+            );
+            assert_eq!(said_after(LASTING, (&[1], &[2], &[]), &[1, 2], why), ASIDE);
+            assert_eq!(said_after(LASTING, (&[1], &[2], &[]), &[1, 3], why), None, "2 is away");
+            assert_eq!(
+                said_after(soon, (&[1], &[], &[2]), &[1, 2], why),
                 None,
                 "it may be the only whole one"
             );
         }
-        assert_eq!(said_after(LASTING, (&[1], &[2], &[]), &[1, 2], Unopened::NoRoom), None);
-        assert_eq!(said_after(soon, (&[1], &[2], &[]), &[1, 2], Unopened::Gone), Some(vec![]));
+        let lost = Some((Vec::new(), true));
+        assert_eq!(said_after(LASTING, (&[1], &[], &[2]), &[1, 2], Unopened::NoRoom), None);
+        assert_eq!(said_after(LASTING, (&[1], &[], &[2]), &[1, 2], Unopened::Error), lost);
+        assert_eq!(said_after(soon, (&[1], &[2], &[]), &[1, 2], Unopened::Gone), lost);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Promises: who is fenced, stopping or restarted is let into no in-sync set (KIP-841, KIP-903); a proposal made in an
 //! old epoch changes nothing (KIP-497, REP-12); a leader that knows more than this controller is sent elsewhere and
 //! never fenced (KAFKA-14154); a proposal whose answer was lost is answered again; a leader that leaves itself out, because
-//! its log is damaged, is followed by a member that it names; who lost what was committed, to damage or with its files, is
+//! its log is damaged, is followed by a member that it names; one that cannot open its log, and is alone in sync, goes before
+//! who is eligible, and stays eligible itself; who lost what was committed, to damage or with its files, is
 //! counted on by nobody until it has that again (LOG-5).
 //!
 //! The leader must take the new set from the metadata and not from the answer: only there it stands in order with the
@@ -15,7 +16,7 @@ use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionId, TopicId};
 use serde::{Deserialize, Serialize};
 
 use crate::controller::draft::{Context, Decide, Draft, Refusal};
-use crate::controller::succession::Wanted;
+use crate::controller::succession::{Election, Wanted};
 use crate::controller::sweep::change;
 use crate::metadata::{Image, Partition};
 
@@ -105,7 +106,8 @@ fn alter(
     if !wiped.is_empty() {
         mark!("a replica lost records to damage: nobody counts on it");
     }
-    change(draft, context, at, &Wanted { isr: Some(isr), wiped, ..Wanted::default() });
+    let election = if steps_aside(proposal, partition) { Election::StepDown } else { Election::Keep };
+    change(draft, context, at, &Wanted { isr: Some(isr), wiped, election, ..Wanted::default() });
     find(draft.image(), at).map(current)
 }
 
@@ -140,6 +142,11 @@ fn disowns_itself(broker: BrokerId, proposal: &Proposal, partition: &Partition) 
     partition.leader != BrokerId::NONE && proposal.lost == [broker] && same(&isr, &others)
 }
 
+/// A leader that is alone in sync and lost nothing lets another lead who is eligible: as if it were fenced for a moment.
+fn steps_aside(proposal: &Proposal, partition: &Partition) -> bool {
+    proposal.isr.is_empty() && proposal.lost.is_empty() && partition.isr[..] == [partition.leader]
+}
+
 fn check_set(
     proposal: &Proposal,
     isr: &[BrokerId],
@@ -151,7 +158,8 @@ fn check_set(
     let is_led = isr.contains(&partition.leader);
     let is_given_up = isr.is_empty() && proposal.lost.contains(&partition.leader);
     let is_part = !isr.is_empty() && isr.iter().all(|member| partition.isr.contains(member));
-    if !(is_led || is_given_up || is_part) {
+    let steps_aside = steps_aside(proposal, partition);
+    if !(is_led || is_given_up || is_part || steps_aside) {
         let why = format!("the in-sync set {isr:?} lacks the leader, and is no part of {:?}", partition.isr);
         return refuse(ErrorCode::INVALID_REQUEST, why);
     }
@@ -163,7 +171,9 @@ fn check_set(
         );
     }
     // Nobody is left in sync only if somebody else leads at once who has all that was committed.
-    let heirs = if partition.elr.is_empty() { &partition.last_known_elr } else { &partition.elr };
+    // Who was eligible only before an unclean stop takes the place of a copy that is lost, and of none that may be whole.
+    let may_be_known = partition.elr.is_empty() && !steps_aside;
+    let heirs = if may_be_known { &partition.last_known_elr } else { &partition.elr };
     let is_fit = |heir: &BrokerId| image.is_live(*heir) && !proposal.lost.contains(heir);
     if isr.is_empty() && !heirs.iter().any(is_fit) {
         let why = "nobody would be in sync, and nobody is there who could lead instead".to_owned();

@@ -258,13 +258,34 @@ fn a_leader_goes_without_a_member_beside_it_only_if_somebody_eligible_lives() {
     let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
     let mut desk = strict();
     propose(&mut desk, &[1]).expect("2 and 3 lag");
-    assert_eq!(code(propose_without(&mut desk, &[], &[])), ErrorCode::INVALID_REQUEST, "it lost nothing");
     let now = propose_without(&mut desk, &[], &[1]).expect("2 and 3 are eligible");
     assert_eq!((now.leader, now.isr), (BrokerId(2), ids(&[2])));
     let mut desk = strict();
     propose(&mut desk, &[1]).expect("2 and 3 lag");
     propose_without(&mut desk, &[1], &[2, 3]).expect("and lost something");
     assert_eq!(code(propose_without(&mut desk, &[], &[1])), ErrorCode::INELIGIBLE_REPLICA, "nobody is left");
+}
+
+#[test]
+fn a_leader_alone_that_lost_nothing_goes_before_who_is_eligible_and_stays_eligible() {
+    let code = |result: Result<Current, Refusal>| result.expect_err("refused").code;
+    let mut desk = strict();
+    propose(&mut desk, &[1, 2]).expect("3 lags");
+    assert_eq!(code(propose_without(&mut desk, &[], &[])), ErrorCode::INVALID_REQUEST, "2 is in sync");
+    propose(&mut desk, &[1]).expect("2 lags, too");
+    let before = partition(&desk);
+    let now = propose_without(&mut desk, &[], &[]).expect("2 and 3 are eligible");
+    assert_eq!((now.leader, now.isr, now.leader_epoch), (BrokerId(3), ids(&[3]), before.leader_epoch.next()));
+    assert_eq!(&*partition(&desk).elr, &ids(&[2, 1])[..]);
+    assert_eq!(code(say(&mut desk, BrokerId(1), &[], &[])), ErrorCode::INVALID_REQUEST, "it leads no more");
+    let mut state = partition(&desk).state();
+    (state.last_known_elr, state.elr) = (std::mem::take(&mut state.elr), Vec::new());
+    state.partition_epoch += 1;
+    let topic_id = desk.image.topic_named("a").expect("created").id;
+    let changed = PartitionChanged { topic_id, partition: PartitionId(0), state };
+    desk.image = desk.image.after(&[changed.into()], desk.image.end().next()).expect("it fits");
+    let known = code(propose_without(&mut desk, &[], &[]));
+    assert_eq!(known, ErrorCode::INELIGIBLE_REPLICA, "nobody leads instead of a copy that may be whole");
 }
 
 #[test]

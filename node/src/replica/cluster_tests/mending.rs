@@ -309,6 +309,113 @@ async fn a_leader_and_an_eligible_follower_that_are_damaged_at_different_places_
     }
 }
 
+/// It was removed, and does not know yet: it waits until it does, and asks nothing again meanwhile.
+#[tokio::test]
+async fn who_is_no_replica_any_more_and_wants_to_cut_its_log_is_answered_with_nothing() {
+    let mut cluster = six(&[]).await;
+    cluster.kill(3, None).await;
+    let two = || [1, 2].map(BrokerId).to_vec();
+    cluster.between.change(|state| (state.replicas, state.isr) = (two(), two()));
+    let knows = |cluster: &Cluster| {
+        let seen = cluster.live[&1].partition().inspect().and_then(|seen| seen.leading);
+        seen.is_some_and(|leading| leading.replicas.len() == 2)
+    };
+    cluster.until("the leader knows", knows).await;
+    let serve = cluster.between.serving.lock().unwrap()[&BrokerId(1)].clone();
+    let broker_epoch = cluster.between.image.lock().unwrap().broker(BrokerId(3)).expect("registered").epoch;
+    let standing = Standing {
+        place: PLACE,
+        epoch: cluster.between.state().leader_epoch,
+        end: Offset(2),
+        last_epoch: LeaderEpoch(0),
+        durable: Offset(2),
+        lost: true,
+    };
+    for round in 0..3 {
+        let changed = if round == 0 { vec![standing] } else { Vec::new() };
+        let gone = Vec::new();
+        let (session, max_wait_ms, max_bytes) = (7, 20, 1 << 20);
+        let fetch = ReplicaFetch { broker_epoch, session, round, max_wait_ms, max_bytes, changed, gone };
+        let answer = serve.begin(BrokerId(3), fetch).expect("the conversation goes on").run().await;
+        assert!(answer.news.is_empty(), "{:?}", answer.news);
+    }
+}
+
+/// A follower whose log parts from its leader's, on a disk without room for what a cut writes: it is tried again, and not at once.
+#[tokio::test]
+async fn a_cut_that_finds_no_room_is_not_asked_for_all_the_time() {
+    let mut hits = 0;
+    for spare in (64..256).step_by(16) {
+        let mut cluster = six(&[("min.insync.replicas", "3")]).await;
+        cluster.cut(1, 2);
+        let used: u64 = cluster.platters[&3].lengths().iter().map(|(_, length)| length).sum();
+        cluster.platters[&3].set_capacity(Some(used + spare));
+        cluster.live[&1].write("tail", Required::Leader).await.expect("answered").expect("written");
+        cluster.live[&1].node.sleep(Duration::from_millis(100)).await;
+        let ends = |cluster: &Cluster| {
+            let partition = cluster.live[&3].partition();
+            (partition.view().reader().end(), partition.view().reader().flushed())
+        };
+        if ends(&cluster) != (Offset(7), Offset(6)) {
+            continue; // it did not fit, or all of it did
+        }
+        cluster.kill(1, None).await;
+        cluster.between.change(|state| {
+            (state.leader, state.leader_epoch) = (BrokerId(2), state.leader_epoch.next());
+            (state.isr, state.elr) = (vec![BrokerId(2)], [1, 3].map(BrokerId).into());
+        });
+        cluster.until("2 leads", |cluster| cluster.leads(2)).await;
+        cluster.live[&2].node.sleep(Duration::from_millis(100)).await;
+        let before = cluster.between.fetches.load(Ordering::Relaxed);
+        cluster.live[&2].node.sleep(Duration::from_millis(500)).await;
+        let asked = cluster.between.fetches.load(Ordering::Relaxed) - before;
+        if ends(&cluster).0 == Offset(7) {
+            hits += 1;
+            assert!(asked <= 4, "{spare}: asked {asked} times in half a second");
+        }
+        cluster.platters[&3].set_capacity(None);
+        cluster.until("3 is in sync", |cluster| cluster.isr() == BTreeSet::from([2, 3])).await;
+        assert_eq!(cluster.live[&3].values().await.len(), 6);
+    }
+    assert!(hits > 0, "no cut was without room");
+}
+
+/// Each copy has what the other lacks, and no sum tells that it is the right one: nothing is given up, and it is told.
+#[tokio::test]
+async fn two_copies_that_wait_for_each_other_are_told_of_and_mended_once_what_both_lack_may_go() {
+    let cluster = six(&[("min.insync.replicas", "2")]).await;
+    let two = || [1, 2].map(BrokerId).to_vec();
+    cluster.between.change(|state| (state.replicas, state.isr) = (two(), two()));
+    cluster.cut(1, 2);
+    stand(&cluster, &[1], &[2]);
+    for (id, values) in [(1, ["v1", "v3"]), (2, ["v2", "v4"])] {
+        for value in values {
+            cluster.rot_side(id, value);
+        }
+        cluster.live[&id].scrubbed().await;
+    }
+    cluster.heal();
+    let told = |cluster: &Cluster| -> u64 {
+        [1, 2].iter().map(|id| cluster.live[id].directory.replication().stalemates).sum()
+    };
+    cluster.until("it is told", |cluster| told(cluster) == 1).await;
+    for id in [1, 2] {
+        let partition = cluster.live[&id].partition();
+        assert_eq!(partition.view().reader().end(), Offset(6), "nothing of it is cut");
+        assert!(!partition.damaged().is_empty());
+    }
+    let leader = &cluster.live[&cluster.between.state().leader.0];
+    let trimmed = retention::move_start(&leader.partition(), Some(Offset(5))).await;
+    println!("{trimmed:?} {:?}", cluster.between.state());
+    let is_whole = |id: &i32| cluster.live[id].partition().damaged().is_empty();
+    cluster
+        .until("both are whole and in sync", |cluster| {
+            cluster.isr().len() == 2 && [1, 2].iter().all(is_whole)
+        })
+        .await;
+    cluster.until("it is over", |cluster| told(cluster) == 0).await;
+}
+
 /// Three nodes with six records, `v0` to `v5`, everywhere.
 async fn six(configs: &[(&str, &str)]) -> Cluster {
     let cluster = Cluster::start(configs).await;

@@ -119,6 +119,46 @@ async fn what_lies_below_the_leaders_start_is_not_shown_while_ours_cannot_move()
     cluster.converged(1).await;
 }
 
+/// Nothing is left that names where a follower stands: what it told of that before is not what it is answered to any more.
+#[tokio::test]
+async fn a_follower_goes_on_after_all_that_it_had_is_gone() {
+    let cluster = Cluster::start(&[]).await;
+    fives(&cluster.live[&1], &["a"]).await;
+    cluster.converged(1).await;
+    trim(&cluster.live[&1], 5).await;
+    cluster.starts_at(5).await;
+    fives(&cluster.live[&1], &["b"]).await;
+    cluster.converged(1).await;
+    assert_eq!(cluster.isr().len(), 3);
+}
+
+/// All of the damage, or the first of it, is gone at the leader: the follower's start follows, and the rest of its log stays.
+#[tokio::test]
+async fn damage_below_the_leaders_start_goes_with_a_move_of_the_start() {
+    for (start, damaged) in [(10, &["a2"][..]), (15, &["a2"]), (12, &["a2", "b1"]), (7, &["a2", "b1"])] {
+        let cluster = Cluster::start(&[]).await;
+        fives(&cluster.live[&1], &["a", "b", "c"]).await;
+        cluster.converged(1).await;
+        cluster.cut(1, 3);
+        trim(&cluster.live[&1], start).await;
+        let before = cluster.live[&3].partition();
+        for value in damaged {
+            cluster.rot(3, value);
+        }
+        let found = before.view().reader().scrub_segment(Offset::ZERO, |_| async { true }).await;
+        assert!(!found.expect("healthy").damage.is_empty());
+        before.notice_damage();
+        cluster.heal();
+        cluster.starts_at(start).await;
+        cluster.until("it is whole", |cluster| cluster.live[&3].partition().damaged().is_empty()).await;
+        fives(&cluster.live[&1], &["d"]).await;
+        cluster.converged(1).await;
+        let is_same = Arc::ptr_eq(&before, &cluster.live[&3].partition());
+        assert!(is_same, "{start}, {damaged:?}: its log was given up");
+        assert_eq!(cluster.isr().len(), 3);
+    }
+}
+
 /// One flipped bit on each of two disks, at different offsets: nothing is lost, wherever the start lies.
 #[tokio::test]
 async fn damage_in_the_batch_that_holds_the_start_is_mended_and_nothing_behind_it_is_given_up() {

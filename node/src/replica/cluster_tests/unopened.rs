@@ -84,6 +84,29 @@ async fn a_follower_whose_files_are_gone_says_so_and_is_made_anew() {
     assert_eq!(cluster.live[&3].values().await, ["a", "b", "c", "d"]);
 }
 
+/// It is alone in sync, and who is eligible has all that was committed, too. Its own copy is whole, and is not called lost.
+#[tokio::test]
+async fn a_leader_alone_that_cannot_open_its_log_goes_before_who_is_eligible() {
+    let mut cluster = three(&[("min.insync.replicas", "3")]).await;
+    cluster.stop(1).await;
+    for _ in 0..100 {
+        let plan = Plan { fault: Fault::ReadError, path_contains: ".sum".to_owned(), after: 0 };
+        cluster.platters[&1].plan(plan);
+    }
+    cluster.register(1);
+    cluster.say(1, &[1], &[2, 3]);
+    cluster.open(1).await;
+    assert!(!cluster.is_open(1));
+    cluster.until("another leads", |cluster| cluster.between.state().leader != BrokerId(1)).await;
+    cluster.until("the others are in sync", |cluster| cluster.isr().len() == 2).await;
+    assert_eq!(cluster.between.state().elr, [BrokerId(1)], "it has everything");
+    cluster.platters[&1].heal();
+    cluster.until("all are in sync", |cluster| cluster.isr().len() == 3).await;
+    let leader = cluster.between.state().leader.0;
+    cluster.live[&leader].acked("d").await;
+    cluster.converged(leader).await;
+}
+
 /// A disk that answers every read of the log with an error.
 #[tokio::test]
 async fn a_leader_that_cannot_read_its_log_lets_another_lead_and_comes_back_when_it_can() {
