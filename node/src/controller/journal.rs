@@ -91,6 +91,18 @@ pub enum JournalError {
         /// How many are configured.
         named: usize,
     },
+    /// It would wait for ever for a leader that it cannot reach.
+    #[error(
+        "this data directory is of a cluster in which {voters} vote, and peer-listen is empty, so that node {node} could \
+         reach none of them; start it with --peer-listen HOST:PORT --quorum {voters}, or give an empty data \
+         directory to begin a cluster of its own"
+    )]
+    NoPeers {
+        /// This node.
+        node: BrokerId,
+        /// The voters, as quorum takes them.
+        voters: String,
+    },
     /// The voters make no quorum.
     #[error("the voters of the quorum: {0}")]
     Voters(#[from] BadVoters),
