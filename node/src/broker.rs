@@ -17,6 +17,7 @@ mod cluster_tests;
 mod links;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,7 +28,7 @@ use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::api::control_plane::ControlPlane;
+use crate::api::control_plane::{Address, ControlPlane};
 use crate::api::data_plane::{DataPlane, FetchLimits};
 use crate::api::group_plane::GroupPlane;
 use crate::api::init_producer_id::ProducerIds;
@@ -375,8 +376,22 @@ async fn bind<R: Runtime>(runtime: &R, config: &Config) -> Result<(Bound<R>, Str
     let bound = Bound::bind(runtime, &config.listen)
         .await
         .map_err(|error| StartError::Listen { address: config.listen.clone(), error })?;
-    let advertised = if config.advertise.is_empty() { bound.address() } else { config.advertise.clone() };
+    let advertised = match config.advertise.as_str() {
+        "" => as_listened(&config.listen, bound.address()),
+        told => told.to_owned(),
+    };
     Ok((bound, advertised))
+}
+
+/// What others are told to connect to when no address is given for that: the name that `listen` has, since the number behind
+/// it may be another one for them, with the port that was bound, since 0 takes a free one.
+fn as_listened(listen: &str, bound: String) -> String {
+    match (Address::parse(listen), Address::parse(&bound)) {
+        (Some(Address { host, .. }), Some(Address { port, .. })) if host.parse::<IpAddr>().is_err() => {
+            format!("{host}:{port}")
+        }
+        _ => bound,
+    }
 }
 
 async fn open_data_dir<R: Runtime>(

@@ -147,6 +147,27 @@ async fn a_data_directory_serves_one_broker_at_a_time() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_listened_on_is_what_clients_are_told_with_the_port_that_was_bound() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let disk = FileDisk::open(dir.path()).expect("a directory");
+    let config = Config { listen: "localhost:0".to_owned(), min_free_bytes: 0, ..Config::default() };
+    let runtime = TokioRuntime::new(disk, SocketOptions::default());
+    let broker = Broker::start(runtime, config).await.expect("started");
+    let (_, port) = broker.address().rsplit_once(':').expect("host:port");
+    assert_eq!(broker.advertised(), format!("localhost:{port}"));
+    assert_ne!(port, "0");
+    broker.shutdown().await.expect("a clean stop");
+    for (listen, bound, told) in [
+        ("vm:9092", "127.0.0.1:9092", "vm:9092"),
+        ("127.0.0.1:0", "127.0.0.1:4711", "127.0.0.1:4711"),
+        ("0.0.0.0:9092", "0.0.0.0:9092", "0.0.0.0:9092"),
+        ("[::]:9092", "[::]:9092", "[::]:9092"),
+    ] {
+        assert_eq!(as_listened(listen, bound.to_owned()), told);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_topic_default_is_refused_before_anything_is_touched() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = FileDisk::open(dir.path()).expect("a directory");

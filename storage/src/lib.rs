@@ -54,3 +54,4 @@ pub use reader::{LogReader, Read, ReadAsk, ReadError};
 pub use reserve::RESERVE_BYTES;
 pub use scrub::{Damage, ScrubReport, Scrubbed, Visit};
 pub use time_index::TimestampOffset;
+pub use unopened::list_damage;

@@ -89,6 +89,20 @@ pub(crate) fn decode(magic: [u8; 4], bytes: &[u8]) -> Option<Listed> {
     Some(Listed { since, names, bad })
 }
 
+/// What is wrong with the bytes of a file `closed` or `boot`, for who only looks; `None` if all of them are those that were
+/// written.
+#[must_use]
+pub fn list_damage(bytes: &[u8]) -> Option<String> {
+    let listed = bytes.first_chunk().and_then(|magic| decode(*magic, bytes));
+    match listed {
+        None => Some("it is damaged (checksum)".to_owned()),
+        Some(listed) if listed.bad > 0 => {
+            Some(format!("{} of its entries are damaged (checksum)", listed.bad))
+        }
+        Some(_) => None,
+    }
+}
+
 /// Reads a list, with its bytes; `None` if it is none that can be believed.
 pub(crate) async fn read<F: DiskFile>(file: &F, magic: [u8; 4]) -> io::Result<Option<(Listed, Bytes)>> {
     let length = file.len()?;
@@ -131,6 +145,7 @@ mod tests {
         let listed = decode(MAGIC, &bytes).expect("a list");
         assert_eq!(listed.names.keys().copied().collect::<Vec<_>>(), all);
         assert_eq!((listed.since, listed.bad), (SINCE, 0));
+        assert_eq!(list_damage(&bytes), None);
         assert_eq!(decode(*b"DJyy", &bytes), None, "another kind");
         for at in 0..bytes.len() {
             let mut changed = bytes.to_vec();
@@ -138,6 +153,7 @@ mod tests {
             let left = decode(MAGIC, &changed).map_or(0, |listed| {
                 assert!(listed.names.keys().all(|name| all.contains(name)), "byte {at}");
                 assert_eq!(listed.bad, usize::from(at >= FRONT), "byte {at}");
+                assert!(list_damage(&changed).is_some(), "byte {at}");
                 listed.names.len()
             });
             assert_eq!(left, if at < FRONT { 0 } else { 8 }, "byte {at}");

@@ -22,8 +22,11 @@ use crate::controller::raft::Change;
 use crate::metadata::image::PEER_LISTENER;
 use crate::runtime::Runtime;
 
-/// Requests without a timeout of their own.
+/// Changes without a timeout of their own.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Who asks how the quorum stands wants to hear soon that nobody leads it: longer than an election takes, and well below
+/// what clients wait for an answer.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Answers one request.
 pub async fn answer<R: Runtime>(
@@ -31,7 +34,7 @@ pub async fn answer<R: Runtime>(
     version: i16,
     request: DescribeQuorumRequest,
 ) -> DescribeQuorumResponse {
-    let quorum = control.reach.quorum(control.runtime.now().plus(TIMEOUT)).await.result;
+    let quorum = control.reach.quorum(control.runtime.now().plus(LOOK_TIMEOUT)).await.result;
     let now_ms = control.runtime.unix_ms();
     let mut nodes = Vec::new();
     if let (Ok(quorum), true) = (&quorum, version >= 2) {
@@ -133,4 +136,48 @@ async fn change<R: Runtime>(
         return Err(Refusal::of(ErrorCode::INCONSISTENT_CLUSTER_ID));
     }
     control.reach.change_voters(change, control.runtime.now().plus(timeout)).await.result
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dejaq_storage::file_disk::FileDisk;
+    use dejaq_wire::ids::BrokerId;
+    use dejaq_wire::kafka::describe_quorum::{PartitionData, TopicData};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::controller::Reach;
+    use crate::controller::decide::tests::Desk;
+    use crate::controller::driver::tests::idle;
+    use crate::metadata::Published;
+    use crate::runtime::tokio::TokioRuntime;
+    use crate::runtime::tokio_net::SocketOptions;
+
+    #[tokio::test]
+    async fn a_quorum_that_nobody_leads_is_told_before_clients_give_up() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let disk = FileDisk::open(dir.path()).expect("the directory is there");
+        let runtime = TokioRuntime::new(disk, SocketOptions::default());
+        let desk = Desk::with_brokers(2);
+        let (controller, _leader) = idle();
+        let control = ControlPlane {
+            runtime: runtime.clone(),
+            reach: Reach::alone(runtime.clone(), controller, BrokerId(1)),
+            published: Published::new(Arc::new(desk.image.clone())),
+            cluster_id: Arc::from("c"),
+            settings: Arc::new(desk.settings.clone()),
+            config: Arc::new(Config::default()),
+        };
+        let partitions = vec![PartitionData { partition_index: PartitionId(0) }];
+        let request =
+            DescribeQuorumRequest { topics: vec![TopicData { topic_name: TOPIC.into(), partitions }] };
+        let soon = runtime.now().plus(Duration::from_secs(5));
+        let answered = runtime.before(soon, answer(&control, 2, request)).await.expect("in good time");
+        let told = &answered.topics[0].partitions[0];
+        assert_eq!(told.error_code, ErrorCode::REQUEST_TIMED_OUT);
+        let message = told.error_message.clone().unwrap_or_default();
+        assert!(message.contains("no controller is active"), "{message}");
+    }
 }

@@ -16,7 +16,7 @@ use dejaq_wire::ids::{BrokerEpoch, BrokerId};
 use dejaq_wire::peer::raft::{DirectoryId, ReplicaKey, Voter};
 use tracing::{info, warn};
 
-use super::StartError;
+use super::{StartError, as_listened};
 use crate::api::control_plane::Address;
 use crate::config::Config;
 use crate::controller::decide::register_broker::{Entry, RegisterBroker};
@@ -63,7 +63,7 @@ impl<R: Runtime> Cluster<R> {
         let node = settings.node;
         let peer_bound = bind_peers(runtime, config).await?;
         let peer_address = peer_bound.as_ref().map(|bound| match config.peer_advertise.as_str() {
-            "" => bound.address(),
+            "" => as_listened(&config.peer_listen, bound.address()),
             told => told.to_owned(),
         });
         let cluster = match data.meta().cluster_id.as_str() {

@@ -542,3 +542,26 @@ async fn a_node_that_was_a_cluster_of_its_own_is_told_so_and_does_not_start() {
     assert!(refused.to_string().contains("votes alone"), "{refused}");
     second.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_of_a_cluster_that_is_started_alone_is_told_so_and_does_not_wait() {
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    trio.kill(2).await;
+    let real = FileDisk::open(trio.dir.path()).expect("the directory is there");
+    let node = Node {
+        real: TokioRuntime::new(real, SocketOptions::default()),
+        disk: trio.platters[2].mount(),
+        tasks: Arc::default(),
+    };
+    let mut alone = trio.configs[2].clone();
+    let voters: Vec<_> = alone.quorum.iter().map(|named| format!("{}@{}", named.id, named.address)).collect();
+    (alone.quorum, alone.peer_listen) = (Vec::new(), String::new());
+    let soon = trio.clock.now().plus(PATIENCE);
+    let started =
+        trio.clock.before(soon, Broker::start(node.clone(), alone)).await.expect("it waits for nobody");
+    let refused = started.map(drop).expect_err("it can reach none of the others").to_string();
+    assert!(refused.contains("peer-listen is empty"), "{refused}");
+    assert!(refused.contains(&format!("--quorum {}", voters.join(","))), "{refused}");
+    node.end().await;
+}

@@ -23,7 +23,7 @@ pub(super) struct Args {
 enum Verb {
     /// Show the leader, the voters, and who only follows.
     #[command(after_help = "\
-Ends with status 1 if fewer than a majority of the voters are heard.
+Ends with status 1 if fewer than a majority of the voters are heard, and with an error after 3 s if nobody leads.
 
 Examples:
   dejaq quorum status

@@ -67,7 +67,9 @@ impl AdminError {
             AdminError::Cluster(error) => error.cure(),
             AdminError::Offsets(error) => error.cure(),
             AdminError::Refused { code, .. } => super::advice::cure_of(*code).into(),
-            AdminError::Maybe { .. } => "look how it stands: dejaq topic describe".into(),
+            AdminError::Maybe { .. } => {
+                "look how it stands: dejaq topic describe, dejaq quorum status".into()
+            }
         }
     }
 

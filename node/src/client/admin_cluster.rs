@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use dejaq_wire::error_code::ErrorCode;
 use dejaq_wire::ids::{BrokerId, DirectoryId, LeaderEpoch, Offset, PartitionId};
+use dejaq_wire::kafka::Request;
 use dejaq_wire::kafka::add_raft_voter::AddRaftVoterRequest;
 use dejaq_wire::kafka::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
@@ -23,6 +24,7 @@ use dejaq_wire::kafka::remove_raft_voter::RemoveRaftVoterRequest;
 use dejaq_wire::kafka::unregister_broker::UnregisterBrokerRequest;
 
 use super::admin::{Admin, AdminError, ConfigChange, ConfigOwner, LogDirEntry, refused, unanswered};
+use super::cluster::ClusterError;
 use super::producer::core::TopicPartition;
 use crate::runtime::{Mono, Runtime};
 
@@ -249,12 +251,13 @@ impl<R: Runtime> Admin<R> {
         deadline: Mono,
     ) -> Result<(), AdminError> {
         let request = AddRaftVoterRequest {
-            timeout_ms: self.timeout_ms(deadline),
+            // A quarter less than there is, so that the reason of a quorum that stands still is heard.
+            timeout_ms: self.timeout_ms(deadline) / 4 * 3,
             voter_id: voter,
             voter_directory_id: directory,
             ..Default::default()
         };
-        let answer = self.cluster().ask_any(&request, deadline).await?;
+        let answer = self.change_voters(voter, &request, deadline).await?;
         refused(&format!("voter {voter}"), answer.error_code, answer.error_message)
     }
 
@@ -270,8 +273,23 @@ impl<R: Runtime> Admin<R> {
     ) -> Result<(), AdminError> {
         let request =
             RemoveRaftVoterRequest { voter_id: voter, voter_directory_id: directory, ..Default::default() };
-        let answer = self.cluster().ask_any(&request, deadline).await?;
+        let answer = self.change_voters(voter, &request, deadline).await?;
         refused(&format!("voter {voter}"), answer.error_code, answer.error_message)
+    }
+
+    async fn change_voters<Q: Request>(
+        &self,
+        voter: BrokerId,
+        request: &Q,
+        deadline: Mono,
+    ) -> Result<Q::Response, AdminError> {
+        let answer = self.cluster().ask_any(request, deadline).await;
+        answer.map_err(|error| match error {
+            ClusterError::Unanswered { .. } => {
+                AdminError::Maybe { what: format!("voter {voter}"), reason: error.to_string() }
+            }
+            other => other.into(),
+        })
     }
 
     /// Takes a broker that does not run any more out of the cluster.
@@ -406,5 +424,40 @@ impl<R: Runtime> Admin<R> {
             })
         });
         Ok(results.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{TestBroker, quick};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broker_that_is_connected_and_gives_no_answer_is_not_said_to_be_unreachable() {
+        let broker = TestBroker::start().await;
+        let cluster = quick(&broker);
+        let admin = Admin::new(cluster.clone());
+        let soon = || cluster.runtime().now().plus(Duration::from_millis(150));
+        let error = admin.quorum(soon()).await.expect_err("it never answers that");
+        assert!(matches!(error, AdminError::Cluster(ClusterError::Unanswered { .. })), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&format!("{} is connected, but gave no answer", broker.address)), "{text}");
+        assert!(!error.cure().contains("--bootstrap"), "{}", error.cure());
+        let added = admin.add_voter(BrokerId(4), DirectoryId([4; 16]), soon()).await;
+        let error = added.expect_err("it never answers that either").to_string();
+        assert!(error.contains("voter 4: no answer came, it may have been carried out"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_nobody_reaches_is_looked_for_at_its_address() {
+        let broker = TestBroker::start().await;
+        broker.hang_up(1000);
+        let cluster = quick(&broker);
+        let deadline = cluster.runtime().now().plus(Duration::from_millis(150));
+        let error = Admin::new(cluster).quorum(deadline).await.expect_err("it hangs up");
+        assert!(matches!(error, AdminError::Cluster(ClusterError::Unreachable { .. })), "{error}");
+        assert!(error.cure().contains("--bootstrap"), "{}", error.cure());
     }
 }

@@ -51,6 +51,7 @@ pub fn cure_of(code: ErrorCode) -> &'static str {
         ErrorCode::NOT_CONTROLLER | ErrorCode::LEADER_NOT_AVAILABLE | ErrorCode::NOT_LEADER_OR_FOLLOWER => {
             "try again in a moment; an election is under way"
         }
+        ErrorCode::REQUEST_TIMED_OUT => "see whether brokers are down (dejaq cluster status), then try again",
         code if code.is_retriable() => "try again",
         _ => "the broker's log may say more",
     }

@@ -71,6 +71,14 @@ pub enum ClusterError {
         /// The last try of each address, in words.
         tried: String,
     },
+    /// A broker is connected, and did not answer before the deadline.
+    #[error("{address} is connected, but gave {error}")]
+    Unanswered {
+        /// The broker's.
+        address: Arc<str>,
+        /// How long it had.
+        error: RequestError,
+    },
     /// A broker speaks no version of an API that we speak.
     #[error(transparent)]
     Request(RequestError),
@@ -124,7 +132,7 @@ impl ClusterError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            ClusterError::Unreachable { .. } => true,
+            ClusterError::Unreachable { .. } | ClusterError::Unanswered { .. } => true,
             ClusterError::Request(error) => error.is_transient(),
             ClusterError::UnknownTopic { .. }
             | ClusterError::InvalidTopic { .. }
@@ -150,6 +158,11 @@ impl ClusterError {
         match self {
             ClusterError::Unreachable { .. } => {
                 "check that the broker runs and that --bootstrap (or DEJAQ_BOOTSTRAP) names its address"
+                    .into()
+            }
+            ClusterError::Unanswered { .. } => {
+                "give it longer (--timeout-s); if that does not help, see whether the cluster has a controller: dejaq quorum \
+                 status"
                     .into()
             }
             ClusterError::Request(RequestError::Unsupported(_)) => {
@@ -374,7 +387,8 @@ impl<R: Runtime> Cluster<R> {
     /// Sends a request that changes nothing to any broker, again and again until one answers or `deadline` comes.
     ///
     /// # Errors
-    /// [`ClusterError::Unreachable`], or [`ClusterError::Request`] for what no repetition cures.
+    /// [`ClusterError::Unreachable`], [`ClusterError::Unanswered`], or [`ClusterError::Request`] for what no repetition
+    /// cures.
     pub async fn ask_any<Q: Request>(
         &self,
         request: &Q,
@@ -389,8 +403,7 @@ impl<R: Runtime> Cluster<R> {
                 Err(error) => {
                     rounds += 1;
                     if !self.pause(rounds, deadline).await {
-                        let tried = format!("{}: {error}", connection.address());
-                        return Err(ClusterError::Unreachable { tried });
+                        return Err(unanswered(connection.address(), error));
                     }
                 }
             }
@@ -518,6 +531,14 @@ impl<R: Runtime> Cluster<R> {
             }
         }
         opened
+    }
+}
+
+/// What the last try of a request says: that a broker is there is worth more than that it was late.
+fn unanswered(address: &str, error: RequestError) -> ClusterError {
+    match error {
+        RequestError::TimedOut(_) => ClusterError::Unanswered { address: address.into(), error },
+        _ => ClusterError::Unreachable { tried: format!("{address}: {error}") },
     }
 }
 

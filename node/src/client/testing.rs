@@ -242,6 +242,8 @@ impl TestBroker {
                 let request = ListOffsetsRequest::decode(version, body).expect("decodes");
                 reply(version, id, &list_offsets(&state, &request))
             }
+            // Never answered, as by one that waits for a controller.
+            ApiKey::DescribeQuorum | ApiKey::AddRaftVoter => None,
             other => panic!("the test broker does not serve {other:?}"),
         })
     }

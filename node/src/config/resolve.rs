@@ -218,7 +218,27 @@ impl Values {
     }
 }
 
+/// The levels of log lines, as filters take them.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A filter takes a bare word that is no level for the name of a part of the program, and shows the lines of that part only:
+/// of a mistyped level, none at all.
+fn log_level(filter: &str) -> Result<(), String> {
+    let mut parts = filter.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let is_level = |part: &str| {
+        LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level)) || matches!(part.parse(), Ok(0_u8..=5))
+    };
+    let mistyped = parts.find(|part| !part.contains(['=', '[']) && !is_level(part));
+    mistyped.map_or(Ok(()), |part| {
+        let levels = LEVELS.join(", ");
+        Err(format!("log-level: {part:?} is none of {levels}; for one part of the program say PART=LEVEL"))
+    })
+}
+
 fn relations(config: &Config, errors: &mut Vec<ConfigError>) {
+    if let Err(text) = log_level(&config.log_level) {
+        errors.push(ConfigError::Relation(text));
+    }
     let mut must = |holds: bool, text: String| {
         if !holds {
             errors.push(ConfigError::Relation(text));

@@ -63,6 +63,18 @@ fn settings_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn a_mistyped_log_level_is_refused_before_it_silences_every_line() {
+    for (given, word) in [("inof", "inof"), ("loud", "loud"), ("warn,dejaq", "dejaq"), ("6", "6")] {
+        let errors = resolve(&[], &[("DEJAQ_LOG_LEVEL", given)], "").expect_err(given);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains(&format!("{word:?} is none of off, error, warn")), "{errors:?}");
+    }
+    for given in ["info", "WARN", "off", "3", "info,dejaq::server=debug", "warn, [request]=trace,"] {
+        assert!(resolve(&[("log-level", given)], &[], "").is_ok(), "{given}");
+    }
+}
+
+#[test]
 fn numbers_take_the_units_of_their_name_only() {
     let config =
         resolve(&[("idle-timeout-ms", "2m"), ("request-max-bytes", "1_024 KiB")], &[], "").expect("valid");

@@ -82,6 +82,13 @@ pub struct Boot {
     pub new_cluster_id: String,
 }
 
+impl Boot {
+    /// Whether no other node can reach this one.
+    fn stands_alone(&self) -> bool {
+        self.voters.iter().all(|voter| voter.key.id == self.settings.node && voter.address.is_empty())
+    }
+}
+
 /// A controller that runs.
 #[derive(Debug)]
 pub struct Started {
@@ -126,6 +133,9 @@ pub async fn start<R: Runtime>(
     let news_from = raft.entries().end().end;
     if boot.voters.len() > 1 && voters.count() == 1 && voters.has(me) {
         return Err(JournalError::OtherQuorum { node: me.id, named: boot.voters.len() });
+    }
+    if boot.stands_alone() && voters.ids().any(|id| id != me.id) {
+        return Err(JournalError::NoPeers { node: me.id, voters: voters.to_string() });
     }
     let newest = image.needs();
     let image = Arc::new(image);

@@ -91,6 +91,18 @@ pub enum JournalError {
         /// How many are configured.
         named: usize,
     },
+    /// It would wait for ever for a leader that it cannot reach.
+    #[error(
+        "this data directory is of a cluster in which {voters} vote, and peer-listen is empty, so that node {node} could \
+         reach none of them; start it with --peer-listen HOST:PORT --quorum {voters}, or give an empty data \
+         directory to begin a cluster of its own"
+    )]
+    NoPeers {
+        /// This node.
+        node: BrokerId,
+        /// The voters, as quorum takes them.
+        voters: String,
+    },
     /// The voters make no quorum.
     #[error("the voters of the quorum: {0}")]
     Voters(#[from] BadVoters),
@@ -560,6 +572,42 @@ async fn read_snapshot<D: Disk>(disk: &D) -> Result<Option<(Arc<Snapshot>, Image
         return Err(bad("it is not what its name says".to_owned()));
     }
     Ok(Some((Arc::new(Snapshot { id, bytes }), image)))
+}
+
+/// What a start would refuse of the files of the quorum, for who only looks. Damage of the log itself is left to those who
+/// read it as every other one. Nothing is written that matters: `disk` is one that is thrown away.
+pub async fn look<D: Disk>(
+    disk: &D,
+    data: &DataDir<D>,
+    now_ms: i64,
+) -> Result<Vec<JournalError>, JournalError> {
+    let mut wrong = Vec::new();
+    let mut told = |result: Result<bool, JournalError>| result.map_err(|why| wrong.push(why)).ok();
+    let vote = told(read_vote(disk, data.meta().directory_id).await.map(|vote| vote.is_some()));
+    let snapshot = told(read_snapshot(disk).await.map(|snapshot| snapshot.is_some()));
+    let install = told(read_install(disk).await.map(|install| install.is_some()));
+    let dirs = data.partitions()?;
+    let partitions = dirs.iter().filter(|dir| dir.topic_id != TopicId::METADATA).count();
+    let has_log = partitions < dirs.len();
+    // Without a log while a snapshot takes its place.
+    if !has_log && install == Some(false) && (partitions > 0 || vote == Some(true) || snapshot == Some(true))
+    {
+        wrong.push(JournalError::Lost { partitions });
+    }
+    if vote == Some(false) && (snapshot == Some(true) || has_log && is_of_a_quorum(disk, now_ms).await) {
+        wrong.push(JournalError::VoteLost { path: disk.display(Path::new(VOTE)) });
+    }
+    Ok(wrong)
+}
+
+/// Whether the log holds what only a quorum writes.
+async fn is_of_a_quorum<D: Disk>(disk: &D, now_ms: i64) -> bool {
+    let options = options(LastStop::KILLED, now_ms);
+    let Ok((log, _)) = Log::open(disk.clone(), log_path::<D>(), identity(), config(), options).await else {
+        return false;
+    };
+    let entries = read_entries(&log).await.unwrap_or_default();
+    entries.iter().any(|batch| !matches!(batch.content, Content::Records(_)))
 }
 
 fn damage<D: Disk>(disk: &D, path: &Path, why: String) -> JournalError {

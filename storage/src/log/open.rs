@@ -106,6 +106,8 @@ pub struct RecoveryReport {
     pub rebuilt_indexes: u32,
     /// Batches that were replayed for the producers.
     pub replayed_batches: u64,
+    /// Small files whose bytes are not those that were written: they are done without, and each has a note.
+    pub damaged_files: Vec<String>,
     /// Anything else worth a line in the log.
     pub notes: Vec<String>,
 }
@@ -211,7 +213,10 @@ impl<D: Disk> Log<D> {
         };
         let loaded = recovery::load(&loader).await?;
         let mut report = loaded.report;
-        report.notes.extend(restored);
+        if let Some(note) = restored {
+            report.damaged_files.push(PARTITION.to_owned());
+            report.notes.push(note);
+        }
         let Loader { disk, dir, binding, .. } = loader;
         let shared = Shared::new(disk, dir, binding, loaded.view);
         let log = Log {

@@ -138,7 +138,8 @@ impl<D: Disk> Loader<D> {
             Err(SmallFileError::Io(error)) => Err(OpenError::Io(error)),
             Err(SmallFileError::Corrupt(why)) => {
                 mark!("a damaged small file is done without");
-                report.notes.push(format!("{name}: {why}"));
+                report.damaged_files.push(name.to_owned());
+                report.notes.push(format!("{name}: it is damaged: {why}"));
                 Ok(None)
             }
             Err(error @ SmallFileError::Version { .. }) => {

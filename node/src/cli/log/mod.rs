@@ -5,6 +5,7 @@
 //! if all is whole, 1 if something is damaged, 2 if it could not be looked at.
 //! Leaves out: repair. What was durable and is damaged is never cut away.
 
+mod files;
 mod overlay;
 mod show;
 
@@ -43,7 +44,10 @@ pub(super) struct Args {
 enum Verb {
     /// Read every byte and check every checksum; name what is damaged.
     #[command(after_help = "\
-Status: 0 all is whole, 1 something is damaged, 2 it could not be looked at.
+Without --topic and --partition what is beside the partitions is checked, too: meta.properties, quorum/, boot, and
+`closed`, with the partitions that it says were there at the last clean stop.
+
+Status: 0 all is whole, 1 something is damaged or gone, 2 it could not be looked at.
 
 Examples:
   dejaq log verify /var/lib/dejaq
@@ -124,6 +128,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// A data directory that is only looked at.
 struct Directory {
     disk: Overlay<FileDisk>,
+    /// Another one over the same disk, for what is no partition.
+    files: Overlay<FileDisk>,
     /// What a clean stop still says of them.
     closed: Vec<(TopicId, PartitionId)>,
     now_ms: i64,
@@ -155,7 +161,8 @@ impl Directory {
         }
         let closed = layout::closed_cleanly(&below).await.with_context(|| format!("cannot read {shown}"))?;
         let now_ms = TokioRuntime::new(below.clone(), SocketOptions::default()).unix_ms();
-        Ok(Directory { disk: Overlay::new(below), closed, now_ms })
+        let files = Overlay::new(below.clone());
+        Ok(Directory { disk: Overlay::new(below), files, closed, now_ms })
     }
 
     /// The folders of the partitions that are wanted, by topic and index, and those that do not say whose they are.
@@ -209,20 +216,18 @@ impl Directory {
 
 async fn verify(look: &Look) -> anyhow::Result<bool> {
     let directory = Directory::open(look).await?;
-    let (found, nameless) = directory.find(look).await?;
-    let mut whole = nameless.is_empty();
-    let mut table = Table::new(&[
-        "TOPIC",
-        "PARTITION",
-        "START",
-        "END",
-        "SEGMENTS",
-        "BATCHES",
-        "RECORDS",
-        "SIZE",
-        "STATE",
-    ]);
-    let mut details = Vec::new();
+    // What is no partition is part of the whole directory, and not of one topic.
+    let mut details = match (&look.topic, look.partition) {
+        (None, None) => files::look(&directory.files, directory.now_ms).await?,
+        (Some(_), _) | (_, Some(_)) => Vec::new(),
+    };
+    let (found, nameless) = match directory.find(look).await {
+        // The reason why there is none comes first.
+        Err(_) if !details.is_empty() => (Vec::new(), Vec::new()),
+        other => other?,
+    };
+    let mut whole = nameless.is_empty() && details.is_empty();
+    let mut table = Table::new(&show::VERIFIED);
     for (path, why) in nameless {
         details.push(format!("{}: {why}", path.display()));
     }
@@ -238,6 +243,7 @@ async fn verify(look: &Look) -> anyhow::Result<bool> {
         };
         let scrubbed = opened.log.reader().scrub().await.with_context(|| format!("cannot read {name}"))?;
         whole &= scrubbed.damage.is_empty() && opened.report.damaged.is_empty();
+        whole &= show::damaged_files(&opened.report).next().is_none();
         if look.json {
             println!("{}", show::verified_json(&opened.identity, &opened.report, &scrubbed));
             continue;

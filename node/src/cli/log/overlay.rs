@@ -206,8 +206,9 @@ impl<D: Disk> Disk for Overlay<D> {
         self.below.total_bytes()
     }
 
-    fn lock(&self, path: &Path) -> io::Result<()> {
-        self.below.lock(path)
+    /// Whoever looks has the lock of the disk below, or looks without it; what is written here is seen by nobody else.
+    fn lock(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn boot_id(&self) -> Option<u128> {

@@ -11,13 +11,25 @@ use serde_json::{Value, json};
 use super::super::output::{bytes_json, size, time};
 use super::DECOMPRESSED_LIMIT;
 
+/// The columns of [`verified_row`].
+pub(super) const VERIFIED: [&str; 9] =
+    ["TOPIC", "PARTITION", "START", "END", "SEGMENTS", "BATCHES", "RECORDS", "SIZE", "STATE"];
+
+/// Small files that are damaged: not those that are synced only later, and that a crash may leave torn.
+pub(super) fn damaged_files(report: &RecoveryReport) -> impl Iterator<Item = &str> {
+    let may_be_torn = |name: &str| name.ends_with(".producers") || name.ends_with(".aborted");
+    report.damaged_files.iter().map(String::as_str).filter(move |name| report.clean || !may_be_torn(name))
+}
+
 pub(super) fn verified_row(
     identity: &LogIdentity,
     report: &RecoveryReport,
     scrubbed: &ScrubReport,
 ) -> Vec<String> {
     let damaged = scrubbed.damage.len().max(report.damaged.len());
+    let files: Vec<_> = damaged_files(report).collect();
     let state = match (damaged, &report.cut) {
+        (0, _) if !files.is_empty() => format!("DAMAGED: {}", files.join(", ")),
         (0, None) => "whole".to_owned(),
         (0, Some(cut)) => format!("whole, {} torn off the unsynced tail", size(cut.bytes)),
         (ranges, _) => format!("DAMAGED in {ranges} place(s)"),
@@ -47,7 +59,8 @@ pub(super) fn verified_json(
         "topic": identity.topic, "topic_id": identity.topic_id.to_string(), "partition": identity.partition.0,
         "start": report.start.0, "end": report.end.0, "durable_end": report.durable_end.0, "clean": report.clean,
         "segments": scrubbed.segments, "batches": scrubbed.batches, "records": scrubbed.records,
-        "bytes": scrubbed.bytes, "damage": damage, "torn_tail": cut, "notes": report.notes,
+        "bytes": scrubbed.bytes, "damage": damage,
+        "damaged_files": damaged_files(report).collect::<Vec<_>>(), "torn_tail": cut, "notes": report.notes,
     })
 }
 

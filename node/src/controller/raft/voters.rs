@@ -12,6 +12,7 @@
 //! first voters are up.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use dejaq_storage::mutant;
 use dejaq_wire::ids::BrokerId;
@@ -36,6 +37,17 @@ pub enum BadVoters {
     /// Not the number of a node.
     #[error("{0} is not the number of a node")]
     BadId(BrokerId),
+}
+
+/// As the setting `quorum` names them.
+impl fmt::Display for VoterSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, voter) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{}@{}", voter.key.id, voter.address)?;
+        }
+        Ok(())
+    }
 }
 
 impl VoterSet {
