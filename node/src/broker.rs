@@ -159,6 +159,7 @@ impl<R: Runtime> Broker<R> {
         };
         runtime.spawn("follow-metadata", follower.run(image));
         if cluster.is_shared() {
+            data_dir.begins().await.map_err(LayoutError::from)?;
             cluster.take_part(&runtime, &config, &member, &directory).await;
         }
         let (limits, shutdown_timeout) = (config.limits.clone(), config.healing.shutdown_timeout);
@@ -269,7 +270,7 @@ impl<R: Runtime> Broker<R> {
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
             .map_err(|_| StopError::Mark(io::Error::other("something still uses the data directory")))?;
-        data_dir.mark_clean(&closed).await.map_err(StopError::Mark)
+        data_dir.mark_clean(member.epoch(), &closed).await.map_err(StopError::Mark)
     }
 }
 

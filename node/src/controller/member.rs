@@ -176,6 +176,12 @@ impl Member {
         left
     }
 
+    /// Its life, as the cluster numbered it.
+    #[must_use]
+    pub fn epoch(&self) -> BrokerEpoch {
+        self.epoch
+    }
+
     /// Says nothing any more.
     pub fn end(&self) {
         self.lock().ended = true;
