@@ -239,6 +239,7 @@ impl<R: Runtime> Broker<R> {
         Watch {
             runtime: self.runtime.clone(),
             controller: self.cluster.controller.clone(),
+            member: self.member.clone(),
             directory: self.directory.clone(),
             coordinators: self.coordinators.clone(),
             published: self.cluster.published.clone(),
@@ -278,6 +279,7 @@ impl<R: Runtime> Broker<R> {
 pub struct Watch<R: Runtime> {
     runtime: R,
     controller: Controller,
+    member: Arc<Member>,
     directory: Arc<Directory<R>>,
     coordinators: Coordinators<R>,
     published: Published,
@@ -289,7 +291,8 @@ impl<R: Runtime> Watch<R> {
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let disk = self.directory.health().failure();
-        disk.or_else(|| self.controller.stopped().map(|why| format!("the controller stopped: {why}")))
+        let controller = || self.controller.stopped().map(|why| format!("the controller stopped: {why}"));
+        disk.or_else(controller).or_else(|| self.member.lost())
     }
 
     /// What is wrong though the broker serves: someone must look.
