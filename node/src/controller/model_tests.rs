@@ -699,7 +699,7 @@ impl World {
             if node.stopping && node.up {
                 // It goes on stopping, and comes back.
                 node.up = false;
-                node.clean = false;
+                (node.clean, node.closed_in) = (false, BrokerEpoch::NONE);
                 node.leads.clear();
             }
             if !node.up {
@@ -707,7 +707,8 @@ impl World {
             }
             self.desk.decide(DrainBroker { broker: id, draining: false }).ok();
         }
-        for _ in 0..8 {
+        // Who comes with another disk, or an older copy of its own, waits until its old session is over.
+        for _ in 0..48 {
             self.calm_round()?;
         }
         self.check_led()?;
