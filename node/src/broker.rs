@@ -160,6 +160,7 @@ impl<R: Runtime> Broker<R> {
         };
         runtime.spawn("follow-metadata", follower.run(image));
         if cluster.is_shared() {
+            data_dir.begins().await.map_err(LayoutError::from)?;
             cluster.take_part(&runtime, &config, &member, &directory).await;
         }
         let (limits, shutdown_timeout) = (config.limits.clone(), config.healing.shutdown_timeout);
@@ -239,6 +240,7 @@ impl<R: Runtime> Broker<R> {
         Watch {
             runtime: self.runtime.clone(),
             controller: self.cluster.controller.clone(),
+            member: self.member.clone(),
             directory: self.directory.clone(),
             coordinators: self.coordinators.clone(),
             published: self.cluster.published.clone(),
@@ -270,7 +272,7 @@ impl<R: Runtime> Broker<R> {
         partitions?;
         let data_dir = Arc::try_unwrap(data_dir)
             .map_err(|_| StopError::Mark(io::Error::other("something still uses the data directory")))?;
-        data_dir.mark_clean(&closed).await.map_err(StopError::Mark)
+        data_dir.mark_clean(member.epoch(), &closed).await.map_err(StopError::Mark)
     }
 }
 
@@ -278,6 +280,7 @@ impl<R: Runtime> Broker<R> {
 pub struct Watch<R: Runtime> {
     runtime: R,
     controller: Controller,
+    member: Arc<Member>,
     directory: Arc<Directory<R>>,
     coordinators: Coordinators<R>,
     published: Published,
@@ -289,7 +292,8 @@ impl<R: Runtime> Watch<R> {
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let disk = self.directory.health().failure();
-        disk.or_else(|| self.controller.stopped().map(|why| format!("the controller stopped: {why}")))
+        let controller = || self.controller.stopped().map(|why| format!("the controller stopped: {why}"));
+        disk.or_else(controller).or_else(|| self.member.lost())
     }
 
     /// What is wrong though the broker serves: someone must look.

@@ -204,6 +204,27 @@ pub const WIPED: Scenario = Scenario {
     random: true,
 };
 
+/// One that does not vote comes back with an older copy of its disk.
+pub const PUT_BACK: Scenario = Scenario {
+    name: "cluster_put_back",
+    about: "an older copy of the disk of one broker of four, which does not vote, is put back after a clean stop: it is not counted for \
+            what it had, and nothing acked is lost",
+    run: |params| {
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+            let mut plan = plan.fleet((4, 3), (*dice.pick(&[2, 2, 3]), 2)).settled();
+            plan.config.snapshot_bytes = *dice.pick(&[4096, 8 << 20]);
+            plan.fault(6, Fault::PutBack)
+                .fault(dice.between(1, 3), Fault::Kill)
+                .fault(dice.between(1, 3), Fault::Restart)
+                .fault(dice.below(2), Fault::Pause)
+                .fault(dice.below(2), Fault::Isolate)
+        })
+    },
+    random: true,
+};
+
 /// `durability=replicated` within its tolerance.
 pub const REPLICATED: Scenario = Scenario {
     name: "cluster_replicated",

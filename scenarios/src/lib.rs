@@ -84,6 +84,7 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::STRAGGLERS,
     fleet::OVERWRITES,
     fleet::REPLACED,
+    fleet::PUT_BACK,
     fleet_stories::OLD_ENTRY,
     fleet_stories::READDED,
     fleet::UPGRADE,

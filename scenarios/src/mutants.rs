@@ -225,6 +225,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 60,
     },
     Mutant {
+        number: 273,
+        about: "which life closed a directory is not asked: an older copy counts as a clean restart",
+        scenario: "cluster_put_back",
+        checkers: &["REP-14", "REP-5", "LostWrite"],
+        budget: 60,
+    },
+    Mutant {
         number: 39,
         about: "who does not vote is counted as a voter",
         scenario: "cluster_chaos",

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use dejaq_storage::model_disk::CrashMode;
+use dejaq_storage::model_disk::{CrashMode, Platter};
 use madsim::runtime::NodeHandle;
 
 use crate::clock::{ProcessClock, WallClock};
@@ -190,6 +190,18 @@ impl Cluster {
         assert!(machine.running.is_none(), "machine {node} runs a process");
         self.world.event(Who { node, incarnation: machine.incarnation }, "wipe", &[], String::new);
         machine.device = Device::new(&self.world, node, capacity, self.keeps_page_cache);
+    }
+
+    /// An older copy of its disk in place of what is on it.
+    ///
+    /// # Panics
+    /// If a process runs there.
+    pub fn put_back(&self, node: u32, copy: &Platter) {
+        let machines = self.lock();
+        let machine = machines.get(&node).expect("the machine was added");
+        assert!(machine.running.is_none(), "machine {node} runs a process");
+        self.world.event(Who { node, incarnation: machine.incarnation }, "put back", &[], String::new);
+        machine.device.platter.put_back(copy);
     }
 
     /// The device of a machine, for faults and for checkers.

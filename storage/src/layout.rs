@@ -8,7 +8,8 @@
 //!
 //! ```text
 //! lock   meta.properties
-//! closed                                    the clean marker: the logs that were closed and that nobody has opened since
+//! closed                                    the clean marker: the life of the broker that closed it, and the logs that were
+//!                                           closed and that nobody has opened since
 //! boot                                      the run of the machine that wrote last, and what is not open since it began
 //! reserve                                   room that is given up when the disk is full
 //! partitions/<topic id, 32 hex>-<index>/    partition  start  epochs  truncate
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use dejaq_wire::ids::{BrokerId, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset, PartitionId, TopicId};
 
 use crate::binding::Binding;
 use crate::disk::{Disk, DiskFile, Open};
@@ -47,9 +48,12 @@ const CLEAN_MAGIC: [u8; 4] = *b"DJcl";
 /// The marker before there was a list; whoever finds it takes it away and scans.
 const OLD_MARKER: &str = "clean";
 /// Listed as long as no start was tried since.
-const UNTRIED: Name = (TopicId([0xff; 16]), PartitionId(-1));
+pub(crate) const UNTRIED: Name = (TopicId([0xff; 16]), PartitionId(-1));
 /// Listed as long as no partition but the metadata log was opened since, one that is new among them.
-const UNOPENED: Name = (TopicId([0xff; 16]), PartitionId(-2));
+pub(crate) const UNOPENED: Name = (TopicId([0xff; 16]), PartitionId(-2));
+/// Index of the entry that tells the life which closed the directory: the last half of its topic id is the broker epoch.
+/// An entry like the others, because a release that does not know it reads the list all the same.
+const LIFE: PartitionId = PartitionId(-3);
 /// The file that the lock is taken on.
 pub const LOCK: &str = "lock";
 /// The file that is given up when the disk is full.
@@ -238,6 +242,7 @@ pub struct DataDir<D: Disk> {
     disk: D,
     meta: DirMeta,
     was_clean: bool,
+    closed_in: BrokerEpoch,
     is_untried: bool,
     unopened: Mutex<Unopened<D>>,
 }
@@ -274,6 +279,7 @@ impl<D: Disk> DataDir<D> {
         let (closed, since_stop) = marker.map_err(at(&disk, CLEAN_MARKER, SCAN_INSTEAD))?.unzip();
         let mut since_stop = since_stop.unwrap_or_default();
         let is_untried = since_stop.remove(&UNTRIED).is_some();
+        let closed_in = take_life(&mut since_stop);
         let was_clean = since_stop.contains_key(&UNOPENED);
         let noted = read_boot(&disk).map_err(at(&disk, BOOT, CUT_INSTEAD))?.read().await;
         let (boot, since_boot) = noted.map_err(at(&disk, BOOT, CUT_INSTEAD))?;
@@ -285,7 +291,7 @@ impl<D: Disk> DataDir<D> {
             }
         };
         let unopened = Mutex::new(Unopened { since_stop, closed, since_boot, boot });
-        Ok(DataDir { disk, meta, was_clean, is_untried, unopened })
+        Ok(DataDir { disk, meta, was_clean, closed_in, is_untried, unopened })
     }
 
     /// Whose it is.
@@ -319,6 +325,12 @@ impl<D: Disk> DataDir<D> {
         self.was_clean
     }
 
+    /// In which life of the broker the clean close was that [`DataDir::was_clean`] speaks of. [`BrokerEpoch::NONE`] if there
+    /// was none, or if a release made it that did not say so.
+    pub fn closed_in(&self) -> BrokerEpoch {
+        if self.was_clean { self.closed_in } else { BrokerEpoch::NONE }
+    }
+
     /// How the last process left this log.
     pub fn last_stop(&self, topic_id: TopicId, partition: PartitionId) -> LastStop {
         let (unopened, name) = (self.unopened(), (topic_id, partition));
@@ -336,6 +348,15 @@ impl<D: Disk> DataDir<D> {
     /// The disk's: none of them may be written then, take the directory offline.
     pub async fn opened(&self, partitions: &[(TopicId, PartitionId)]) -> io::Result<()> {
         self.strike(partitions, false).await
+    }
+
+    /// Says that the broker is about to be let in: from here on its directory is not as the clean stop left it, though it may
+    /// have opened no partition. Durably on return.
+    ///
+    /// # Errors
+    /// The disk's: it must not be let in then.
+    pub async fn begins(&self) -> io::Result<()> {
+        self.strike(&[UNOPENED], false).await
     }
 
     /// Says that these logs are about to be removed: the clean stop speaks of them no more, durably on return.
@@ -469,26 +490,42 @@ impl<D: Disk> DataDir<D> {
         self.disk.remove_dir_all(&aside).await
     }
 
-    /// Says that everything in the directory is durable and complete. Only after every log was closed without an error:
-    /// `closed`, and that of the metadata.
+    /// Says that everything in the directory is durable and complete, as the life with this epoch left it. Only after every
+    /// log was closed without an error: `closed`, and that of the metadata.
     ///
     /// # Errors
     /// The disk's; the next start then scans, which is slower and just as safe.
-    pub async fn mark_clean(self, closed: &[(TopicId, PartitionId)]) -> io::Result<()> {
+    pub async fn mark_clean(self, life: BrokerEpoch, closed: &[(TopicId, PartitionId)]) -> io::Result<()> {
         // Nothing may be left in the list that the new one replaces: if its name is not durable, that one comes back.
         let left: Vec<Name> = self.unopened().since_stop.keys().copied().collect();
         self.opened(&left).await?;
         let logs: Vec<Name> = closed.iter().copied().chain([METADATA_LOG]).collect();
-        let bytes = clean_marker(self.meta.directory_id, &logs);
+        let bytes = clean_marker(self.meta.directory_id, life, &logs);
         small_file::replace(&self.disk, Path::new(CLEAN_MARKER), bytes).await
     }
 }
 
-/// The bytes of [`CLEAN_MARKER`] right after a clean stop that closed `logs`.
+/// The bytes of [`CLEAN_MARKER`] right after a clean stop, in this life, that closed `logs`.
 #[must_use]
-pub fn clean_marker(directory: [u8; 16], logs: &[(TopicId, PartitionId)]) -> Bytes {
-    let names: Vec<Name> = [UNTRIED, UNOPENED].iter().chain(logs).copied().collect();
+pub fn clean_marker(directory: [u8; 16], life: BrokerEpoch, logs: &[(TopicId, PartitionId)]) -> Bytes {
+    let names: Vec<Name> = [UNTRIED, UNOPENED, name_of(life)].iter().chain(logs).copied().collect();
     unopened::encode(CLEAN_MAGIC, directory, &names)
+}
+
+fn name_of(life: BrokerEpoch) -> Name {
+    let mut topic = UNTRIED.0;
+    topic.0[8..].copy_from_slice(&life.0.to_be_bytes());
+    (topic, LIFE)
+}
+
+/// Takes the entry of the life out of a list; none if it does not say it.
+fn take_life(names: &mut BTreeMap<Name, u64>) -> BrokerEpoch {
+    let Some(name) = names.keys().copied().find(|(_, index)| *index == LIFE) else {
+        return BrokerEpoch::NONE;
+    };
+    names.remove(&name);
+    let (_, epoch) = name.0.0.split_at(8);
+    BrokerEpoch(i64::from_be_bytes(epoch.try_into().expect("eight of sixteen bytes")))
 }
 
 /// The log that every start opens first of all.
@@ -602,6 +639,7 @@ pub fn named_clean(bytes: &[u8]) -> (bool, Vec<(TopicId, PartitionId)>) {
     let Some(mut listed) = unopened::decode(CLEAN_MAGIC, bytes) else { return (false, Vec::new()) };
     let is_untried = listed.names.remove(&UNTRIED).is_some();
     listed.names.remove(&UNOPENED);
+    take_life(&mut listed.names);
     (is_untried, listed.names.into_keys().collect())
 }
 

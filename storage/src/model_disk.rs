@@ -145,6 +145,12 @@ impl Platter {
         fork
     }
 
+    /// Ends every incarnation, and puts in the place of all content what `copy` holds: an operator restores a backup.
+    pub fn put_back(&self, copy: &Platter) {
+        let copy = copy.shared.state().clone();
+        self.shared.state().put_back(copy);
+    }
+
     /// Errors and cold reads by chance, from now on.
     pub fn set_rates(&self, rates: Rates) {
         self.shared.state().faults.rates = rates;

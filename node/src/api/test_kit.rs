@@ -13,7 +13,7 @@ use dejaq_storage::model_disk::random::stream;
 use dejaq_storage::model_disk::{CrashMode, Latency, ModelDisk, Op, Pause, Platter, Setup};
 use dejaq_storage::{DataDir, Expect};
 use dejaq_wire::frame::{decode_response, encode_request};
-use dejaq_wire::ids::{BrokerId, CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, CorrelationId, LeaderEpoch, Offset, PartitionId, TopicId};
 use dejaq_wire::kafka;
 use dejaq_wire::kafka::Records;
 use dejaq_wire::kafka::create_topics::{CreatableTopic, CreatableTopicConfig, CreateTopicsRequest};
@@ -270,7 +270,7 @@ impl Life {
         node.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         drop((directory, api, data, shards));
         let data_dir = Arc::into_inner(data_dir).expect("nobody else has it after the shutdown");
-        data_dir.mark_clean(&closed).await.expect("the marker is written");
+        data_dir.mark_clean(BrokerEpoch::NONE, &closed).await.expect("the marker is written");
         node.disk.platter().kill();
         Ok(())
     }

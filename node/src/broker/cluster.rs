@@ -119,6 +119,7 @@ impl<R: Runtime> Cluster<R> {
             rack: config.rack.clone(),
             directory_id: data.meta().directory_id,
             clean: data.was_clean(),
+            closed_in: data.closed_in(),
             // Who stands alone waits for nobody to let it in.
             entry: if self.is_shared() { Entry::Fenced } else { Entry::Live },
             levels: Levels::up_to(config.feature_level_max),

@@ -16,6 +16,7 @@ use super::*;
 use crate::config::QuorumNode;
 use crate::controller::decide::create_topics::CreateTopics;
 use crate::controller::decide::producer_ids::AllocateProducerIds;
+use crate::controller::decide::register_broker::{Entry, RegisterBroker};
 use crate::controller::raft::Change;
 use crate::runtime::Mono;
 use crate::runtime::net::{Listener, Net};
@@ -495,6 +496,35 @@ async fn a_voter_that_lost_its_disk_follows_but_votes_only_when_it_is_made_one_a
     let third = (0..3).find(|at| *at != leader && *at != wiped).expect("three");
     trio.kill(third).await;
     assert_eq!(trio.create(leader, "u").await, Ok(()), "two of three, and one of them is the new one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_whose_life_the_cluster_ended_is_not_ready_and_stops_at_once() {
+    let mut trio = Trio::new(8 << 20).await;
+    let at = (trio.leader().await + 1) % 3;
+    let (node, broker) = trio.lives[at].take().expect("it runs");
+    let (watch, image) = (broker.watch(), broker.image());
+    assert_eq!(watch.problem(), None);
+    let known = image.broker(BrokerId(at as i32 + 1)).expect("registered");
+    let another = RegisterBroker {
+        broker: known.id,
+        incarnation: !known.incarnation,
+        endpoints: known.endpoints.clone(),
+        rack: None,
+        directory_id: known.directory_id,
+        clean: false,
+        closed_in: BrokerEpoch::NONE,
+        entry: Entry::Fenced,
+        levels: Levels::default(),
+    };
+    let answered = broker.cluster.reach.ask(another, node.now().plus(PATIENCE)).await;
+    answered.result.expect("the same directory proves that the old one is gone");
+    let told = || watch.problem().filter(|why| why.contains("restart it"));
+    trio.until("word that it is none of the cluster", told).await;
+    drop(watch);
+    let begun = node.now();
+    broker.shutdown().await.expect("clean");
+    assert!(node.now().since(begun) < Duration::from_secs(8), "it has nobody to wait for");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -125,7 +125,7 @@ macro_rules! answered {
 pub(super) use {answered, plain};
 
 /// A body whose version 1 says more than version 0 did: the supported levels, which without it are those of the first
-/// release, or who lost records. `|body| older` is version 0 as a tuple, `|tuple| body` the way back.
+/// release, which life closed a directory, or who lost records. `|body| older` is version 0 as a tuple, `|tuple| body` the way back.
 macro_rules! with_levels {
     ($tag:expr, $body:ident, $older:ty, |$this:ident| $down:expr, |$read:ident| $up:expr) => {
         impl Body for $body {
@@ -180,7 +180,8 @@ with_levels!(
     |read| {
         let (broker, incarnation, endpoints, rack, directory_id, clean, entry) = read;
         let levels = Levels::FIRST;
-        RegisterBroker { broker, incarnation, endpoints, rack, directory_id, clean, entry, levels }
+        let closed_in = BrokerEpoch::NONE;
+        RegisterBroker { broker, incarnation, endpoints, rack, directory_id, clean, closed_in, entry, levels }
     }
 );
 answered!(0x0301 RegisterBroker, true, |decided| decided, BrokerEpoch);
@@ -255,6 +256,7 @@ mod tests {
             rack: Some("r".into()),
             directory_id: [9; 16],
             clean: true,
+            closed_in: BrokerEpoch(2),
             entry: Entry::Fenced,
             levels: Levels { min: 1, max: 2 },
         };
@@ -286,7 +288,10 @@ mod tests {
             configs: vec![("a".into(), "b".into())],
         };
         let lines = [
-            older(&register, &RegisterBroker { levels: Levels::FIRST, ..register.clone() }),
+            older(
+                &register,
+                &RegisterBroker { levels: Levels::FIRST, closed_in: BrokerEpoch::NONE, ..register.clone() },
+            ),
             line(&register),
             line(&Answered { result: Ok(broker_epoch), end }),
             older(&heartbeat, &BrokerHeartbeat { levels: Levels::FIRST, ..heartbeat.clone() }),
@@ -303,7 +308,7 @@ mod tests {
         ];
         insta::assert_snapshot!(lines.join("\n"), @"
         0301/0 04070104504545520168e847010172090909090909090909090909090909090100
-        0301/1 04070104504545520168e8470101720909090909090909090909090909090901000204
+        0301/1 04070104504545520168e847010172090909090909090909090909090909090104000204
         0381/0 0006da04
         0302/0 0406d8040001
         0302/1 0406d80400010204

@@ -92,6 +92,7 @@ pub(crate) async fn start_alone<R: Runtime>(
         rack: None,
         directory_id: data.meta().directory_id,
         clean: data.was_clean(),
+        closed_in: data.closed_in(),
         entry: Entry::Live,
         levels: boot_levels,
     };

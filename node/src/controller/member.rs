@@ -114,6 +114,8 @@ pub struct Member {
 #[derive(Debug, Default)]
 struct State {
     leaving: bool,
+    /// Why the cluster knows this life no more, if that was its last word.
+    lost: Option<String>,
     may_stop: bool,
     ended: bool,
     /// Somebody waits for what the next heartbeats say.
@@ -162,7 +164,8 @@ impl Member {
         self.lock().leaving = true;
         self.told.notify_one();
         let let_go = async {
-            while !self.lock().may_stop {
+            // Who is no member has nothing to give away, and nobody to wait for.
+            while !self.is_let_go() {
                 self.let_go.notified().await;
             }
         };
@@ -176,10 +179,27 @@ impl Member {
         left
     }
 
+    /// Its life, as the cluster numbered it.
+    #[must_use]
+    pub fn epoch(&self) -> BrokerEpoch {
+        self.epoch
+    }
+
+    /// Why the cluster has thrown this broker out, if it has: only a new life, which a restart begins, is let in.
+    #[must_use]
+    pub fn lost(&self) -> Option<String> {
+        self.lock().lost.clone()
+    }
+
     /// Says nothing any more.
     pub fn end(&self) {
         self.lock().ended = true;
         self.told.notify_one();
+    }
+
+    fn is_let_go(&self) -> bool {
+        let state = self.lock();
+        state.may_stop || state.lost.is_some()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -210,6 +230,15 @@ impl<R: Runtime> Pulse<R> {
         }
     }
 
+    /// The end of this life as a member. It is asked on all the same: a controller that was deposed may be wrong.
+    fn lose(&self, why: &Refusal) {
+        let told = "the cluster does not know this life of this broker any more: restart it";
+        if self.member.lock().lost.replace(format!("{told} ({why})")).is_none() {
+            error!(%why, "{told}");
+        }
+        self.member.let_go.notify_one();
+    }
+
     /// One heartbeat; how long until the next.
     async fn beat(&self, runtime: &R) -> Duration {
         let quarter = self.session_timeout / 4;
@@ -228,6 +257,7 @@ impl<R: Runtime> Pulse<R> {
         let answered = self.reach.ask(heartbeat, runtime.now().plus(quarter)).await;
         match answered.result {
             Ok(HeartbeatAnswer { fenced, should_shut_down, .. }) => {
+                self.member.lock().lost = None;
                 if leaving && should_shut_down {
                     self.member.lock().may_stop = true;
                     self.member.let_go.notify_one();
@@ -235,7 +265,7 @@ impl<R: Runtime> Pulse<R> {
                 if fenced || hurry { HURRY } else { quarter }
             }
             Err(why) if why.code == ErrorCode::STALE_BROKER_EPOCH => {
-                error!(%why, "the cluster does not know this life of this broker any more: restart it");
+                self.lose(&why);
                 quarter
             }
             Err(why) => {

@@ -97,6 +97,8 @@ pub struct Broker {
     pub id: BrokerId,
     /// Its current life.
     pub epoch: BrokerEpoch,
+    /// The newest of its lives that was let in, and in which it could come to hold what was acknowledged; none before that.
+    pub let_in: BrokerEpoch,
     /// Drawn by its process at the start.
     pub incarnation: u128,
     /// Where clients reach it.

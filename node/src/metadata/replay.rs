@@ -275,9 +275,12 @@ impl Image {
             return Err(Inapplicable::WentBack { what: "the broker epoch", old, new });
         }
         assert!(registered.broker.is_valid(), "{:?} is no broker", registered.broker);
+        let old = self.broker(registered.broker);
+        let let_in_before = old.map_or(BrokerEpoch::NONE, |old| old.let_in);
         let broker = Broker {
             id: registered.broker,
             epoch: registered.epoch,
+            let_in: if registered.fenced { let_in_before } else { registered.epoch },
             incarnation: registered.incarnation,
             endpoints: registered.endpoints.clone(),
             rack: registered.rack.clone(),
@@ -285,7 +288,7 @@ impl Image {
             fenced: registered.fenced,
             shutting_down: false,
             // A broker that is to be emptied stays so through a restart.
-            draining: self.broker(registered.broker).is_some_and(|old| old.draining),
+            draining: old.is_some_and(|old| old.draining),
         };
         Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
         self.last_broker_epoch = registered.epoch;
@@ -295,6 +298,9 @@ impl Image {
     fn broker_state_changed(&mut self, changed: &BrokerStateChanged) -> Result<(), Inapplicable> {
         let broker = self.broker_mut(changed.broker, changed.broker_epoch)?;
         broker.fenced = changed.fenced;
+        if !broker.fenced {
+            broker.let_in = broker.epoch;
+        }
         broker.shutting_down = changed.shutting_down;
         Ok(())
     }

@@ -15,7 +15,7 @@ use dejaq_storage::whole_file::checksum;
 use dejaq_wire::ids::{BrokerEpoch, Offset, ProducerId};
 use serde::{Deserialize, Serialize};
 
-use super::image::Image;
+use super::image::{Broker, Image};
 use super::record::{
     BrokerRegistered, BrokerStateChanged, ClusterNamed, ConfigChanged, DrainChanged, FeatureLevelSet,
     RebalanceChanged, Record, Resource, TopicCreated, UncleanElected, Unreadable,
@@ -119,27 +119,18 @@ fn records_of(image: &Image) -> Vec<Record> {
     records.extend(
         image.features().map(|(name, level)| FeatureLevelSet { name: name.to_owned(), level }.into()),
     );
-    let mut brokers: Vec<_> = image.brokers().cloned().collect();
-    brokers.sort_by_key(|broker| broker.epoch);
-    for broker in brokers {
-        let (id, broker_epoch) = (broker.id, broker.epoch);
-        let registered = BrokerRegistered {
-            broker: id,
-            epoch: broker_epoch,
-            incarnation: broker.incarnation,
-            endpoints: broker.endpoints.clone(),
-            rack: broker.rack.clone(),
-            directory_id: broker.directory_id,
-            clean: true,
-            fenced: broker.fenced,
-        };
-        records.push(registered.into());
-        if broker.shutting_down {
-            let (fenced, shutting_down) = (broker.fenced, true);
-            records.push(BrokerStateChanged { broker: id, broker_epoch, fenced, shutting_down }.into());
+    let mut registered: Vec<BrokerRegistered> = image.brokers().flat_map(|broker| lives_of(broker)).collect();
+    registered.sort_by_key(|life| life.epoch);
+    records.extend(registered.into_iter().map(Record::from));
+    for Broker { id: broker, epoch: broker_epoch, let_in, fenced, shutting_down, draining, .. } in
+        image.brokers().map(|broker| &**broker)
+    {
+        let (broker, broker_epoch, fenced, shutting_down) = (*broker, *broker_epoch, *fenced, *shutting_down);
+        if shutting_down || (fenced && *let_in == broker_epoch) {
+            records.push(BrokerStateChanged { broker, broker_epoch, fenced, shutting_down }.into());
         }
-        if broker.draining {
-            records.push(DrainChanged { broker: id, draining: true }.into());
+        if *draining {
+            records.push(DrainChanged { broker, draining: true }.into());
         }
     }
     for topic in image.topics() {
@@ -167,6 +158,23 @@ fn records_of(image: &Image) -> Vec<Record> {
     records
 }
 
+/// The life of a broker, and before it the newest that was let in if that is an older one. One that was let in is written as
+/// live, because that is how the image learns it.
+fn lives_of(broker: &Broker) -> Vec<BrokerRegistered> {
+    let life = |epoch: BrokerEpoch| BrokerRegistered {
+        broker: broker.id,
+        epoch,
+        incarnation: broker.incarnation,
+        endpoints: broker.endpoints.clone(),
+        rack: broker.rack.clone(),
+        directory_id: broker.directory_id,
+        clean: true,
+        fenced: epoch != broker.let_in,
+    };
+    let before = Some(broker.let_in).filter(|let_in| *let_in != BrokerEpoch::NONE && *let_in != broker.epoch);
+    before.into_iter().chain([broker.epoch]).map(life).collect()
+}
+
 fn set(resource: Resource, name: &str, value: &str) -> Record {
     ConfigChanged { resource, name: name.to_owned(), value: Some(value.to_owned()) }.into()
 }
@@ -190,6 +198,30 @@ mod tests {
             fenced: id == 2,
         };
         registered.into()
+    }
+
+    fn state(id: i32, epoch: i64, fenced: bool) -> Record {
+        let (broker, broker_epoch) = (BrokerId(id), BrokerEpoch(epoch));
+        BrokerStateChanged { broker, broker_epoch, fenced, shutting_down: false }.into()
+    }
+
+    #[test]
+    fn who_was_let_in_and_in_which_life_comes_back() {
+        let lives = [(2, 1), (2, 2), (3, 4), (2, 5)];
+        let mut image = Image::default();
+        for (id, epoch) in lives {
+            let Record::BrokerRegistered(registered) = broker(id, epoch) else { unreachable!("it is one") };
+            image.apply(&BrokerRegistered { fenced: true, ..registered }.into()).expect("it applies");
+            let back = decode(&encode(&image)).expect("ours");
+            assert_eq!(back, image);
+            if epoch != 5 {
+                image.apply(&state(id, epoch, false)).expect("it applies");
+                image.apply(&state(id, epoch, epoch == 2)).expect("it applies");
+            }
+            assert_eq!(decode(&encode(&image)).expect("ours"), image);
+        }
+        let let_in = |id| image.broker(BrokerId(id)).map(|broker| broker.let_in.0);
+        assert_eq!((let_in(2), let_in(3)), (Some(2), Some(4)));
     }
 
     /// An image with something of everything; the newest broker epoch is that of one who left.

@@ -91,6 +91,7 @@ fn listed(volatile: &Files, durable: &Files) -> Option<Broken> {
 #[cfg(test)]
 mod tests {
     use dejaq_storage::layout::clean_marker;
+    use dejaq_wire::ids::BrokerEpoch;
 
     use super::*;
 
@@ -98,7 +99,9 @@ mod tests {
     fn a_marker_beside_anything_unsynced_is_found() {
         let files = |marker: bool, log: &[u8]| {
             let mut files = vec![(PathBuf::from("partitions/a-0/0.log"), log.to_vec())];
-            files.extend(marker.then(|| (PathBuf::from(CLEAN_MARKER), clean_marker([1; 16], &[]).to_vec())));
+            files.extend(marker.then(|| {
+                (PathBuf::from(CLEAN_MARKER), clean_marker([1; 16], BrokerEpoch::NONE, &[]).to_vec())
+            }));
             files
         };
         assert_eq!(check(&files(true, b"ab"), &files(true, b"ab")), None);

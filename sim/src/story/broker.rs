@@ -14,7 +14,7 @@ use dejaq::broker::Broker;
 use dejaq::config::{Config, QuorumNode};
 use dejaq::metadata::Image;
 use dejaq::replica::inspect::Inspection;
-use dejaq_storage::model_disk::{CrashMode, Rates};
+use dejaq_storage::model_disk::{CrashMode, Platter, Rates};
 use dejaq_storage::{LastStop, Log, LogConfig, OpenOptions, RESERVE_BYTES, SpaceGuard};
 use dejaq_wire::ids::BrokerId;
 use tokio::sync::Notify;
@@ -404,6 +404,14 @@ impl BrokerNode {
         self.0.cluster.wipe(self.0.node, plan.capacity);
         self.device().set_speed(plan.disk);
         self.device().platter.set_rates(Rates { cold_read_ppm: plan.cold_ppm, ..Rates::default() });
+    }
+
+    /// `kill -9` of what still runs, and an older copy of the disk in place of what is on it.
+    pub fn put_back(&self, copy: &Platter) {
+        self.down(true);
+        self.lock().bad_ends += 1; // however it ended: what it had is not all there
+        self.0.cluster.kill(self.0.node);
+        self.0.cluster.put_back(self.0.node, copy);
     }
 
     /// How many elections its metadata says to have lost something.

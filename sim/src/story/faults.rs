@@ -59,6 +59,8 @@ pub enum Fault {
     Voters,
     /// A broker's disk is replaced by an empty one; once in a story.
     Wipe,
+    /// A broker that does not vote comes back with an older copy of its disk, made after a clean stop; once in a story.
+    PutBack,
     /// A leader is cut off from its peers, but not from its clients, until another one leads (S01, S03, S04, S08, S20).
     Depose,
     /// A follower begins anew while its leader, which cannot reach the controller, asks to let it in (S14).

@@ -112,7 +112,8 @@ async fn one(stage: &Stage, fault: Fault, dice: &mut Dice) {
         | Fault::Straggle
         | Fault::Join
         | Fault::Overwrite
-        | Fault::Wipe => unreachable!("{fault:?} is drawn for fleets only"),
+        | Fault::Wipe
+        | Fault::PutBack => unreachable!("{fault:?} is drawn for fleets only"),
         Fault::SlowDisk => {
             let stall = span(dice, 1, 400);
             stage.broker.device().set_speed(Speed { stall, ..stage.plan.disk });

@@ -118,6 +118,12 @@ impl State {
         self.sweep();
     }
 
+    pub(super) fn put_back(&mut self, copy: State) {
+        self.kill();
+        (self.tree, self.files, self.used) = (copy.tree, copy.files, copy.used);
+        self.removed = copy.removed;
+    }
+
     pub(super) fn crash(&mut self, rng: &mut ChaCha8Rng, mode: CrashMode) {
         self.kill();
         if self.crash_keeps_page_cache {

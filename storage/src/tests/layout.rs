@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use dejaq_wire::ids::{BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, TopicId};
 
 use super::kit::*;
-use crate::layout::{CLEAN_MARKER, FileKind};
+use crate::layout::{CLEAN_MARKER, FileKind, UNOPENED, UNTRIED, clean_marker, named_clean};
 use crate::model_disk::random::stream;
 use crate::model_disk::{CrashMode, Fault, ModelDisk, Plan, Platter, Setup};
 use crate::{DataDir, Disk, Expect, LastStop, Log, LogConfig, OpenOptions};
 
 type Name = (TopicId, PartitionId);
 
+const LIFE: BrokerEpoch = BrokerEpoch(0x0102_0304);
 const METADATA: Name = (TopicId::METADATA, PartitionId(0));
 
 fn start(platter: &Platter) -> DataDir<ModelDisk> {
@@ -42,7 +43,7 @@ fn closed_on(setup: Setup, partitions: i32) -> Platter {
     }
     now(disk.sync_dir(Path::new("partitions"))).expect("healthy");
     data.note_boot().expect("healthy");
-    now(data.mark_clean(&names(partitions))).expect("healthy");
+    now(data.mark_clean(LIFE, &names(partitions))).expect("healthy");
     platter
 }
 
@@ -160,6 +161,52 @@ fn a_start_that_opened_a_new_partition_was_no_clean_stop() {
 }
 
 #[test]
+fn a_clean_stop_tells_the_life_that_it_ended_until_something_is_opened() {
+    let (platter, all) = (closed(2), names(2));
+    let older = platter.fork();
+    for _ in 0..2 {
+        assert_eq!(start(&platter).closed_in(), LIFE, "however many starts ended early");
+    }
+    let data = start(&platter);
+    now(data.opened(&all)).expect("healthy");
+    assert_eq!(data.closed_in(), LIFE, "of the stop before this start");
+    now(data.mark_clean(LIFE.next(), &all)).expect("healthy");
+    assert_eq!(start(&platter).closed_in(), LIFE.next());
+    assert_eq!(start(&older).closed_in(), LIFE, "an older copy");
+    let data = start(&platter);
+    now(data.opened(&all[..1])).expect("healthy");
+    drop(data);
+    assert_eq!(start(&platter).closed_in(), BrokerEpoch::NONE, "it was killed");
+    let data = start(&older);
+    now(data.begins()).expect("healthy");
+    drop(data);
+    older.crash(&mut stream(1, "t", 0), CrashMode::Lose);
+    let data = start(&older);
+    assert_eq!((data.was_clean(), data.closed_in()), (false, BrokerEpoch::NONE), "it was let in, and killed");
+    assert!(all.iter().all(|name| said(&data, *name).clean), "its logs are as they were");
+}
+
+/// As a release wrote it, and reads it, that does not know the entry of the life.
+#[test]
+fn a_list_without_a_life_is_believed_and_one_with_it_is_still_a_list() {
+    const GOLDEN: &str = "444a636c000100000005040404040404040404040404040404043fb6d17f\
+        ffffffffffffffffffffffffffffffffffffffffcdd8eb35fffffffffffffffffffffffffffffffffffffffebadfdba3\
+        ffffffffffffffff0000000001020304fffffffd150056c607070707070707070707070707070707000000004123538b\
+        0000000000000000000000000000000100000000d39a2bb8";
+    let (platter, all) = (closed(1), names(1));
+    let logs: Vec<Name> = all.iter().copied().chain([METADATA]).collect();
+    let bytes = clean_marker([4; 16], LIFE, &logs);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, GOLDEN);
+    assert_eq!(named_clean(&bytes), (true, vec![METADATA, all[0]]), "the life is no log");
+    let old = crate::unopened::encode(*b"DJcl", [4; 16], &[UNTRIED, UNOPENED, all[0], METADATA]);
+    now(crate::small_file::replace(&platter.mount(), Path::new(CLEAN_MARKER), old)).expect("healthy");
+    let data = start(&platter);
+    assert!(data.was_clean() && said(&data, all[0]).clean && said(&data, METADATA).clean);
+    assert_eq!(data.closed_in(), BrokerEpoch::NONE);
+}
+
+#[test]
 fn the_run_of_the_machine_is_noted_of_what_is_open() {
     let (platter, all) = (closed(3), names(3));
     platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
@@ -197,7 +244,7 @@ fn a_side_file_that_rots_behind_a_start_that_ended_early_makes_damage_and_no_tor
     pair.fill(5);
     now(pair.log.close()).expect("a clean close");
     let (topic, partition) = (identity().topic_id, identity().partition);
-    now(data.mark_clean(&[(topic, partition)])).expect("healthy");
+    now(data.mark_clean(LIFE, &[(topic, partition)])).expect("healthy");
     drop(start(&platter));
     platter.crash(&mut stream(1, "t", 0), CrashMode::Lose);
     let path = |kind: FileKind| -> PathBuf { dir().join(kind.name(Offset(0))) };

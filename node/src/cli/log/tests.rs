@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Parser;
 use dejaq_storage::{DataDir, Expect, LastStop, VerifiedBatch};
-use dejaq_wire::ids::{BrokerId, LeaderEpoch, PartitionId, TopicId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionId, TopicId};
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
 use super::*;
@@ -65,7 +65,7 @@ async fn filled(dir: &Path, batches: usize) -> PathBuf {
         }
     }
     log.close().await.expect("closed");
-    data.mark_clean(&[(TopicId([9; 16]), PartitionId(0))]).await.expect("marked");
+    data.mark_clean(BrokerEpoch::NONE, &[(TopicId([9; 16]), PartitionId(0))]).await.expect("marked");
     dir.join(path).join("00000000000000000000.log")
 }
 

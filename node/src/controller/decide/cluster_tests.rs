@@ -19,8 +19,9 @@ use crate::controller::draft::Refusal;
 use crate::metadata::Partition;
 use crate::metadata::config_table::TOPIC_CONFIGS;
 use crate::metadata::delta::Delta;
+use crate::metadata::image::PEER_LISTENER;
 use crate::metadata::level::Levels;
-use crate::metadata::record::{ConfigChanged, PartitionChanged, Resource};
+use crate::metadata::record::{ConfigChanged, Endpoint, PartitionChanged, Resource};
 use crate::metadata::topic_config::{Overrides, TopicConfig};
 
 fn ids(list: &[i32]) -> Vec<BrokerId> {
@@ -116,6 +117,7 @@ fn a_broker_is_let_in_only_once_it_has_followed_the_metadata() {
         rack: None,
         directory_id: [7; 16],
         clean: true,
+        closed_in: BrokerEpoch::NONE,
         entry: Entry::Fenced,
         levels: Levels::default(),
     };
@@ -135,6 +137,50 @@ fn a_broker_is_let_in_only_once_it_has_followed_the_metadata() {
     let old = BrokerHeartbeat { broker_epoch: BrokerEpoch(1), ..late };
     let refused = desk.decide(old).expect_err("another life");
     assert_eq!(refused.code, ErrorCode::STALE_BROKER_EPOCH);
+}
+
+/// Broker 3 begins another life, on a directory that was closed cleanly in the life `closed_in`.
+fn come(desk: &mut Desk, closed_in: BrokerEpoch) -> Result<BrokerEpoch, Refusal> {
+    let before = desk.image.broker(BrokerId(3)).map_or(0, |known| known.incarnation);
+    let request = RegisterBroker {
+        broker: BrokerId(3),
+        incarnation: before + 100,
+        endpoints: vec![Endpoint { listener: PEER_LISTENER.into(), host: "h".into(), port: 9192 }],
+        rack: None,
+        directory_id: [3; 16],
+        clean: true,
+        closed_in,
+        entry: Entry::Fenced,
+        levels: Levels::default(),
+    };
+    desk.decide(request)
+}
+
+fn heirs(desk: &Desk) -> (Vec<BrokerId>, Vec<BrokerId>) {
+    let now = partition(desk);
+    (now.elr.to_vec(), now.last_known_elr.to_vec())
+}
+
+#[test]
+fn an_older_copy_of_a_directory_counts_for_nothing() {
+    let mut desk = strict();
+    let first = come(&mut desk, BrokerEpoch::NONE).expect("a restart");
+    assert_eq!(heirs(&desk), (ids(&[3]), vec![]), "no word of the life, as from an older release");
+    beat(&mut desk, 3, false).expect("registered");
+    let second = come(&mut desk, first).expect("a restart");
+    assert_eq!(heirs(&desk), (ids(&[3]), vec![]), "closed by the last life");
+    let third = come(&mut desk, first).expect("killed before it was let in");
+    assert_eq!(heirs(&desk), (ids(&[3]), vec![]), "the life between could change nothing");
+    beat(&mut desk, 3, false).expect("registered");
+    let refused = come(&mut desk, second).expect_err("a copy beside the one that lives");
+    assert_eq!(refused.code, ErrorCode::DUPLICATE_BROKER_REGISTRATION);
+    let ahead = desk.image.clone();
+    pass(&mut desk, Duration::from_secs(10), &[1, 2]);
+    come(&mut desk, second).expect("its session is over");
+    assert_eq!(heirs(&desk), (vec![], vec![]), "what was acknowledged in the third life is not in it");
+    desk.image = ahead;
+    come(&mut desk, third.next()).expect("the same directory");
+    assert_eq!(heirs(&desk), (vec![], ids(&[3])), "the metadata is older than that");
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! A broker begins a new life: it gets an epoch, and what it held in its old life is judged anew.
 //!
 //! Promises: a new life is admitted only after the old one is fenced, in the same batch (MQ-14); a broker that did
-//! not stop cleanly is in no in-sync and no eligible set afterwards (KIP-966, REP-14), and whose disk is new was never
-//! there; a second process under the same number is refused while the first is heard; so is a broker that does not support
-//! the level of the cluster (`metadata::level`). The first broker of a new cluster sets that level, as high as it and the
-//! controller can.
+//! not stop cleanly is in no in-sync and no eligible set afterwards (KIP-966, REP-14), and whose disk is new, or an older
+//! copy of its own, was never there; a second process under the same number is refused while the first is heard; so is a
+//! broker that does not support the level of the cluster (`metadata::level`). The first broker of a new cluster sets that
+//! level, as high as it and the controller can.
+//!
+//! Decided: a directory is an older copy if the life that closed it is older than the newest that was let in. Not merely than
+//! the newest that registered, because a process may end between its registration and the opening of its partitions; what it
+//! held is then as it was. A crash leaves no such word, so that an older copy of a directory that was never closed, taken
+//! while the broker ran, counts as an unclean stop. Revisit when the epoch of the life that runs is on the disk, too.
 
 use dejaq_storage::{mark, mutant};
 use dejaq_wire::ErrorCode;
@@ -49,6 +54,8 @@ pub struct RegisterBroker {
     pub directory_id: [u8; 16],
     /// Whether the last process on this data directory closed it cleanly.
     pub clean: bool,
+    /// The life that closed it then; [`BrokerEpoch::NONE`] if it is not told.
+    pub closed_in: BrokerEpoch,
     /// How it enters.
     pub entry: Entry,
     /// The levels of `dejaq.version` that it supports.
@@ -79,8 +86,8 @@ impl Decide for RegisterBroker {
         }
         let levels = self.levels;
         let (broker, fenced) = (self.broker, self.entry == Entry::Fenced);
-        let clean = self.clean || known.is_none();
         let history = History::of(&self, known.as_deref());
+        let clean = (self.clean && history != History::Older) || known.is_none();
         draft.push(BrokerRegistered {
             broker,
             epoch,
@@ -125,11 +132,12 @@ impl RegisterBroker {
         Err(Refusal::new(ErrorCode::UNSUPPORTED_VERSION, why))
     }
 
-    /// The same data directory proves that the old process is gone: it held a lock. Another one is told apart from a
-    /// replaced disk only by silence.
+    /// The same data directory proves that the old process is gone: it held a lock. Another one, or a copy, is told apart from
+    /// a replaced disk only by silence.
     fn check_alone(&self, known: Option<&Broker>, context: &Context<'_>) -> Result<(), Refusal> {
         let Some(known) = known else { return Ok(()) };
-        let same_directory = known.directory_id == self.directory_id || known.directory_id == [0; 16];
+        let same_directory = (known.directory_id == self.directory_id || known.directory_id == [0; 16])
+            && History::of(self, Some(known)) != History::Older;
         let timeout = context.settings.healing.session_timeout;
         let heard = known.is_live() && context.liveness.is_heard(context.now, self.broker, timeout);
         // The planted bug M37: a new life is let in while the old one may still be acting.
@@ -138,8 +146,8 @@ impl RegisterBroker {
         }
         mark!("a second process under the number of a living broker is refused");
         let why = format!(
-            "broker {} is registered from another data directory and was heard within the last {timeout:?}; two \
-             brokers must not have one node-id",
+            "broker {} is registered from another data directory, or a newer state of this one, and was heard within \
+             the last {timeout:?}; two brokers must not have one node-id",
             self.broker
         );
         Err(Refusal::new(ErrorCode::DUPLICATE_BROKER_REGISTRATION, why))
@@ -155,6 +163,8 @@ enum History {
     Unclean,
     /// It holds nothing.
     Wiped,
+    /// It holds what it held in an earlier life: of what was acknowledged since, nothing.
+    Older,
 }
 
 impl History {
@@ -169,9 +179,30 @@ impl History {
                 match (told && known.directory_id != request.directory_id, request.clean) {
                     (true, _) => History::Wiped,
                     (false, false) => History::Unclean,
-                    (false, true) => History::Clean,
+                    (false, true) => History::of_closed(request, known),
                 }
             }
+        }
+    }
+
+    /// Of a directory that was closed cleanly: whether that was the end of the life that counts.
+    fn of_closed(request: &RegisterBroker, known: &Broker) -> History {
+        // Who stands alone, or did, has the metadata in the same directory: one is as old as the other.
+        let is_alone = request.entry == Entry::Live || known.peer_endpoint().is_none();
+        let is_untold = request.closed_in == BrokerEpoch::NONE;
+        // The planted bug M273: whichever life closed the directory, it is taken for the last one.
+        if request.closed_in == known.epoch || is_alone || is_untold || mutant!(273) {
+            return History::Clean;
+        }
+        // The last is of a cluster that lost its metadata, or read them from a snapshot of an older release.
+        if request.closed_in < known.let_in {
+            mark!("an older copy of a data directory counts for nothing");
+            History::Older
+        } else if request.closed_in < known.epoch && known.let_in != BrokerEpoch::NONE {
+            mark!("a life that was never let in leaves the clean stop before it as it was");
+            History::Clean
+        } else {
+            History::Unclean
         }
     }
 }
@@ -184,7 +215,7 @@ fn judge(broker: BrokerId, history: History, fenced: bool, partition: &Partition
     // The only copy, on a node that is live at once: it leads again, whatever became of it, because nothing better
     // exists. One record for all such partitions raises their epochs.
     let alone = partition.replicas.len() == 1 && partition.leader == broker;
-    if alone && !fenced && history != History::Wiped {
+    if alone && !fenced && matches!(history, History::Clean | History::Unclean) {
         return None;
     }
     let counted = partition.isr.contains(&broker)
@@ -193,7 +224,7 @@ fn judge(broker: BrokerId, history: History, fenced: bool, partition: &Partition
     counted.then(|| match history {
         History::Clean => Wanted { restarted: Some(broker), ..Wanted::default() },
         History::Unclean => Wanted { unclean: vec![broker], ..Wanted::default() },
-        History::Wiped => Wanted { wiped: vec![broker], ..Wanted::default() },
+        History::Wiped | History::Older => Wanted { wiped: vec![broker], ..Wanted::default() },
     })
 }
 

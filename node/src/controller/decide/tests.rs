@@ -60,6 +60,7 @@ impl Desk {
             rack: None,
             directory_id: [0; 16],
             clean: true,
+            closed_in: BrokerEpoch::NONE,
             entry: Entry::Live,
             levels: Levels::default(),
         };

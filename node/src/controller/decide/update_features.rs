@@ -184,6 +184,8 @@ fn check_unused(level: i16, image: &Image) -> Result<(), Refusal> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use dejaq_wire::ids::BrokerEpoch;
+
     use super::super::alter_configs::{Operation, Target};
     use super::super::broker_heartbeat::BrokerHeartbeat;
     use super::super::register_broker::{Entry, RegisterBroker};
@@ -224,6 +226,7 @@ mod tests {
             rack: None,
             directory_id: [0; 16],
             clean: true,
+            closed_in: BrokerEpoch::NONE,
             entry: Entry::Live,
             levels,
         };

@@ -14,7 +14,7 @@ impl Cluster {
         directory.shutdown().await.expect("clean");
         node.drop_tasks().await;
         let data_dir = Arc::into_inner(data_dir).expect("nobody else has it after the shutdown");
-        data_dir.mark_clean(&closed).await.expect("the marker is written");
+        data_dir.mark_clean(BrokerEpoch::NONE, &closed).await.expect("the marker is written");
         self.platters[&id].kill();
     }
 

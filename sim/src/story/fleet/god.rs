@@ -147,7 +147,7 @@ impl God {
     fn promise(&self, stage: &Stage, folder: &str) -> Option<Promise> {
         let part = stage.recorder.part_of_folder(folder)?;
         let topic = stage.recorder.topic_of(part, &stage.plan);
-        let forgets = |fault: Fault| matches!(fault, Fault::Rot | Fault::Wipe);
+        let forgets = |fault: Fault| matches!(fault, Fault::Rot | Fault::Wipe | Fault::PutBack);
         let disks_forget = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && forgets(*fault));
         Some(Promise { durable: topic.durable, min_insync: topic.min_insync, disks_forget })
     }
@@ -198,8 +198,12 @@ impl God {
         let topic = stage.recorder.topic_of(stage.recorder.part_of_folder(folder)?, &stage.plan);
         let is_every =
             topic.acks_required >= topic.replicas as usize && stage.plan.brokers == topic.replicas as u32;
-        let takes =
-            |fault| matches!(fault, Fault::Rot | Fault::Wipe | Fault::Reassign | Fault::Drain | Fault::Readd);
+        let takes = |fault| {
+            matches!(
+                fault,
+                Fault::Rot | Fault::Wipe | Fault::PutBack | Fault::Reassign | Fault::Drain | Fault::Readd
+            )
+        };
         let taken = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && takes(*fault));
         Some(if is_every && !taken { need.max(topic.replicas as usize) } else { need })
     }

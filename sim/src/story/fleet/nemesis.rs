@@ -5,9 +5,12 @@
 //! Leaves out: what may strike (the plan).
 
 use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
+use dejaq_storage::layout::{CLEAN_MARKER, named_clean};
 use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan};
+use dejaq_wire::ids::BrokerId;
 
 use super::god::God;
 use super::operator::Operator;
@@ -59,6 +62,7 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
             Fault::Depose | Fault::Bounce | Fault::Readd | Fault::Straggle => {
                 scripts::strike(stage, fault, operator, &mut dice)
             }
+            Fault::PutBack => put_back(stage, operator),
             Fault::Wipe if !operator.wipe(stage, &stage.brokers[at]) => {}
             _ => one(stage, fault, &stage.brokers[at], &mut dice),
         }
@@ -77,6 +81,40 @@ fn join(stage: &Stage) {
     let Some(broker) = stage.brokers.iter().find(|broker| !broker.has_come()) else { return };
     stage.recorder.count("brokers joined under load");
     broker.begin_start();
+}
+
+/// The last broker, which votes on nothing, stops twice; after the second time it has the disk of the first.
+fn put_back(stage: &Stage, operator: &Operator) {
+    let Some(broker) = stage.brokers.last().filter(|broker| operator.may_put_back(broker)) else { return };
+    assert!(broker.node() > stage.plan.voters, "a voter that forgets its vote may break any quorum");
+    // Of its own: a strike draws nothing that another one drew before this one was there.
+    let mut dice = stage.world.streams().dice("put back", 0);
+    let (acked, pause) = (span(&mut dice, 500, 8000), span(&mut dice, 1, 3000));
+    let (stage, broker, operator) = (stage.clone(), broker.clone(), operator.clone());
+    stage.broker.clone().aside(async move {
+        broker.stop().await;
+        let copy = broker.device().platter.fork();
+        let marker = copy.files().into_iter().find(|(path, _)| path == Path::new(CLEAN_MARKER));
+        let is_clean = marker.is_some_and(|(_, bytes)| named_clean(&bytes).0);
+        broker.begin_start();
+        stage.world.sleep(acked).await;
+        // Before that, the copy is as good as what followed.
+        let has_served = broker.image().is_some_and(|image| {
+            let known = image.broker(BrokerId(broker.node() as i32));
+            known.is_some_and(|known| known.let_in == known.epoch)
+        });
+        if !is_clean || !has_served || stage.recorder.is_calm() {
+            return;
+        }
+        broker.stop().await;
+        if !stage.recorder.is_calm() {
+            operator.has_put_back(&broker);
+            broker.put_back(&copy);
+            stage.recorder.count("older copies put back");
+            stage.world.sleep(pause).await;
+        }
+        broker.begin_start(); // it took until now, and nobody else knows of it
+    });
 }
 
 /// Waits until what was struck is back, and in sync.
@@ -180,6 +218,7 @@ fn one(stage: &Stage, fault: Fault, broker: &BrokerNode, dice: &mut Dice) {
         | Fault::DiskFull
         | Fault::DiskBrim
         | Fault::Rot
+        | Fault::PutBack
         | Fault::Reassign
         | Fault::Drain
         | Fault::Voters

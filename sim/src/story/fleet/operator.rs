@@ -41,6 +41,7 @@ struct Desk {
     has_drained: bool,
     wiped: Option<u32>,
     wiped_at: Option<u64>,
+    puts_back: bool,
 }
 
 impl Operator {
@@ -69,6 +70,19 @@ impl Operator {
         drop(desk);
         broker.wipe(&stage.plan);
         true
+    }
+
+    /// Whether the disk of this broker may go back in time: once in a story.
+    pub fn may_put_back(&self, broker: &BrokerNode) -> bool {
+        let mut desk = self.0.lock().expect("nothing panics in here");
+        let may = !desk.puts_back && broker.has_come();
+        desk.puts_back |= may;
+        may
+    }
+
+    /// The disk of this broker went back in time, and took with it what it had.
+    pub fn has_put_back(&self, broker: &BrokerNode) {
+        self.0.lock().expect("nothing panics in here").wiped = Some(broker.node());
     }
 
     /// Deletes the records of some partition before some offset, most often one inside of a batch. It lies in the older half of
