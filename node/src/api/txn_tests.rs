@@ -7,6 +7,7 @@ use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{Generation, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence};
 use dejaq_wire::kafka::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use dejaq_wire::kafka::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
+use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
 use dejaq_wire::kafka::describe_transactions::{DescribeTransactionsRequest, TransactionState};
 use dejaq_wire::kafka::end_txn::{EndTxnRequest, EndTxnResponse};
 use dejaq_wire::kafka::fetch::FetchRequest;
@@ -207,6 +208,29 @@ async fn what_is_written_joins_the_transaction_by_itself_and_the_epoch_grows_wit
     let part = life.ask(11, &request).await.responses.remove(0).partitions.remove(0);
     assert_eq!(part.aborted_transactions.expect("told")[0].first_offset, Offset(2));
     assert_eq!(part.last_stable_offset, Offset(4));
+}
+
+/// A reader of committed records that begins at its end would be told that it is out of range, as long as the transaction is open.
+#[tokio::test]
+async fn the_stable_end_moves_with_a_start_that_passes_an_open_transaction() {
+    let world = World::new();
+    let life = begin(&world).await;
+    let who = life.producer().await;
+    for sequence in 0..5 {
+        assert_eq!(life.send(NEW, who, sequence, "a").await, ErrorCode::NONE);
+    }
+    assert_eq!(life.stable().await, 0);
+    let part = DeleteRecordsPartition { partition_index: PartitionId(0), offset: Offset(4) };
+    let topic = DeleteRecordsTopic { name: "t".into(), partitions: vec![part] };
+    let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 5_000 };
+    assert_eq!(life.ask(2, &request).await.topics[0].partitions[0].low_watermark, Offset(4));
+    let request = FetchRequest { isolation_level: 1, ..fetch_request("t", 4, 0) };
+    let part = life.ask(11, &request).await.responses.remove(0).partitions.remove(0);
+    assert_eq!((part.error_code, part.last_stable_offset), (ErrorCode::NONE, Offset(4)));
+    life.end(who, true).await;
+    life.over().await;
+    let part = life.ask(11, &request).await.responses.remove(0).partitions.remove(0);
+    assert_eq!(part.last_stable_offset, Offset(6));
 }
 
 #[tokio::test]

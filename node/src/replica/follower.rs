@@ -214,7 +214,9 @@ impl Follower {
     /// there, whatever is known here of the rest.
     pub fn leave_below(&mut self, heard: &Heard) -> Option<Offset> {
         let is_below = matches!(heard.found, Found::Below(_)) && heard.at < heard.start;
-        if !is_below || heard.start > self.local_end || self.resigned.is_some() {
+        // Nothing would be left to compare, and what was known of the end (epochs, producers) may be of a log that parts from it.
+        let is_all = self.local_end < heard.start || (self.local_end == heard.start && !self.settled);
+        if !is_below || is_all || self.resigned.is_some() {
             return None;
         }
         self.wanted_start = self.wanted_start.max(heard.start);

@@ -212,6 +212,7 @@ fn a_start_follows_past_damage_as_far_as_the_log_goes() {
     let mut one = follower(0, 20, 20, 0);
     assert_eq!(one.start_limit(), Offset(0));
     assert_eq!(one.leave_below(&below(21)), None, "nothing of the log would be left");
+    assert_eq!(one.leave_below(&below(20)), None, "nothing would be left to compare");
     assert_eq!(one.leave_below(&below(5)), None, "the damage begins there");
     assert_eq!(one.leave_below(&Heard { found: Found::Agrees, ..below(12) }), None, "it may be put back");
     assert_eq!(one.leave_below(&below(12)), Some(Offset(12)));

@@ -529,6 +529,8 @@ impl<R: Runtime> Partition<R> {
             let start = log.start();
             if start > turn.role.log_start() {
                 turn.role.start_moved(start, &mut turn.effects);
+                // The stable end is not below the start, and moves with it though the watermark stays.
+                turn.effects.push(Effect::Watermark(turn.role.watermark()));
             }
             Some(result)
         })

@@ -244,10 +244,14 @@ fn a_classic_member_does_not_change_its_instance() {
 fn member_ids_that_are_promised_count_as_members() {
     let mut kit = Kit::with(&[("t", 2)], Settings { consumer_max_members: 2, ..Settings::default() });
     kit.heard(Beat::join("new", &["t"]));
-    let mut code = || {
-        let token = kit.desk.join(Join { knows_member_ids: true, ..Join::default() });
-        kit.desk.joined(token).error_code
+    let mut join = |member: &str| {
+        let token = kit.desk.join(Join { member, knows_member_ids: true, ..Join::default() });
+        kit.desk.settle();
+        let told = kit.desk.joined(token);
+        (told.error_code, told.member_id)
     };
-    assert_eq!(code(), ErrorCode::MEMBER_ID_REQUIRED);
-    assert_eq!(code(), ErrorCode::GROUP_MAX_SIZE_REACHED);
+    let (code, promised) = join("");
+    assert_eq!(code, ErrorCode::MEMBER_ID_REQUIRED);
+    assert_eq!(join("").0, ErrorCode::GROUP_MAX_SIZE_REACHED);
+    assert_eq!(join(&promised).0, ErrorCode::NONE, "it does not count against itself");
 }

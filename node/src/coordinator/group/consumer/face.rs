@@ -68,7 +68,9 @@ impl Group {
         if is_known && instance.is_some() && holder.is_none() {
             return refuse(ErrorCode::UNKNOWN_MEMBER_ID); // a member does not change what it is while it is one
         }
-        if !is_known && consumer.members.len() + self.promised.len() >= turn.settings.consumer_max_members {
+        // Who comes with a promised id has been counted.
+        let others = consumer.members.len() + self.promised.len() - usize::from(is_promised);
+        if !is_known && others >= turn.settings.consumer_max_members {
             return refuse(ErrorCode::GROUP_MAX_SIZE_REACHED);
         }
         let session = millis(request.session_timeout_ms);
