@@ -101,6 +101,7 @@ pub fn run(args: &Args) -> Result<bool> {
         acked: &acked,
     };
     let producers = Load::begin(&work, &plan)?;
+    wait_until_known(&brokers, &INTERNAL)?;
     let kills = kill(args, &mut brokers, &pipelines)?;
     producers.finish(DRAIN, brokers[0].log())?;
     let acked = judge::parse(&acked)?;
@@ -220,6 +221,18 @@ fn begin(
         all.push(Pipelines { name: name.into(), target, processes, stop, live, seen });
     }
     Ok((all, skipped))
+}
+
+/// The first client that asks for a coordinator has its topic made, and a JVM takes a while until then.
+fn wait_until_known(brokers: &[Dejaq], topics: &[&str]) -> Result<()> {
+    let until = Instant::now() + LEAVE;
+    for topic in topics {
+        while let Err(error) = raw::partitions(brokers[0].address(), topic) {
+            ensure!(Instant::now() < until, "no client has come to have {topic} made: {error:#}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+    Ok(())
 }
 
 /// Kills the coordinator of some transactions, then the leader of a target, and so on, until the time is over.
