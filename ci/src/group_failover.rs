@@ -28,6 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const TOPIC: &str = "group-failover";
 const OFFSETS: &str = "__consumer_offsets";
 const PARTITIONS: i32 = 6;
+/// Seconds for which the load goes on behind the last kill, so that groups have something to commit.
+const BEHIND: u64 = 5;
 /// Time for members to come into their groups at the start; a JVM takes its time.
 const SETTLE: Duration = Duration::from_secs(90);
 /// Time for the load to end.
@@ -79,7 +81,7 @@ pub fn run(args: &Args) -> Result<bool> {
         brokers: &addresses,
         topic: TOPIC,
         partitions: PARTITIONS,
-        seconds: args.seconds,
+        seconds: args.seconds + BEHIND,
         pause_ms: 40,
         acked: &acked,
     };
@@ -170,9 +172,13 @@ fn kill(args: &Args, brokers: &mut [Dejaq], groups: &mut [Group]) -> Result<usiz
     let offsets = raw::partitions(brokers[0].address(), OFFSETS)?.len() as i32;
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let mut kills = 0;
-    while Instant::now() < until || groups.iter().any(|group| group.kills.is_empty()) {
+    loop {
         // Uneven, so that kills meet commits, heartbeats and elections at different moments.
         thread::sleep(Duration::from_millis(args.every_ms + kills as u64 * 377 % 900));
+        // Behind the end of the load nothing is committed, and nothing would tell that a group goes on.
+        if Instant::now() >= until && groups.iter().all(|group| !group.kills.is_empty()) {
+            return Ok(kills);
+        }
         for broker in brokers.iter_mut() {
             ensure!(broker.alive()?, "a broker died by itself: {}", show_tail(broker.log()));
         }
@@ -192,7 +198,6 @@ fn kill(args: &Args, brokers: &mut [Dejaq], groups: &mut [Group]) -> Result<usiz
         failover::wait_in_sync(brokers, TOPIC, PARTITIONS)?;
         failover::wait_in_sync(brokers, OFFSETS, offsets)?;
     }
-    Ok(kills)
 }
 
 fn now_us() -> u64 {
