@@ -30,6 +30,7 @@ mod mutants;
 mod oracle;
 mod process;
 mod raw;
+mod replication;
 mod report;
 mod seeds;
 mod server;
@@ -76,6 +77,8 @@ enum Verb {
     Drain(drain::Args),
     /// A bit flips on the disk of a follower, then of the leader, under an acks=all load: found, and mended from a peer.
     Mend(mend::Args),
+    /// What replication costs: one broker and three in turns, and an idle cluster of a thousand partitions.
+    Replication(replication::Args),
     /// Damaged inputs to everything that reads bytes from outside.
     Fuzz(fuzz::Args),
     /// Prove that the `dejaq` binary carries no libc function of madsim's.
@@ -113,6 +116,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::TxnFailover(args) => txn_failover::run(&args),
         Verb::Drain(args) => drain::run(&args),
         Verb::Mend(args) => mend::run(&args),
+        Verb::Replication(args) => replication::run(&args),
         Verb::Symbols => symbols::run(),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Oracle(args) => oracle::run(&args),

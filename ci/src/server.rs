@@ -163,6 +163,23 @@ impl Dejaq {
         }
     }
 
+    /// Seconds of CPU that the process has taken, by the kernel's count.
+    pub fn cpu_seconds(&mut self) -> Result<f64> {
+        /// USER_HZ: what the kernel counts in for programs, on every machine that it has.
+        const TICKS: f64 = 100.0;
+        let process = self.process.as_mut().context("the broker was not started")?;
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.child().id()))?;
+        // The name, in brackets, may hold anything; user and system time are the 12th and 13th behind it.
+        let (_, behind) = stat.rsplit_once(')').context("the name of the process")?;
+        let fields: Vec<&str> = behind.split_whitespace().collect();
+        let ticks = |at: usize| -> Result<f64> { Ok(fields.get(at).context("a field")?.parse()?) };
+        Ok((ticks(11)? + ticks(12)?) / TICKS)
+    }
+
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// What a person sees who calls the binary with these arguments and this broker's address.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
