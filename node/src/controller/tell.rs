@@ -25,6 +25,14 @@ pub(super) fn tell(before: &Image, records: &[Record]) {
             Record::ConfigChanged(changed) => {
                 info!(resource = ?changed.resource, name = changed.name, value = ?changed.value, "config changed");
             }
+            Record::BrokerRegistered(new) if new.clean => {
+                info!(broker = new.broker.0, broker_epoch = new.epoch.0, "broker registered");
+            }
+            Record::BrokerRegistered(new) => warn!(
+                broker = new.broker.0,
+                broker_epoch = new.epoch.0,
+                "broker registered: its last stop was not clean, or its data directory is an older copy"
+            ),
             Record::BrokerStateChanged(changed) => info!(
                 broker = changed.broker.0,
                 broker_epoch = changed.broker_epoch.0,
@@ -59,7 +67,6 @@ pub(super) fn tell(before: &Image, records: &[Record]) {
             Record::PartitionChanged(_)
             | Record::LeadershipsRestarted(_)
             | Record::ProducerIdsAllocated(_)
-            | Record::BrokerRegistered(_)
             | Record::ClusterNamed(_) => debug!(?record, "metadata changed"),
         }
     }

@@ -282,16 +282,21 @@ fn a_replica_says_of_itself_alone_that_it_lost_what_it_had() {
     assert_eq!(code(say(&mut desk, three, &[], &[3])), ErrorCode::INVALID_REQUEST, "nobody leads");
 }
 
-#[test]
-fn who_lost_something_is_not_remembered_from_before_an_unclean_stop() {
-    let mut desk = strict();
-    propose(&mut desk, &[1, 2]).expect("3 lags");
-    let mut state = partition(&desk).state();
+/// Who is eligible is so from before an unclean stop only.
+fn forget_eligible(desk: &mut Desk) {
+    let mut state = partition(desk).state();
     (state.last_known_elr, state.elr) = (std::mem::take(&mut state.elr), Vec::new());
     state.partition_epoch += 1;
     let topic_id = desk.image.topic_named("a").expect("created").id;
     let changed = PartitionChanged { topic_id, partition: PartitionId(0), state };
     desk.image = desk.image.after(&[changed.into()], desk.image.end().next()).expect("it fits");
+}
+
+#[test]
+fn who_lost_something_is_not_remembered_from_before_an_unclean_stop() {
+    let mut desk = strict();
+    propose(&mut desk, &[1, 2]).expect("3 lags");
+    forget_eligible(&mut desk);
     assert_eq!(&*partition(&desk).last_known_elr, &ids(&[3])[..]);
     let before = partition(&desk);
     let now = propose_without(&mut desk, &[1, 2], &[3]).expect("it lost something");
@@ -324,12 +329,7 @@ fn a_leader_alone_that_lost_nothing_goes_before_who_is_eligible_and_stays_eligib
     assert_eq!((now.leader, now.isr, now.leader_epoch), (BrokerId(3), ids(&[3]), before.leader_epoch.next()));
     assert_eq!(&*partition(&desk).elr, &ids(&[2, 1])[..]);
     assert_eq!(code(say(&mut desk, BrokerId(1), &[], &[])), ErrorCode::INVALID_REQUEST, "it leads no more");
-    let mut state = partition(&desk).state();
-    (state.last_known_elr, state.elr) = (std::mem::take(&mut state.elr), Vec::new());
-    state.partition_epoch += 1;
-    let topic_id = desk.image.topic_named("a").expect("created").id;
-    let changed = PartitionChanged { topic_id, partition: PartitionId(0), state };
-    desk.image = desk.image.after(&[changed.into()], desk.image.end().next()).expect("it fits");
+    forget_eligible(&mut desk);
     let known = code(propose_without(&mut desk, &[], &[]));
     assert_eq!(known, ErrorCode::INELIGIBLE_REPLICA, "nobody leads instead of a copy that may be whole");
 }
