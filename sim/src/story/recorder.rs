@@ -190,7 +190,8 @@ impl Recorder {
         let now = self.0.world.now_ns();
         let mut state = self.lock();
         if state.history.partitions[part].replicated {
-            state.fallen.insert(part, (now, None));
+            // Who waits since an earlier end waits since then.
+            state.fallen.entry(part).or_insert((now, None));
         }
     }
 

@@ -75,7 +75,9 @@ impl God {
             return;
         }
         let disks = disks(stage);
-        self.note(stage, replicas::matching(&disks, |folder| stage.recorder.has_gaps(folder)));
+        // Only these stories bring a fleet to compact its own topics.
+        let gaps = |folder: &str| stage.plan.resettles && stage.recorder.has_gaps(folder);
+        self.note(stage, replicas::matching(&disks, gaps));
         for (folder, acked) in stage.recorder.promised() {
             if acked >= stage.recorder.trimmed(&folder)
                 && let Some(need) = self.owed(stage, &folder)
