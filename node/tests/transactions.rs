@@ -24,7 +24,10 @@ use dejaq::runtime::tokio_net::SocketOptions;
 use dejaq::runtime::{Mono, Runtime};
 use dejaq_storage::file_disk::FileDisk;
 use dejaq_wire::error_code::ErrorCode;
-use dejaq_wire::ids::{Generation, Offset, PartitionId};
+use dejaq_wire::ids::{CoordinatorEpoch, Generation, Offset, PartitionId};
+use dejaq_wire::kafka::write_txn_markers::{
+    WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 const BOTH: [TxnVersion; 2] = [TxnVersion::Newest, TxnVersion::One];
@@ -347,5 +350,38 @@ async fn an_operator_sees_what_is_open_and_ends_it() {
     missing.expect_err("none begins there");
     tools::abort_at(&cluster, &at("t", 0), Offset(0), world.deadline()).await.expect("ended");
     assert_eq!(world.stable_end("t", 0).await, Offset(2));
+    world.stop().await;
+}
+
+/// A marker from outside, with a coordinator epoch, for what a producer has open in `t`-0.
+async fn marker_from_outside(world: &World, of: &tools::OpenTxn, epoch: CoordinatorEpoch) -> ErrorCode {
+    let (connection, _) =
+        world.cluster().leader("t", PartitionId(0), world.deadline()).await.expect("it is led");
+    let topic = WritableTxnMarkerTopic { name: "t".into(), partition_indexes: vec![PartitionId(0)] };
+    let marker = WritableTxnMarker {
+        producer_id: of.producer,
+        producer_epoch: of.epoch,
+        transaction_result: false,
+        topics: vec![topic],
+        coordinator_epoch: epoch,
+    };
+    let request = WriteTxnMarkersRequest { markers: vec![marker] };
+    let answer = connection.call(&request, world.deadline()).await.expect("answered");
+    answer.markers[0].topics[0].partitions[0].error_code
+}
+
+#[tokio::test]
+async fn a_marker_of_a_coordinator_that_never_was_does_not_shut_out_those_that_are() {
+    let world = World::start().await;
+    let mut producer = world.producer("mine", TxnVersion::Newest).await;
+    producer.begin().expect("it is ready");
+    producer.send(record("t", "kept", 0)).await.expect("taken").wait().await.expect("stored");
+    let open = tools::open(&world.cluster(), &[at("t", 0)], world.deadline()).await.expect("told");
+    for epoch in [1000, i32::MAX, -1] {
+        let code = marker_from_outside(&world, &open[0], CoordinatorEpoch(epoch)).await;
+        assert_eq!(code, ErrorCode::INVALID_REQUEST, "{epoch}");
+    }
+    producer.commit(world.deadline()).await.expect("its own coordinator ends it");
+    assert_eq!(world.seen("t", Isolation::ReadCommitted, 0).await, ["kept"]);
     world.stop().await;
 }
