@@ -1,7 +1,8 @@
 //! `cargo ci mutants`: every planted bug dies by its named checker, and in about as many seeds as was recorded.
 //!
-//! Owns: the build that has the bugs in it. Promises: red when one survives its budget, is found by another checker, or
-//! takes ten times as many seeds as `ci/corpus/mutants.txt` says. `--shrink` makes failing runs small instead.
+//! Owns: the builds that have the bugs in them. Promises: red when one survives its budget, is found by another checker, or
+//! takes ten times as many seeds as `ci/corpus/mutants.txt` says; and when one of the quorum's or the controller's pure
+//! core survives the stories, the chaos and the model of that core. `--shrink` makes failing runs small instead.
 //! Leaves out: the table, the score and the shrinking (`dejaq-sim`).
 //!
 //! At the first level of optimisation: this build serves one step, and takes longer than what it saves.
@@ -32,17 +33,35 @@ pub struct Args {
 /// The verb.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
-    let mut sim = command(args);
-    sim.current_dir(&work.root).stdin(Stdio::null());
-    let mut child = Guarded::spawn_in_our_group(&mut sim)?;
-    let status = child.wait(LIMIT)?.with_context(|| format!("`{}` takes too long", process::shown(&sim)))?;
-    Ok(status.success())
+    let whole = args.only.is_none() && args.shrink.is_none();
+    let (drawn, core) = (passes(&work, command(args))?, !whole || passes(&work, of_the_core())?);
+    Ok(drawn && core)
+}
+
+fn passes(work: &Work, mut command: Command) -> Result<bool> {
+    command.current_dir(&work.root).stdin(Stdio::null());
+    let mut child = Guarded::spawn_in_our_group(&mut command)?;
+    let status = child.wait(LIMIT)?;
+    Ok(status.with_context(|| format!("`{}` takes too long", process::shown(&command)))?.success())
+}
+
+fn cargo(verb: [&str; 5]) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.args(verb).args(["--features", "mutants"]);
+    cargo.args(CRATES.iter().map(|name| format!("--config=profile.release.package.{name}.opt-level=1")));
+    cargo
+}
+
+/// Those that die in tests: each switches the whole process, so one test runs at a time.
+fn of_the_core() -> Command {
+    let mut tests = cargo(["test", "--quiet", "--release", "--package", "dejaq"]);
+    tests.args(["--lib", "--test", "raft_mutants", "--", "--ignored", "--nocapture", "--test-threads=1"]);
+    tests.args(["mutants_of_the_controller_die", "every_planted_bug_of_the_quorum_dies"]);
+    tests
 }
 
 fn command(args: &Args) -> Command {
-    let mut sim = Command::new("cargo");
-    sim.args(["run", "--quiet", "--release", "--package", "dejaq-scenarios", "--features", "mutants"]);
-    sim.args(CRATES.iter().map(|name| format!("--config=profile.release.package.{name}.opt-level=1")));
+    let mut sim = cargo(["run", "--quiet", "--release", "--package", "dejaq-scenarios"]);
     sim.args(["--bin", "dejaq-sim", "--", "mutants"]);
     if let Some(numbers) = &args.shrink {
         sim.args(["--shrink", numbers]);
@@ -64,6 +83,7 @@ mod tests {
         assert!(shown(false, None).ends_with("dejaq-sim -- mutants --against ci/corpus/mutants.txt"));
         assert!(shown(true, None).ends_with(" --bless"));
         assert!(shown(false, Some(21)).ends_with(" --only 21"));
+        assert!(process::shown(&of_the_core()).contains(" --lib --test raft_mutants -- --ignored "));
         let small = Args { bless: false, only: None, shrink: Some("22,9".into()) };
         assert!(process::shown(&command(&small)).ends_with("dejaq-sim -- mutants --shrink 22,9"));
     }

@@ -66,7 +66,7 @@ const STEPS: &[Step] = &[
     step("drain", "cargo ci drain --seconds 60", 10),
     step("mend", "cargo ci mend --seconds 40", 5),
     // Last: it builds another dejaq-sim, with the planted bugs in it.
-    step("mutants", "cargo ci mutants", 30),
+    step("mutants", "cargo ci mutants", 40),
 ];
 
 /// The verb.

@@ -89,6 +89,8 @@ struct World {
     next_record: u32,
     next_life: u128,
     seen_log: usize,
+    /// The partitions at the last check.
+    before: BTreeMap<At, Partition>,
     trace: Vec<String>,
 }
 
@@ -129,6 +131,7 @@ impl World {
             next_record: 0,
             next_life: 1,
             seen_log: 0,
+            before: BTreeMap::new(),
             trace: Vec::new(),
         };
         (1..=brokers).for_each(|id| world.add_node(id));
@@ -467,13 +470,21 @@ impl World {
             }
             self.check_partition(*at, partition)?;
         }
+        self.before = partitions.into_iter().collect();
         Ok(())
     }
 
     fn check_change(&self, at: At) -> Checked {
         let Some(topic) = self.desk.image.topic(at.0) else { return Ok(()) };
         let partition = topic.partition(at.1).expect("it was changed");
-        ensure(!partition.replicas.is_empty(), || format!("{at:?} has no replicas"))
+        ensure(!partition.replicas.is_empty(), || format!("{at:?} has no replicas"))?;
+        // Who goes, goes when all that stay are in sync; or it was only on its way in (RSG-1).
+        let old = self.before.get(&at).filter(|old| old.partition_epoch + 1 == partition.partition_epoch);
+        let Some(old) = old else { return Ok(()) };
+        let stays = |replica: &BrokerId| partition.replicas.contains(replica);
+        let in_sync = partition.replicas.iter().all(|replica| partition.isr.contains(replica));
+        let all_stay = old.replicas.iter().filter(|one| !old.adding.contains(one)).all(stays);
+        ensure(all_stay || in_sync, || format!("RSG-1: {partition:?} follows {old:?}"))
     }
 
     fn check_partition(&mut self, at: At, partition: &Partition) -> Checked {
@@ -805,7 +816,7 @@ fn no_seed_fails(seeds: std::ops::Range<u64>) {
 /// Which planted bugs die here, and of what.
 #[cfg(feature = "mutants")]
 const MUTANTS: [(u32, &str); 6] =
-    [(12, "REP-13"), (15, "REP-5"), (16, "MQ-15"), (37, "MQ-14"), (67, "REP-5"), (273, "REP-5")];
+    [(12, "REP-13"), (15, "REP-5"), (16, "MQ-15"), (37, "MQ-14"), (67, "RSG-1"), (273, "REP-5")];
 
 /// `cargo test -p dejaq --features mutants -- --ignored mutants_of_the_controller_die`
 #[cfg(feature = "mutants")]

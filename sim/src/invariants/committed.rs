@@ -40,6 +40,8 @@ pub struct Placed {
     pub partition_epoch: i32,
     /// All replicas.
     pub replicas: Vec<u32>,
+    /// Those of them that are on their way in.
+    pub adding: Vec<u32>,
     /// How many of them are on their way out.
     pub removing: usize,
     /// Who is in sync.
@@ -156,6 +158,7 @@ mod tests {
             leader_epoch: 4,
             partition_epoch,
             replicas: vec![1, 2, 3],
+            adding: Vec::new(),
             removing: 0,
             isr: isr.iter().copied().collect(),
             elr: elr.iter().copied().collect(),

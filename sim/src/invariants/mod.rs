@@ -22,6 +22,8 @@
 //! | `quorum` | MQ-2, MQ-6: what the voters' disks hold of what the quorum says | CORRECTNESS 1.3 |
 //! | `replicas` | REP-1g, REP-2, REP-8, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
 //! | `decisions` | TXN-5, TXN-6: markers of transactions, beside the decisions that their coordinators' log has replicated | CORRECTNESS 1.6 |
+//! | `moves` | RSG-1, RSG-2, RSG-4: how replicas change from one committed state to the next | CORRECTNESS 1.10 |
+//! | `same` | MQ-8, MQ-9: whoever applied the metadata up to one offset has the same | CORRECTNESS 1.3 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 
 pub mod acknowledged;
@@ -36,6 +38,7 @@ pub mod image;
 pub mod index;
 pub mod inside;
 pub mod insight;
+pub mod moves;
 pub mod order;
 pub mod producers;
 pub mod quorum;
@@ -43,6 +46,7 @@ pub mod recovery;
 pub mod replicas;
 pub mod resurrection;
 pub mod retention;
+pub mod same;
 mod side_file;
 pub mod start;
 

@@ -441,6 +441,12 @@ impl BrokerNode {
         self.lock().bad_ends
     }
 
+    /// Which incarnation of its process is ready.
+    #[must_use]
+    pub fn incarnation(&self) -> Option<u32> {
+        self.lock().ready.map(|who| who.incarnation)
+    }
+
     /// Whether this incarnation of its process serves now.
     #[must_use]
     pub fn lives(&self, incarnation: u32) -> bool {

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use dejaq::metadata::Image;
+use dejaq::metadata::{Image, snapshot};
 use dejaq_wire::ids::BrokerId;
 
 use crate::invariants::committed::{self, Committed, Member, Placed};
 use crate::invariants::image::{self, Logs};
 use crate::invariants::insight::Sight;
-use crate::invariants::{Broken, quorum};
+use crate::invariants::same::Same;
+use crate::invariants::{Broken, moves, quorum};
 use crate::story::{BrokerNode, Fault, Stage};
 
 /// The folder of the metadata log.
@@ -32,6 +34,10 @@ pub(super) struct Watched {
     epoch: i32,
     /// Of which epoch each committed entry is, by its first offset.
     entries: BTreeMap<i64, i32>,
+    /// What the metadata was at each offset.
+    same: Same,
+    /// The life of each broker whose metadata was seen.
+    lives: BTreeMap<u32, Option<u32>>,
 }
 
 impl Watched {
@@ -49,10 +55,13 @@ impl Watched {
             Some(((sight.folder.clone(), sight.epoch), leading.proposed.clone()?))
         });
         let asked = asked.collect();
-        let newest = stage.brokers.iter().filter_map(BrokerNode::image).max_by_key(|image| image.end())?;
+        let images: Vec<(&BrokerNode, Arc<Image>)> =
+            stage.brokers.iter().filter_map(|broker| Some((broker, broker.image()?))).collect();
+        let newest = images.iter().map(|(_, image)| image).max_by_key(|image| image.end())?.clone();
         let is_new = newest.end().0 > self.now.end;
         let found =
             if is_new { self.newer(stage, &newest, wiped).or_else(|| self.rewritten(stage)) } else { None };
+        let found = found.or_else(|| self.others(&images));
         let found = found.or_else(|| committed::taken(&self.now, &asked));
         let found = found.or_else(|| committed::candidates(&self.now, living, highest));
         found.or_else(|| self.quorum(stage, is_new))
@@ -75,9 +84,21 @@ impl Watched {
             let part = stage.recorder.part_of_folder(folder)?;
             Some(stage.recorder.topic_of(part, &stage.plan).min_insync)
         };
-        committed::sound(&self.now, min_insync)
+        committed::sound(&self.now, &min_insync)
             .or_else(|| committed::excluded(&before, &self.now, |node| ended_badly.contains(&node)))
+            .or_else(|| moves::moved(&before, &self.now, min_insync))
             .or_else(|| self.let_in_early(stage, &before, wiped))
+    }
+
+    /// MQ-8: all that applied the same have the same.
+    fn others(&mut self, images: &[(&BrokerNode, Arc<Image>)]) -> Option<Broken> {
+        images.iter().find_map(|(broker, image)| {
+            let (node, incarnation) = (broker.node(), broker.incarnation());
+            if self.lives.insert(node, incarnation) != Some(incarnation) {
+                self.same.forget(node);
+            }
+            self.same.see(node, image.end().0, || snapshot::encode(image))
+        })
     }
 
     /// MQ-14: who comes with another disk under the number of a broker that lives waits until that one's session is over.
@@ -183,6 +204,7 @@ fn committed_in(stage: &Stage, metadata: &Image) -> Committed {
                 leader_epoch: part.leader_epoch.0,
                 partition_epoch: part.partition_epoch,
                 replicas: numbers(&part.replicas),
+                adding: numbers(&part.adding),
                 removing: part.removing.len(),
                 isr: numbers(&part.isr).into_iter().collect(),
                 elr: numbers(&part.elr).into_iter().collect(),
