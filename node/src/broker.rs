@@ -149,7 +149,7 @@ impl<R: Runtime> Broker<R> {
         coordinators.apply(&image);
         cluster.published.applied(&image);
         let following = Arc::new(Following::default());
-        let member = Member::new(node, broker_epoch, Levels::up_to(config.feature_level_max));
+        let member = cluster.member(&config, broker_epoch);
         let follower = Follower {
             published: cluster.published.clone(),
             directory: directory.clone(),
@@ -173,7 +173,7 @@ impl<R: Runtime> Broker<R> {
             config: Arc::new(config),
         };
         let data = Arc::new(DataPlane::new(runtime.clone(), directory.clone(), FetchLimits::default()));
-        let groups = group_plane(&runtime, &coordinators, &cluster.published);
+        let groups = group_plane(&runtime, &coordinators, &cluster.published, &member);
         let producer_ids = ProducerIds::new(node, broker_epoch);
         let service = Arc::new(Api::new(api::Parts { data, control, groups, transactions, producer_ids }));
         let metrics = Arc::new(Metrics::default());
@@ -455,9 +455,10 @@ fn group_plane<R: Runtime>(
     runtime: &R,
     coordinators: &Coordinators<R>,
     published: &Published,
+    member: &Arc<Member>,
 ) -> GroupPlane<R> {
     let (runtime, shards) = (runtime.clone(), coordinators.groups.clone());
-    GroupPlane { runtime, shards, published: published.clone() }
+    GroupPlane { runtime, shards, published: published.clone(), member: member.clone() }
 }
 
 fn coordinator_settings(config: &Config) -> coordinators::Settings {

@@ -21,7 +21,7 @@ pub const ZOMBIE: Scenario = told(
 /// S42.
 pub const MOVING: Scenario = told(
     "story_group_moving_coordinator",
-    "a commit at a coordinator that is cut off from its peers is not answered as done, and is not seen when all are back",
+    "a coordinator that is cut off from its peers answers no commit as done, and tells no offset once another one took a commit",
     story::moving_coordinator,
 );
 /// S43.

@@ -332,6 +332,20 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 150,
     },
     Mutant {
+        number: 241,
+        about: "a coordinator that was replaced, and has not heard of it, tells offsets",
+        scenario: "story_group_moving_coordinator",
+        checkers: &["GRP-3"],
+        budget: 1,
+    },
+    Mutant {
+        number: 242,
+        about: "a broker that is heard again counts as the leader of what it led, before it has the metadata since",
+        scenario: "story_group_moving_coordinator",
+        checkers: &["GRP-3"],
+        budget: 20,
+    },
+    Mutant {
         number: 45,
         about: "a partition is given before its old owner gave it up",
         scenario: "cluster_group_new_at_least_once",

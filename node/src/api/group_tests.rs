@@ -29,8 +29,9 @@ use dejaq_wire::kafka::offset_fetch::{
 use dejaq_wire::kafka::sync_group::{SyncGroupRequest, SyncGroupRequestAssignment};
 
 use super::test_kit::{Life, World, answer_of, batch};
+use crate::controller::lease::Lease;
 use crate::coordinator::home::OFFSETS_TOPIC;
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
 use crate::server::service::Started;
 
 const G: &str = "g";
@@ -226,6 +227,36 @@ async fn a_group_goes_on_where_it_was_after_its_coordinator_was_killed() {
     let zombie = commit_request(&member.member_id, Generation(0), 1);
     let refused = life.ask(9, &zombie).await.topics[0].partitions[0].error_code;
     assert_eq!((refused, life.fetched().await), (ErrorCode::ILLEGAL_GENERATION, Ok(42)));
+}
+
+/// Kills M241.
+#[tokio::test]
+async fn who_may_have_been_replaced_tells_no_offsets_and_answers_its_members() {
+    let mut world = World::new();
+    let life = world.with_topic(&[]).await;
+    life.ready().await;
+    let member = life.member().await;
+    let mine = commit_request(&member.member_id, member.generation_id, 42);
+    assert_eq!(life.ask(9, &mine).await.topics[0].partitions[0].error_code, ErrorCode::NONE);
+    life.stop().await.expect("a clean stop");
+    let session = Duration::from_secs(3600);
+    for was_heard in [false, true] {
+        world.lease = Lease::new(session, Duration::ZERO);
+        if was_heard {
+            world.lease.renew(Mono(0), Offset(0));
+        }
+        let life = world.start().await;
+        // It reads its log, whoever hears it, and again when its new epoch begins.
+        let told = loop {
+            let told = (life.fetched().await, life.heartbeat(&member).await);
+            if told.0 != Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS) && told.1 == ErrorCode::NONE {
+                break told.0;
+            }
+            life.node.sleep(Duration::from_millis(10)).await;
+        };
+        assert_eq!(told, if was_heard { Ok(42) } else { Err(ErrorCode::NOT_COORDINATOR) });
+        life.stop().await.expect("a clean stop");
+    }
 }
 
 #[tokio::test]

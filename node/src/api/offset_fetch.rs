@@ -1,7 +1,7 @@
 //! OffsetFetch (9): a group's positions; from version 8 on of several groups.
 //!
 //! A partition without a position is answered with -1 and no error. A client that wants stable positions only (KIP-447)
-//! is told to come again for those that a transaction may still change.
+//! is told to come again for those that a transaction may still change. Who may have been replaced tells none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ async fn one<R: Runtime>(
     let is_all = wanted.is_none();
     // Told by members of KIP-848 only, from version 9 on.
     let member = request.member_id.filter(|id| !id.is_empty()).map(|id| (id, request.member_epoch));
-    let result = groups.ask(&group, Ask::Fetch { group: group.clone(), wanted, member }).await;
+    let result = groups.ask_newest(&group, Ask::Fetch { group: group.clone(), wanted, member }).await;
     let mut withheld = BTreeSet::new();
     let (offsets, error_code) = match result {
         Ok(Reply::Offsets(offsets, unstable)) => {

@@ -33,10 +33,13 @@ use super::group_plane::GroupPlane;
 use super::init_producer_id::ProducerIds;
 use crate::config::Config;
 use crate::controller::driver::tests::{alone, start_alone};
+use crate::controller::lease::Lease;
+use crate::controller::member::Member;
 use crate::controller::{Controller, Reach, Settings as ControllerSettings};
 use crate::coordinator::group::{Groups, Settings as GroupSettings};
 use crate::coordinator::{Coordinators, Shards, coordinators};
 use crate::metadata::Published;
+use crate::metadata::level::Levels;
 use crate::peer::{ClusterId, Identity, PeerLimits, Peers};
 use crate::replica::{Directory, NotClean, NotStarted, Partition, Settings};
 use crate::runtime::tokio::TokioRuntime;
@@ -129,6 +132,8 @@ pub(crate) struct World {
     pub limits: FetchLimits,
     pub groups: GroupSettings,
     pub config: Config,
+    /// Until when nobody else coordinates for certain.
+    pub lease: Lease,
 }
 
 /// One life of a broker.
@@ -157,6 +162,7 @@ impl World {
             limits: FetchLimits::default(),
             groups: GroupSettings { initial_delay: Duration::ZERO, ..GroupSettings::default() },
             config: few_homes(),
+            lease: Lease::endless(),
         }
     }
 
@@ -203,8 +209,9 @@ impl World {
         coordinators.apply(&image);
         let shards = coordinators.groups.clone();
         let transactions = coordinators.transactions.clone();
-        let groups =
-            GroupPlane { runtime: node.clone(), shards: shards.clone(), published: published.clone() };
+        let member = Member::new(ME, started.broker_epoch, Levels::default(), self.lease.clone());
+        let (runtime, of_groups) = (node.clone(), shards.clone());
+        let groups = GroupPlane { runtime, shards: of_groups, published: published.clone(), member };
         node.spawn("apply", follow(published.clone(), directory.clone(), coordinators, image.end()));
         let data = Arc::new(DataPlane::new(node.clone(), directory.clone(), self.limits));
         let control = ControlPlane {

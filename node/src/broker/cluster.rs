@@ -21,6 +21,7 @@ use crate::api::control_plane::Address;
 use crate::config::Config;
 use crate::controller::decide::register_broker::{Entry, RegisterBroker};
 use crate::controller::introduce::{introduce, keep_introducing};
+use crate::controller::lease::Lease;
 use crate::controller::member::{Member, enroll};
 use crate::controller::quorum::RaftRoom;
 use crate::controller::room::ControlRoom;
@@ -179,6 +180,15 @@ impl<R: Runtime> Cluster<R> {
         if runtime.before(runtime.now().plus(LET_IN), let_in).await.is_none() {
             warn!("this broker is not let in yet; it leads nothing until it is");
         }
+    }
+
+    /// This broker as a member, which says nothing yet.
+    pub fn member(&self, config: &Config, epoch: BrokerEpoch) -> Arc<Member> {
+        let lease = match self.is_shared() {
+            true => Lease::new(config.healing.session_timeout, config.election_timeout),
+            false => Lease::endless(),
+        };
+        Member::new(self.node, epoch, Levels::up_to(config.feature_level_max), lease)
     }
 
     /// Whether other nodes can talk to this one.

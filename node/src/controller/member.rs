@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerEpoch, BrokerId};
+use dejaq_wire::ids::{BrokerEpoch, BrokerId, Offset};
 use tokio::sync::Notify;
 use tracing::{debug, error, info, warn};
 
 use super::decide::broker_heartbeat::{BrokerHeartbeat, HeartbeatAnswer};
 use super::decide::register_broker::RegisterBroker;
 use super::draft::Refusal;
+use super::lease::Lease;
 use super::reach::Reach;
 use crate::metadata::level::Levels;
 use crate::metadata::{Image, Published};
@@ -111,8 +112,9 @@ pub struct Member {
     let_go: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    lease: Lease,
     leaving: bool,
     /// Why the cluster knows this life no more, if that was its last word.
     lost: Option<String>,
@@ -128,8 +130,9 @@ pub type IsUnfit = Box<dyn Fn() -> bool + Send + Sync>;
 impl Member {
     /// A member that says nothing yet.
     #[must_use]
-    pub fn new(me: BrokerId, epoch: BrokerEpoch, levels: Levels) -> Arc<Member> {
-        let state = Mutex::default();
+    pub fn new(me: BrokerId, epoch: BrokerEpoch, levels: Levels, lease: Lease) -> Arc<Member> {
+        let (leaving, lost, may_stop, ended, hurry) = (false, None, false, false, false);
+        let state = Mutex::new(State { lease, leaving, lost, may_stop, ended, hurry });
         Arc::new(Member { me, epoch, levels, state, told: Notify::new(), let_go: Notify::new() })
     }
 
@@ -183,6 +186,14 @@ impl Member {
     #[must_use]
     pub fn epoch(&self) -> BrokerEpoch {
         self.epoch
+    }
+
+    /// Whether what this broker leads, by the metadata before `applied`, is led by nobody else for certain (see [`lease`]).
+    ///
+    /// [`lease`]: super::lease
+    #[must_use]
+    pub fn holds_lease(&self, now: Mono, applied: Offset) -> bool {
+        self.lock().lease.holds(now, applied)
     }
 
     /// Why the cluster has thrown this broker out, if it has: only a new life, which a restart begins, is let in.
@@ -254,10 +265,17 @@ impl<R: Runtime> Pulse<R> {
             want_shutdown: leaving,
             levels: self.member.levels,
         };
-        let answered = self.reach.ask(heartbeat, runtime.now().plus(quarter)).await;
+        let sent = runtime.now();
+        let answered = self.reach.ask(heartbeat, sent.plus(quarter)).await;
         match answered.result {
             Ok(HeartbeatAnswer { fenced, should_shut_down, .. }) => {
-                self.member.lock().lost = None;
+                {
+                    let mut state = self.member.lock();
+                    state.lost = None;
+                    if !fenced {
+                        state.lease.renew(sent, answered.end);
+                    }
+                }
                 if leaving && should_shut_down {
                     self.member.lock().may_stop = true;
                     self.member.let_go.notify_one();

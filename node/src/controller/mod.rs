@@ -4,7 +4,7 @@
 //! (the shell: one task on every node) has it decided by [`decide`] (pure: image and request to records and answer, in a
 //! [`draft`]), has the records committed by the [`quorum`] ([`raft`] is its pure core), publishes the new image, and only
 //! then answers. [`placement`] (pure) says which brokers get new partitions, [`liveness`] who is heard; [`member`] is
-//! what a broker does to be one.
+//! what a broker does to be one, and [`lease`] (pure) until when it is heard for certain.
 //!
 //! ```text
 //!  api ─► reach ─► driver ─► decide ─► records ─► quorum ─► committed ─► publish on every node ─► answer
@@ -22,6 +22,7 @@ pub mod handle;
 pub mod introduce;
 pub mod journal;
 mod leader;
+pub mod lease;
 pub mod liveness;
 pub mod member;
 pub mod placement;

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! S41 a zombie wakes and commits            one broker      its commit is refused, in both protocols, static or not
-//! S42 a commit while the coordinator moves  three brokers   what the old one could not replicate is not told, nor seen
+//! S42 a commit while the coordinator moves  three brokers   what the old one could not replicate is not told, nor seen,
+//!                                                           and while it is cut off it tells nothing at all
 //! S43 a coordinator reads a compacted log   one broker      every group's last offset, no group that was deleted
 //! S44 transaction, plain commit, expiry     one broker      the later record counts, whoever reads the log; nobody expires
 //!                                                           what a member may still want
@@ -20,18 +21,20 @@ use std::time::Duration;
 use dejaq::client::admin_groups;
 use dejaq::client::cluster::Cluster;
 use dejaq::client::consumer::{ConsumeError, ConsumerConfig, OutOfRange, StartAt};
-use dejaq::client::group::coordinator::Coordinator;
+use dejaq::client::group::coordinator::{Coordinator, ask_over};
 use dejaq::client::group::{Delivery, GroupConfig, GroupConsumer, GroupError, Protocol};
 use dejaq::client::producer::core::TopicPartition;
 use dejaq::client::producer::{Acks, Producer, Record};
 use dejaq::runtime::Runtime;
 use dejaq_storage::model_disk::CrashMode;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{Generation, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId};
+use dejaq_wire::ids::{BrokerId, Generation, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId};
+use dejaq_wire::kafka::Request;
 use dejaq_wire::kafka::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use dejaq_wire::kafka::end_txn::EndTxnRequest;
 use dejaq_wire::kafka::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use dejaq_wire::kafka::init_producer_id::InitProducerIdRequest;
+use dejaq_wire::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopic};
 use dejaq_wire::kafka::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
 };
@@ -335,7 +338,8 @@ impl Cast {
         found[&orders()].offset.map(|end| end.0).ok_or_else(|| Stop::Stuck("the log has no end".into()))
     }
 
-    /// The coordinator is cut off from its peers while a member commits; another one takes over.
+    /// The coordinator is cut off from its peers while a member commits; another one takes over, and the old one, which
+    /// clients reach all the time, is asked for the offset.
     async fn moving_coordinator(&self) -> Result<(), Stop> {
         self.send(10).await;
         let mut member = self.member(OPERATOR + 1, (Protocol::Classic, GROUP), None);
@@ -344,14 +348,9 @@ impl Cast {
         let due = self.runtime.now().plus(PATIENCE);
         let listed = admin_groups::list(&self.cluster, due).await.map_err(stuck("the list"))?;
         let old = listed.iter().find(|one| one.group == GROUP).expect("it has a member").coordinator;
-        let network = self.stage.world.network();
-        let old = self.stage.brokers[old.0 as usize - 1].node();
-        let others: Vec<u32> =
-            self.stage.brokers.iter().map(super::BrokerNode::node).filter(|n| *n != old).collect();
-        for other in &others {
-            network.set_cut(old, *other, true);
-            network.set_cut(*other, old, true);
-        }
+        let told = self.told_by(old).await?;
+        claim("GRP-3", told == Some(3), || format!("committed 3, and its coordinator tells {told:?}"))?;
+        self.cut_off(old);
         // It is appended there, and cut from there later: nobody else has it.
         let doubtful = self.commit(&mut member, 5, Duration::from_secs(2)).await;
         claim("GRP-9", doubtful.is_err(), || {
@@ -364,15 +363,72 @@ impl Cast {
                 return Err(Stop::Stuck("no other coordinator took a commit".into()));
             }
         }
-        network.heal();
-        // Until it hears that others lead, who was cut off tells what it knew, to whoever asks it (as Kafka's does).
-        self.wait(10).await;
+        if self.named_by(old).await? != Some(old) {
+            let why =
+                "the story was not brought about: the old coordinator knows already that another one leads";
+            return Err(Stop::Stuck(why.to_owned()));
+        }
+        let told = self.told_by(old).await?;
+        claim("GRP-3", told.is_none(), || format!("committed 4, and who is cut off tells {told:?}"))?;
+        self.stage.world.network().heal();
+        // While it comes back, it hears the controller and the metadata one after the other.
+        for _ in 0..400 {
+            let told = self.told_by(old).await?;
+            claim("GRP-3", told.is_none_or(|told| told == 4), || {
+                format!("committed 4, and who came back tells {told:?}")
+            })?;
+            self.runtime.sleep(Duration::from_millis(5)).await;
+        }
         for _ in 0..20 {
             let now = self.committed(GROUP).await?;
             claim("GRP-3", now == Some(4), || format!("committed 4, told {now:?} when all are back"))?;
             self.wait(1).await;
         }
         Ok(())
+    }
+
+    /// Cuts a broker off from all others, and them from it; clients reach all.
+    fn cut_off(&self, broker: BrokerId) {
+        let network = self.stage.world.network();
+        let node = self.stage.brokers[broker.0 as usize - 1].node();
+        for other in self.stage.brokers.iter().map(super::BrokerNode::node).filter(|other| *other != node) {
+            network.set_cut(node, other, true);
+            network.set_cut(other, node, true);
+        }
+    }
+
+    /// The group's offset as this broker tells it, whoever coordinates; `None` if it tells none.
+    async fn told_by(&self, broker: BrokerId) -> Result<Option<i64>, Stop> {
+        let topic =
+            OffsetFetchRequestTopic { name: TOPIC.to_owned(), partition_indexes: vec![PartitionId(0)] };
+        let request = OffsetFetchRequest {
+            group_id: GROUP.to_owned(),
+            topics: Some(vec![topic]),
+            ..Default::default()
+        };
+        let told = self.asked(broker, &request, 7).await?;
+        let offset = told.topics.first().map(|topic| topic.partitions[0].committed_offset.0);
+        Ok(offset.filter(|_| told.error_code.is_none()))
+    }
+
+    /// Whom this broker takes for the group's coordinator.
+    async fn named_by(&self, broker: BrokerId) -> Result<Option<BrokerId>, Stop> {
+        let request = FindCoordinatorRequest { key: GROUP.to_owned(), ..Default::default() };
+        let told = self.asked(broker, &request, 3).await?;
+        Ok(Some(told.node_id).filter(|_| told.error_code.is_none()))
+    }
+
+    /// Asks one broker, in a version that is at most `newest`.
+    async fn asked<Q: Request>(
+        &self,
+        broker: BrokerId,
+        request: &Q,
+        newest: i16,
+    ) -> Result<Q::Response, Stop> {
+        let due = self.runtime.now().plus(PATIENCE);
+        let connection =
+            self.cluster.broker(broker, due).await.map_err(stuck("a connection to one broker"))?;
+        ask_over(&connection, request, newest, due).await.map_err(stuck("an answer of one broker"))
     }
 
     /// Hundreds of commits, groups that are deleted, all compacted; the coordinator dies and reads what is left.
