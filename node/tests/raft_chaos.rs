@@ -33,6 +33,11 @@ fn single_nodes_behave_as_told() {
 }
 
 #[test]
+fn whole_quorums_behave_as_told() {
+    raft::told::all().unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[test]
 fn a_quorum_under_chaos_is_safe_and_heals() {
     seeds(0, 60);
 }

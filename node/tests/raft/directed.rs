@@ -1,4 +1,4 @@
-//! Stories of one node, told message by message: what chaos reaches too rarely.
+//! Stories of one node, told message by message: what chaos reaches too rarely. More of them: `directed_votes`.
 
 use std::time::Duration;
 
@@ -12,33 +12,44 @@ use dejaq_wire::peer::raft::{
     Batch, Content, DirectoryId, Envelope, Fetched, Message, Position, ReplicaKey, SnapshotId, Voter,
 };
 
+use super::directed_votes;
 use super::god::Verdict;
 
-const ELECTION: Duration = Duration::from_millis(150);
+pub const ELECTION: Duration = Duration::from_millis(150);
 
 /// A node with what it said last.
-struct Story {
-    raft: Raft,
-    now: Mono,
-    ticket: Option<Ticket>,
+pub struct Story {
+    pub raft: Raft,
+    pub now: Mono,
+    pub ticket: Option<Ticket>,
 }
 
-fn key(id: i32) -> ReplicaKey {
+pub fn key(id: i32) -> ReplicaKey {
     ReplicaKey { id: BrokerId(id), directory: DirectoryId([id as u8; 16]) }
 }
 
-fn at(end: i64, epoch: i32) -> Position {
+pub fn at(end: i64, epoch: i32) -> Position {
     Position { epoch: LeaderEpoch(epoch), end: Offset(end) }
 }
 
-fn batch(base: i64, end: i64, epoch: i32) -> Batch {
+pub fn batch(base: i64, end: i64, epoch: i32) -> Batch {
     let content = Content::Records(Bytes::from(vec![epoch as u8; 8]));
     Batch { base: Offset(base), end: Offset(end), epoch: LeaderEpoch(epoch), content }
 }
 
 impl Story {
     /// Node 1 of `voters`, with an empty disk.
-    fn of(voters: i32) -> (Story, Turn) {
+    pub fn of(voters: i32) -> (Story, Turn) {
+        Story::found(voters, Restored::default(), Mono(1))
+    }
+
+    /// Its process ends, and begins anew with what its disk kept.
+    pub fn begins_anew(&mut self, restored: Restored) {
+        *self = Story::found(3, restored, self.now).0;
+        self.durable();
+    }
+
+    fn found(voters: i32, restored: Restored, now: Mono) -> (Story, Turn) {
         let settings = Settings {
             me: key(1),
             timing: Timing::of(ELECTION),
@@ -47,46 +58,46 @@ impl Story {
             contacts: Vec::new(),
             snapshot_reads: |bytes| bytes == b"good",
         };
-        let (mut turn, now) = (Turn::default(), Mono(1));
-        let raft = Raft::open(settings, Restored::default(), 7, now, &mut turn).expect("voters");
+        let mut turn = Turn::default();
+        let raft = Raft::open(settings, restored, 7, now, &mut turn).expect("voters");
         let ticket = turn.ticket;
         (Story { raft, now, ticket }, turn)
     }
 
-    fn step(&mut self, input: Input) -> Turn {
+    pub fn step(&mut self, input: Input) -> Turn {
         let mut turn = Turn::default();
         self.raft.step(self.now, input, &mut turn);
         self.ticket = turn.ticket.or(self.ticket);
         turn
     }
 
-    fn durable(&mut self) -> Turn {
+    pub fn durable(&mut self) -> Turn {
         let ticket = self.ticket.take().expect("something was written");
         self.step(Input::Durable(ticket))
     }
 
-    fn hears(&mut self, from: i32, epoch: i32, leader: Option<i32>, message: Message) -> Turn {
+    pub fn hears(&mut self, from: i32, epoch: i32, leader: Option<i32>, message: Message) -> Turn {
         let (epoch, leader) = (LeaderEpoch(epoch), leader.map(BrokerId));
         self.step(Input::Received(Envelope { from: key(from), to: BrokerId(1), epoch, leader, message }))
     }
 
     /// Follows node 2 in this epoch, durably.
-    fn follows(&mut self, epoch: i32) {
+    pub fn follows(&mut self, epoch: i32) {
         self.hears(2, epoch, Some(2), Message::Leading);
         self.durable();
     }
 
-    fn is_told(&mut self, epoch: i32, position: Position, fetched: Fetched, commit: i64) -> Turn {
+    pub fn is_told(&mut self, epoch: i32, position: Position, fetched: Fetched, commit: i64) -> Turn {
         let reply = Message::FetchReply { at: position, fetched, commit: Offset(commit), round: 0 };
         self.hears(2, epoch, Some(2), reply)
     }
 
-    fn leads(&self) -> bool {
+    pub fn leads(&self) -> bool {
         matches!(self.raft.view().standing, Standing::Leader { .. })
     }
 
     /// Elected by node 2; nothing of its epoch is committed.
-    fn elected() -> Story {
+    pub fn elected() -> Story {
         let (mut story, _) = Story::of(3);
         story.durable();
         story.now = story.raft.deadline();
@@ -99,7 +110,7 @@ impl Story {
     }
 }
 
-fn must(what: bool, text: impl Into<String>) -> Verdict {
+pub fn must(what: bool, text: impl Into<String>) -> Verdict {
     if what { Ok(()) } else { Err(text.into()) }
 }
 
@@ -252,4 +263,7 @@ pub const STORIES: &[Named] = &[
     ("pre-vote", a_node_that_hears_nobody_stays_in_its_epoch),
     ("forgotten observer", an_observer_that_is_gone_is_forgotten_and_a_voter_is_not),
     ("older epoch", an_entry_of_an_older_epoch_is_not_committed_by_count),
+    ("forgotten vote", directed_votes::a_vote_that_the_power_took_was_never_said),
+    ("vote of who steps down", directed_votes::who_steps_down_has_voted_still),
+    ("two catch-ups", directed_votes::late_entries_of_another_catch_up_change_nothing),
 ];

@@ -120,11 +120,28 @@ fn decode(bytes: &[u8]) -> Option<Machine> {
 }
 
 impl World {
+    /// Everything of it is drawn.
     pub fn new(seed: u64) -> World {
         let mut rng = Rng::new(seed);
         let first_voters = rng.pick(&[1, 3, 3, 3, 5, 5]);
         let spares = rng.pick(&[1, 2]);
         let formed = rng.percent(40);
+        let snapshot_every = rng.pick(&[5, 12, 40, 1_000_000]);
+        let disorder = rng.pick(&[0, 0, 3, 40]);
+        World::made(rng, (first_voters, spares), formed, (snapshot_every, disorder))
+    }
+
+    /// For a script: so many voters and others, all known; messages come once and in order, and nobody makes snapshots.
+    pub fn told(seed: u64, voters: usize, others: usize) -> World {
+        World::made(Rng::new(seed), (voters, others), true, (1_000_000, 0))
+    }
+
+    fn made(
+        rng: Rng,
+        (first_voters, spares): (usize, usize),
+        formed: bool,
+        (snapshot_every, disorder): (u64, u64),
+    ) -> World {
         let mut world = World {
             now: Mono(MS),
             nodes: Vec::new(),
@@ -137,8 +154,8 @@ impl World {
             last_wipe: Mono(0),
             last_change: Mono(0),
             calm: false,
-            snapshot_every: rng.pick(&[5, 12, 40, 1_000_000]),
-            disorder: rng.pick(&[0, 0, 3, 40]),
+            snapshot_every,
+            disorder,
             formed,
             next_token: 1,
             next_directory: 1,

@@ -21,7 +21,7 @@ impl Raft {
         let Role::Leader(leading) = &self.role else {
             return Raft::token_refused(token, Lost::NotLeader, turn);
         };
-        if self.commit < leading.ready && !mutant!(311) {
+        if self.commit < leading.ready && !mutant!(312) {
             return Raft::token_refused(token, Lost::NotReady, turn);
         }
         match self.changed(now, change) {

@@ -110,7 +110,7 @@ impl Raft {
         });
         let heard = |key: ReplicaKey| leading.replicas.get(&key).map_or(Mono(0), |progress| progress.heard);
         let known = |voter: &dejaq_wire::peer::raft::Voter| {
-            if voter.key == me { now } else { heard(voter.key) }
+            if voter.key == me && !mutant!(314) { now } else { heard(voter.key) }
         };
         let by_majority = reached_by_majority(voters.as_slice().iter().map(known).collect());
         if now >= by_majority + timing.quorum && !mutant!(302) {

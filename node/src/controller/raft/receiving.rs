@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use dejaq_storage::mark;
+use dejaq_storage::{mark, mutant};
 use dejaq_wire::ids::{BrokerId, LeaderEpoch};
 use dejaq_wire::peer::raft::{Envelope, Message, ReplicaKey};
 
@@ -92,6 +92,9 @@ impl Raft {
     }
 
     pub(super) fn unattach(&mut self, now: Mono, turn: &mut Turn) {
+        if mutant!(313) {
+            self.hard.voted = None;
+        }
         let wake = now + self.dice.patience(self.settings.timing.election);
         self.take_role(Role::Unattached { wake }, turn);
     }
