@@ -53,6 +53,8 @@ pub struct Ghosts {
     leaders: BTreeMap<(String, i32), u32>,
     /// The newest epoch of each process, by partition.
     epochs: BTreeMap<(u32, u32, String), i32>,
+    /// From which leader epoch on a partition counts, where what was before was given up behind some offset.
+    anew: BTreeMap<String, i32>,
     /// The processes that had a partition at the last look.
     holders: BTreeMap<String, BTreeSet<(u32, u32)>>,
 }
@@ -62,6 +64,20 @@ impl Ghosts {
     pub fn see(&mut self, sights: &[Sight]) -> Option<Broken> {
         let wrong = sights.iter().find_map(|sight| self.one(sight));
         wrong.or_else(|| sights.iter().filter(|sight| sight.leads).find_map(|sight| self.complete(sight)))
+    }
+
+    /// Everything of a partition from an offset on was given up when this leader epoch began, and the cluster told of it: from now
+    /// on only what leaders of it or of a later one show was ever committed there. Followers may show what they still have to cut.
+    pub fn begin_anew(&mut self, folder: &str, epoch: i32, from: i64) {
+        self.anew.insert(folder.to_owned(), epoch);
+        let highest = self.true_watermark.entry(folder.to_owned()).or_insert(from);
+        *highest = (*highest).min(from);
+    }
+
+    /// Whether a process shows what was given up before, or may.
+    #[must_use]
+    pub fn is_of_before(&self, sight: &Sight) -> bool {
+        self.anew.get(&sight.folder).is_some_and(|epoch| sight.epoch < *epoch || !sight.leads)
     }
 
     /// The highest watermark that anybody had.
@@ -119,8 +135,10 @@ impl Ghosts {
             return broken("REP-10", sight, &text);
         }
         *newest = sight.epoch;
-        let highest = self.true_watermark.entry(sight.folder.clone()).or_insert(sight.watermark);
-        *highest = (*highest).max(sight.watermark);
+        if !self.is_of_before(sight) {
+            let highest = self.true_watermark.entry(sight.folder.clone()).or_insert(sight.watermark);
+            *highest = (*highest).max(sight.watermark);
+        }
         if !sight.leads {
             return None;
         }
@@ -176,6 +194,22 @@ mod tests {
 
     fn name(broken: Option<Broken>) -> Option<&'static str> {
         broken.map(|broken| broken.name)
+    }
+
+    #[test]
+    fn what_was_given_up_counts_no_more_and_nothing_else_is_excused() {
+        let mut ghosts = Ghosts::default();
+        assert_eq!(ghosts.see(&[sight(1, true, 1, 9, 9)]), None);
+        ghosts.begin_anew("a-0", 2, 6);
+        let old = sight(1, false, 2, 9, 9);
+        assert_eq!(ghosts.see(&[sight(2, true, 2, 4, 6), old]), None, "who follows has not cut it yet");
+        assert_eq!(ghosts.highest("a-0"), 6);
+        assert_eq!(ghosts.see(&[sight(2, true, 2, 8, 8)]), None);
+        assert_eq!(name(ghosts.see(&[sight(3, true, 3, 5, 7)])), Some("REP-1"), "that is of the new history");
+        let mut less = Ghosts::default();
+        assert_eq!(less.see(&[sight(1, true, 1, 9, 9)]), None);
+        less.begin_anew("a-0", 2, 6);
+        assert_eq!(name(less.see(&[sight(2, true, 2, 4, 5)])), Some("REP-1"), "more is gone than was told");
     }
 
     #[test]

@@ -314,6 +314,16 @@ pub enum Event {
         /// The last offset.
         last: i64,
     },
+    /// The cluster told of an election that may have lost something, and everything of this partition from an offset on was given up
+    /// with it: what was acknowledged there before may be gone, and the offsets are used again.
+    GivenUp {
+        /// Where.
+        part: Part,
+        /// Where the log of the new leader ended.
+        from: i64,
+        /// When it was told.
+        at: u64,
+    },
     /// Memory was lost on every copy of everything at this moment. What was not promised durable may be gone.
     PowerCut {
         /// When.

@@ -55,6 +55,8 @@ pub struct PartIndex<'h> {
     pub trimmed: i64,
     /// Offsets whose every copy was destroyed, as (first, last).
     pub destroyed: Vec<(i64, i64)>,
+    /// From where on everything was given up, and when that was told.
+    pub given_up: Vec<(i64, u64)>,
     pub drain: Option<Drain<'h>>,
     /// The values of the final read of committed records, if there was one.
     pub committed: Option<BTreeSet<u64>>,
@@ -134,6 +136,7 @@ impl<'h> Index<'h> {
                 part.trimmed = part.trimmed.max(*to);
             }
             Event::Destroyed { part, from, last } => self.parts[*part].destroyed.push((*from, *last)),
+            Event::GivenUp { part, from, at } => self.parts[*part].given_up.push((*from, *at)),
             Event::PowerCut { at } => self.power_cuts.push(*at),
             Event::Keyed { value, key, deletes } => drop(self.keyed.insert(*value, (*key, *deletes))),
             Event::Admin(_) => {}                       // see `metadata`
@@ -212,6 +215,7 @@ impl<'h> PartIndex<'h> {
             ends: Vec::new(),
             trimmed: 0,
             destroyed: Vec::new(),
+            given_up: Vec::new(),
             drain: None,
             committed: None,
             stable: Vec::new(),
@@ -223,6 +227,16 @@ impl<'h> PartIndex<'h> {
     /// Whether every copy of this offset was destroyed on purpose.
     pub fn is_destroyed(&self, offset: i64) -> bool {
         self.destroyed.iter().any(|(from, last)| (*from..=*last).contains(&offset))
+    }
+
+    /// Whether a record that was acknowledged at this offset by then was given up, and the cluster told so.
+    pub fn is_given_up(&self, offset: i64, acked: u64) -> bool {
+        self.given_up.iter().any(|(from, at)| *from <= offset && acked <= *at)
+    }
+
+    /// From where on offsets may have been used again, since what was there had been given up.
+    pub fn used_again(&self) -> i64 {
+        self.given_up.iter().map(|(from, _)| *from).min().unwrap_or(i64::MAX)
     }
 
     fn saw(&mut self, seen: Seen) {

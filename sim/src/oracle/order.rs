@@ -10,8 +10,11 @@ use super::{Anomaly, Outcome, SendOp, Verdict};
 
 pub fn check(index: &Index<'_>, verdict: &mut Verdict) {
     for (number, part) in index.parts.iter().enumerate() {
-        // Offsets are used again after a loss that was not promised against: then only spans between cuts are ordered.
-        let cuts: &[u64] = if index.may_rewind(number) { &index.power_cuts } else { &[] };
+        // Offsets are used again after a loss that was not promised against, or was told: then only spans between are ordered.
+        let mut cuts = if index.may_rewind(number) { index.power_cuts.clone() } else { Vec::new() };
+        cuts.extend(part.given_up.iter().map(|(_, at)| *at));
+        cuts.sort_unstable();
+        let cuts = &cuts[..];
         per_producer(part, cuts, verdict);
         realtime(part, cuts, verdict);
         end_offsets(part, cuts, verdict);

@@ -39,7 +39,7 @@ fn untold(part: &PartIndex<'_>, verdict: &mut Verdict) {
 fn sightings(index: &Index<'_>, number: usize, part: &PartIndex<'_>, verdict: &mut Verdict) {
     let name = &part.info.name;
     for (offset, values) in &part.seen {
-        if values.len() > 1 && !index.may_rewind(number) {
+        if values.len() > 1 && !index.may_rewind(number) && *offset < part.used_again() {
             let all: Vec<u64> = values.iter().map(|seen| seen.value).collect();
             verdict.report(Anomaly::InconsistentOffsets, name, format!("offset {offset} had values {all:?}"));
         }
@@ -112,6 +112,10 @@ fn losses(index: &Index<'_>, part: &PartIndex<'_>, drain: &Drain<'_>, verdict: &
         }
         if offset.is_some_and(|offset| newest.lets_go(index, part, send, offset)) {
             continue; // R5: compacted away
+        }
+        if offset.is_some_and(|offset| part.is_given_up(offset, send.done)) {
+            verdict.counts.excused += 1; // R2, R3: the cluster told of it
+            continue;
         }
         if part.info.replicated && send.acks != Acks::All {
             verdict.counts.excused += 1; // R1: the leader alone had it, and another one leads

@@ -54,7 +54,8 @@ fn inside(reader: &Reader<'_>, poll: &PollOp, verdict: &mut Verdict) {
     let name = &part.info.name;
     if poll.out_of_range {
         let known_end = part.drain.as_ref().map_or(0, |drain| drain.end);
-        if !rewinds && poll.from >= part.trimmed && poll.from <= known_end {
+        let is_over = poll.from > part.used_again(); // it stood behind what was left
+        if !rewinds && !is_over && poll.from >= part.trimmed && poll.from <= known_end {
             let text = format!(
                 "consumer {process} at {}: out of range, the log is [<={}, >={known_end})",
                 poll.from, part.trimmed
@@ -81,12 +82,13 @@ fn inside(reader: &Reader<'_>, poll: &PollOp, verdict: &mut Verdict) {
     }
     let given: std::collections::BTreeSet<i64> = poll.records.iter().map(|seen| seen.offset).collect();
     let start = poll.from.max(part.trimmed);
+    let next = poll.next.min(part.used_again());
     let hidden = |seen: &Vec<Seen>| {
         txns.is_some_and(|txns| seen.iter().any(|seen| !txns.is_certainly_visible(seen.value)))
     };
     let missed = part
         .seen
-        .range(start..poll.next.max(start))
+        .range(start..next.max(start))
         .filter(|(offset, seen)| !hidden(seen) && part.stays(**offset, seen))
         .map(|(offset, _)| *offset)
         .find(|o| !given.contains(o) && !part.is_destroyed(*o));

@@ -284,6 +284,22 @@ fn a_destroyed_record_may_be_missing_but_not_wrong() {
 }
 
 #[test]
+fn what_was_given_up_may_be_missing_and_nothing_before_or_after() {
+    let given_up = |at| Event::GivenUp { part: 0, from: 1, at };
+    let story = || Story::new(true).ok(1, 0).ok(2, 1).event(given_up(30)).ok(3, 1).ok(4, 2);
+    let verdict = story().drain(0, 3, &[(0, 1), (1, 3), (2, 4)]).is(&[]);
+    assert_eq!(verdict.counts.excused, 1);
+    story().drain(0, 3, &[(1, 3), (2, 4)]).is(&[Anomaly::LostWrite]); // before it
+    story().drain(0, 2, &[(0, 1), (1, 3)]).is(&[Anomaly::LostWrite]); // acknowledged since
+    let used_again = story().poll(0, &[(0, 1), (1, 2)], 2);
+    used_again.drain(0, 3, &[(0, 1), (1, 3), (2, 4)]).is(&[]);
+    let before = story().poll(0, &[(0, 2)], 1);
+    before
+        .drain(0, 3, &[(0, 1), (1, 3), (2, 4)])
+        .is(&[Anomaly::InconsistentOffsets, Anomaly::OffsetMismatch]);
+}
+
+#[test]
 fn a_retry_that_is_not_told_where_its_record_stands_is_found() {
     let story = Story::new(true).send(1, Outcome::Ok { offset: None });
     story.drain(0, 1, &[(0, 1)]).is(&[Anomaly::OffsetUntold]);

@@ -97,6 +97,8 @@ pub struct Plan {
     pub spaced: bool,
     /// Whether a loss that is allowed must be one that the cluster itself tells of.
     pub reports: bool,
+    /// Whether exactly what the cluster tells of may be lost, record by record: the story gives something up.
+    pub gives_up: bool,
     /// Whether the disks of all members rot, each batch on one of them; else one disk does.
     pub rots_everywhere: bool,
     /// In how many racks they stand; 0 names none.
@@ -189,6 +191,7 @@ impl Plan {
             upgrades: false,
             spaced: false,
             reports: false,
+            gives_up: false,
             rots_everywhere: false,
             racks: 0,
             topics,

@@ -152,6 +152,15 @@ impl Recorder {
         at.map(|(folder, _)| folder.clone())
     }
 
+    /// Notes that a partition was given up from an offset on: what readers were shown of that counts no more.
+    pub fn gives_up(&self, part: Part, from: i64) {
+        let at = self.0.world.now_ns();
+        self.event(NOBODY, Event::GivenUp { part, from, at });
+        if let Some(shown) = self.lock().shown.get_mut(&part) {
+            *shown = (*shown).min(from);
+        }
+    }
+
     /// Adds an event, which `who` saw.
     #[track_caller]
     pub fn event(&self, who: Who, event: Event) {
@@ -251,6 +260,10 @@ impl Recorder {
         let state = self.lock();
         let mut highest: BTreeMap<Part, i64> = BTreeMap::new();
         for event in &state.history.events {
+            if let Event::GivenUp { part, from, .. } = event {
+                // All before it in the history was acknowledged before.
+                highest.entry(*part).and_modify(|top| *top = (*top).min(from - 1));
+            }
             if let Event::Send(SendOp {
                 part,
                 acks: Acks::All,
@@ -399,6 +412,7 @@ fn words_of(event: &Event) -> (&'static str, Vec<u64>) {
         Event::Ended { part, txns } => ("ended", vec![*part as u64, txns.len() as u64]),
         Event::Trimmed { part, to } => ("trim", vec![*part as u64, *to as u64]),
         Event::Destroyed { part, from, last } => ("rotten", vec![*part as u64, *from as u64, *last as u64]),
+        Event::GivenUp { part, from, at } => ("given up", vec![*part as u64, *from as u64, *at]),
         Event::PowerCut { at } => ("dark", vec![*at]),
         Event::Drained { part, start, end, records } => {
             ("drained", vec![*part as u64, *start as u64, *end as u64, records.len() as u64])

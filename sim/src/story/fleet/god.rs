@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::given_up::GivenUp;
 use super::operator::Operator;
 use super::watched::Watched;
 use crate::invariants::Broken;
@@ -35,6 +36,7 @@ struct State {
     broken: Option<Broken>,
     ghosts: Ghosts,
     watched: Watched,
+    given_up: GivenUp,
 }
 
 impl God {
@@ -87,7 +89,9 @@ impl God {
         }
         let trims = stage.plan.topics.iter().any(|topic| topic.trims);
         // What the last of them shows may have been deleted on enough disks already.
-        let is_gone = |sight: &&Sight| trims && sight.watermark <= stage.recorder.trimmed(&sight.folder);
+        let is_gone = |sight: &&Sight| {
+            trims && sight.watermark <= stage.recorder.trimmed(&sight.folder) || self.is_given_up(sight)
+        };
         for sight in sights.iter().filter(|sight| !is_gone(sight)) {
             if let Some(need) = self.need(stage, &sight.folder) {
                 self.note(stage, replicas::visible(&disks, sight, need));
@@ -109,9 +113,15 @@ impl God {
         for (at, sights) in stage.brokers.iter().flat_map(crate::story::BrokerNode::sights) {
             moments.entry(at).or_default().extend(sights);
         }
+        self.give_up(stage, moments.values().next_back().map_or(&[][..], |living| living));
         let mut all = Vec::new();
         for sights in moments.into_values() {
-            let found = self.state.lock().expect("nothing panics in here").ghosts.see(&sights);
+            let found = {
+                let mut state = self.state.lock().expect("nothing panics in here");
+                let State { ghosts, given_up, .. } = &mut *state;
+                let settled = sights.iter().filter(|sight| !given_up.is_open(&sight.folder));
+                ghosts.see(&settled.cloned().collect::<Vec<Sight>>())
+            };
             // What a loss that is allowed takes may have been committed.
             self.note(stage, found.filter(|found| !(stage.plan.reports && found.name == "REP-1")));
             all.extend(sights);
@@ -129,13 +139,15 @@ impl God {
         };
         let living: Vec<Sight> = all.iter().filter(is_of_now).cloned().collect();
         let mut state = self.state.lock().expect("nothing panics in here");
-        let State { ghosts, watched, .. } = &mut *state;
+        let State { ghosts, watched, given_up, .. } = &mut *state;
         let highest = |folder: &str| {
             let promise = self.promise(stage, folder)?;
-            (promise.durable && !promise.disks_forget).then(|| ghosts.highest(folder))
+            let is_known = promise.durable && !promise.disks_forget && !given_up.is_open(folder);
+            is_known.then(|| ghosts.highest(folder))
         };
         let found = watched.see(stage, &living, highest, self.operator.wiped_at());
-        let shown = if stage.plan.reports { Vec::new() } else { stage.recorder.shown() };
+        let mut shown = if stage.plan.reports { Vec::new() } else { stage.recorder.shown() };
+        shown.retain(|(folder, _)| !given_up.is_open(folder));
         let fell = |node: u32, incarnation: u32| {
             stage.brokers.iter().any(|broker| broker.node() == node && broker.fell(incarnation))
         };
@@ -143,6 +155,24 @@ impl God {
         drop(state);
         self.note(stage, found);
         all
+    }
+
+    /// What the cluster tells to be given up counts no more, in the history and here.
+    fn give_up(&self, stage: &Stage, living: &[Sight]) {
+        let mut state = self.state.lock().expect("nothing panics in here");
+        let State { ghosts, given_up, .. } = &mut *state;
+        for (folder, epoch, from) in given_up.see(stage, living) {
+            ghosts.begin_anew(&folder, epoch, from);
+            let part = stage.recorder.part_of_folder(&folder).expect("it is of the plan");
+            stage.recorder.gives_up(part, from);
+        }
+    }
+
+    /// Whether a process shows what the cluster gave up since, or may have.
+    fn is_given_up(&self, sight: &Sight) -> bool {
+        let state = self.state.lock().expect("nothing panics in here");
+        let is_more = || sight.watermark > state.ghosts.highest(&sight.folder);
+        state.given_up.is_open(&sight.folder) || state.ghosts.is_of_before(sight) && is_more()
     }
 
     /// What the plan says of a partition; `None` if it has none such.
@@ -176,7 +206,8 @@ impl God {
         let rots = stage.plan.faults.iter().any(|(weight, fault)| *weight > 0 && *fault == Fault::Rot);
         let promises = stage.plan.topics.iter().all(|topic| topic.durable);
         let seen = dejaq_storage::probe::marks_reached().contains(&CUT_BELOW);
-        if promises && !rots && seen {
+        let given_up = self.state.lock().expect("nothing panics in here").given_up.is_any();
+        if promises && !rots && !given_up && seen {
             self.note(stage, Some(Broken { name: "REP-8", evidence: CUT_BELOW.into() }));
         }
     }

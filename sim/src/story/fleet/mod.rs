@@ -6,6 +6,7 @@
 //! Leaves out: faults (`nemesis`), what holds at every moment (`god`).
 
 mod desk;
+mod given_up;
 mod god;
 mod nemesis;
 mod operator;
