@@ -35,6 +35,7 @@ mod stories;
 mod substrate;
 mod swarm;
 mod timestamps;
+mod told_isr;
 mod torn_tail;
 mod transactions;
 
@@ -87,6 +88,12 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::PUT_BACK,
     fleet_stories::OLD_ENTRY,
     fleet_stories::READDED,
+    told_isr::UNCLEAN,
+    told_isr::MAXIMAL,
+    told_isr::LAST_STANDING,
+    told_isr::BUDGET,
+    told_isr::SHRINKS,
+    told_isr::ELIGIBLE,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

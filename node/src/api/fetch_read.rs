@@ -228,7 +228,8 @@ fn diverging<D: Disk>(
         return None;
     }
     let ours = reader.end_offset_for_epoch(last_epoch);
-    let is_known = ours.epoch == last_epoch && ours.end >= offset;
+    // The planted bug M290: an epoch that we know is enough, wherever it ended here.
+    let is_known = ours.epoch == last_epoch && (ours.end >= offset || mutant!(290));
     (!is_known).then_some(EpochEndOffset { epoch: ours.epoch, end_offset: ours.end })
 }
 

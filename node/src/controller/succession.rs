@@ -208,12 +208,14 @@ fn succeed(
     }
     let known = last_known(old, wanted);
     let latest = known.iter().rev().copied().find(may);
-    if let Some(leader) = latest.filter(|_| eligible.is_empty()) {
+    // The planted bug M292: who may have all is not waited for, since somebody is here who had all once.
+    if let Some(leader) = latest.filter(|_| eligible.is_empty() || mutant!(292)) {
         mark!("a replica leads that was eligible before an unclean stop");
         let reason = if rules.durable { None } else { Some(UncleanReason::LastKnown) };
         return (leader, reason);
     }
-    if rules.unclean || wanted.election == Election::Unclean {
+    // The planted bug M293: whoever is left leads, allowed or not.
+    if rules.unclean || wanted.election == Election::Unclean || mutant!(293) {
         let any = latest.or_else(|| new.replicas.iter().copied().find(may));
         if let Some(leader) = any {
             mark!("a replica leads that was not in sync");

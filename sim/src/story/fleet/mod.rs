@@ -14,8 +14,15 @@ mod overwrite;
 mod rot;
 mod scripts;
 mod told;
+mod told_budget;
+mod told_eligible;
+mod told_isr;
+mod told_last;
+mod told_maximal;
 mod told_overwrite;
 mod told_readd;
+mod told_shrink;
+mod told_unclean;
 mod upgrade;
 mod watched;
 
@@ -31,8 +38,14 @@ use crate::invariants::{Broken, order};
 use god::God;
 use operator::Operator;
 use rot::Rot;
+pub use told_budget::budget;
+pub use told_eligible::eligible;
+pub use told_last::last_standing;
+pub use told_maximal::maximal;
 pub use told_overwrite::overwritten;
 pub use told_readd::readded;
+pub use told_shrink::shrinks;
+pub use told_unclean::unclean;
 use upgrade::Upgrade;
 
 /// The machine from which the calm act looks at the in-sync sets.
