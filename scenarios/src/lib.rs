@@ -94,6 +94,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_isr::BUDGET,
     told_isr::SHRINKS,
     told_isr::ELIGIBLE,
+    told_isr::STOPPING,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

@@ -260,6 +260,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 294,
+        about: "who is about to stop may be in sync and lead like any other",
+        scenario: "cluster_stopping",
+        checkers: &["MQ-15", "assertion"],
+        budget: 10,
+    },
+    Mutant {
         number: 39,
         about: "who does not vote is counted as a voter",
         scenario: "cluster_chaos",

@@ -1,4 +1,4 @@
-//! Told stories of in-sync sets (S11, S13, S16 to S19): who may lead, who counts, what is lost when nobody may, and who is told of it.
+//! Told stories of in-sync sets (S11, S13, S15 to S19): who may lead, who counts, what is lost when nobody may, and who is told of it.
 
 use dejaq_sim::runner::Scenario;
 use dejaq_sim::story;
@@ -54,6 +54,14 @@ pub const ELIGIBLE: Scenario = Scenario {
     about: "a replica is eligible, leads, is not counted on after a bad end, is forgotten when enough are in sync, and is not chosen \
             while it is away",
     run: story::eligible,
+    random: true,
+};
+
+/// S15.
+pub const STOPPING: Scenario = Scenario {
+    name: "cluster_stopping",
+    about: "a broker that stops follows to the end, and is let in no in-sync set; both others end, and it is not elected",
+    run: story::stopping,
     random: true,
 };
 

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use dejaq_storage::mutant;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionId, ProducerId, TopicId};
 use dejaq_wire::topic_name::collision_key;
 
@@ -126,7 +127,8 @@ impl Broker {
     /// Whether it may lead and be in sync.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        !self.fenced && !self.shutting_down
+        // The planted bug M294: who is about to stop is like any other.
+        !self.fenced && (!self.shutting_down || mutant!(294))
     }
 
     /// Where other brokers reach it; `None` for a broker that stands alone.

@@ -22,6 +22,7 @@ mod told_maximal;
 mod told_overwrite;
 mod told_readd;
 mod told_shrink;
+mod told_stopping;
 mod told_unclean;
 mod upgrade;
 mod watched;
@@ -45,6 +46,7 @@ pub use told_maximal::maximal;
 pub use told_overwrite::overwritten;
 pub use told_readd::readded;
 pub use told_shrink::shrinks;
+pub use told_stopping::stopping;
 pub use told_unclean::unclean;
 use upgrade::Upgrade;
 

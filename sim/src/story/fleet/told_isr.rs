@@ -3,7 +3,7 @@
 //! Owns: the choice of a partition whose three replicas are no active controller's, so that whatever is done to them, somebody decides
 //! about them; the plan. Promises: every wait has an end (`told::lost`); what the hand sends is in the history, so that the
 //! oracle judges it. Drawn: which partition, which follower is which, the load before.
-//! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`).
+//! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`, `told_stopping`).
 //!
 //! ```text
 //!  five brokers, one or all of them vote │ leader ─ near, far (its followers) │ two more, the active controller among them

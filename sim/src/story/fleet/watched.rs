@@ -192,9 +192,11 @@ pub(super) fn durable_vote(broker: &BrokerNode) -> Option<i32> {
 
 fn committed_in(stage: &Stage, metadata: &Image) -> Committed {
     let numbers = |ids: &[BrokerId]| ids.iter().map(|id| id.0 as u32).collect::<Vec<u32>>();
+    // By what is written down, not by what the product calls live.
+    let live = |broker: &dejaq::metadata::Broker| !broker.fenced && !broker.shutting_down;
     let brokers = metadata
         .brokers()
-        .map(|broker| (broker.id.0 as u32, Member { life: broker.epoch.0, live: broker.is_live() }));
+        .map(|broker| (broker.id.0 as u32, Member { life: broker.epoch.0, live: live(broker) }));
     let mut partitions = BTreeMap::new();
     for topic in &stage.plan.topics {
         let Some(topic) = metadata.topic_named(&topic.name) else { continue };
