@@ -36,6 +36,7 @@ mod substrate;
 mod swarm;
 mod timestamps;
 mod told_isr;
+mod told_replication;
 mod torn_tail;
 mod transactions;
 
@@ -95,6 +96,12 @@ pub const SCENARIOS: &[Scenario] = &[
     told_isr::SHRINKS,
     told_isr::ELIGIBLE,
     told_isr::STOPPING,
+    told_replication::RESTARTED,
+    told_replication::WATERMARK,
+    told_replication::OLD_EPOCH,
+    told_replication::RETRIES,
+    told_replication::ELECTIONS,
+    told_replication::NEAREST,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

@@ -165,8 +165,11 @@ async fn read<R: Runtime>(
         watermark = reader.end(); // the planted bug: a follower shows what nobody committed
     }
     let bound = if room.read_committed { answer.last_stable_offset } else { watermark };
-    let is_behind = follows && wanted.offset > watermark;
-    if wanted.offset < reader.start() || (wanted.offset > reader.end() && !is_behind) {
+    // The planted bug M283: a follower takes the end of its own log for that of the partition.
+    let is_behind = follows && wanted.offset > watermark && !mutant!(283);
+    // The planted bug M281: the range that is asked for ends at the watermark, not at the end of the log.
+    let is_beyond = wanted.offset > reader.end() || (mutant!(281) && wanted.offset > watermark);
+    if wanted.offset < reader.start() || (is_beyond && !is_behind) {
         answer.error_code = ErrorCode::OFFSET_OUT_OF_RANGE;
         return (answer, watermark);
     }

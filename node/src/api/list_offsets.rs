@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use dejaq_storage::{Disk, LogReader, ReadError, TimestampOffset, mark};
+use dejaq_storage::{Disk, LogReader, ReadError, TimestampOffset, mark, mutant};
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{LeaderEpoch, Offset, PartitionId};
 use dejaq_wire::kafka::list_offsets::{
@@ -108,7 +108,8 @@ async fn find<R: Runtime>(
     match timestamp {
         EARLIEST | EARLIEST_LOCAL => Ok(Some(end_of(reader, reader.start()))),
         LATEST_TIERED => Ok(None),
-        _ if !view.is_caught_up() => {
+        // The planted bug M280: a new leader tells of the end that it knows.
+        _ if !view.is_caught_up() && !mutant!(280) => {
             mark!("the end of a log is not known yet");
             Err(ErrorCode::OFFSET_NOT_AVAILABLE)
         }

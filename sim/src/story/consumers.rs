@@ -175,15 +175,19 @@ async fn ask_end(stage: &Stage, runtime: &SimRuntime, reader: &Reader, cursor: &
     let told = reader.list_with_epoch(&cursor.topic, cursor.index, -1).await;
     let Some((offset, epoch)) = told else { return };
     let done = runtime.world().now_ns();
-    let known = stage.brokers.iter().filter_map(super::BrokerNode::image);
-    let committed = known.filter_map(|image| {
-        image.topic(cursor.id)?.partition(PartitionId(cursor.index)).map(|one| one.leader_epoch.0)
-    });
-    let newest = committed.max().max(stage.recorder.newest_epoch(cursor.part));
-    let superseded = newest.is_some_and(|newest| (0..newest).contains(&epoch));
+    let superseded = is_superseded(stage, &cursor.topic, (cursor.id, cursor.index, epoch));
     if superseded {
         stage.recorder.count("ends told by who was replaced");
     }
     let (part, told) = (cursor.part, runtime.who());
     stage.recorder.event(told, Event::EndOffset { part, offset, begun, done, epoch, superseded });
+}
+
+/// Whether a newer leader epoch of a partition is committed by now than the one in which an end was told: REP-3 excuses that.
+pub(super) fn is_superseded(stage: &Stage, topic: &str, (id, index, epoch): (TopicId, i32, i32)) -> bool {
+    let known = stage.brokers.iter().filter_map(super::BrokerNode::image);
+    let committed = known
+        .filter_map(|image| image.topic(id)?.partition(PartitionId(index)).map(|one| one.leader_epoch.0));
+    let newest = committed.max().max(stage.recorder.newest_epoch(stage.recorder.part(topic, index)));
+    newest.is_some_and(|newest| (0..newest).contains(&epoch))
 }

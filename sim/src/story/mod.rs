@@ -53,7 +53,10 @@ use dejaq_storage::probe;
 pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
-pub use fleet::{budget, eligible, last_standing, maximal, overwritten, readded, shrinks, stopping, unclean};
+pub use fleet::{
+    budget, elections, eligible, last_standing, maximal, nearest, old_epoch, overwritten, readded, restarted,
+    retries, shrinks, stopping, unclean, watermark,
+};
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};
 pub use late::late_end;

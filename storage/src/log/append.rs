@@ -160,6 +160,9 @@ impl<D: Disk> Log<D> {
     /// A replica begins to follow: epochs that it led without a record are forgotten, because the leader's records at
     /// the end may be of an earlier one (KAFKA-7415).
     pub fn begin_following(&mut self) {
+        if mutant!(282) {
+            return; // the planted bug: an epoch that it led without a record is kept, later than records that are to come
+        }
         let mut view = self.shared.lock();
         let end = view.end;
         if view.epochs.truncate(end) {

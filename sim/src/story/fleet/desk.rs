@@ -9,7 +9,7 @@ use dejaq::client::admin::{Admin, ConfigChange, ConfigOwner};
 use dejaq::client::cluster::{Cluster, ClusterConfig};
 use dejaq::client::producer::core::TopicPartition;
 use dejaq::runtime::Runtime;
-use dejaq_wire::ids::{BrokerId, PartitionId};
+use dejaq_wire::ids::{BrokerId, Offset, PartitionId};
 
 use crate::runtime::SimRuntime;
 use crate::story::Stage;
@@ -61,5 +61,18 @@ impl Desk {
         let at = TopicPartition { topic: self.topic.as_str().into(), partition: PartitionId(index) };
         let replicas = replicas.iter().map(|node| BrokerId(*node as i32)).collect();
         self.admin.reassign(&at, Some(replicas), self.runtime.now().plus(PATIENCE)).await.is_ok()
+    }
+
+    /// Has the first replica of a partition lead; whether that was taken.
+    pub async fn elect_first(&self, index: i32) -> bool {
+        let partitions = Some((self.topic.as_str(), vec![PartitionId(index)]));
+        let elected = self.admin.elect(partitions, false, self.runtime.now().plus(PATIENCE)).await;
+        elected.is_ok_and(|all| all.iter().all(|one| one.code.is_none()))
+    }
+
+    /// Asks for the first records of a partition to be deleted; it may stay in doubt.
+    pub async fn delete_before(&self, index: i32, start: i64) {
+        let at = TopicPartition { topic: self.topic.as_str().into(), partition: PartitionId(index) };
+        let _ = self.admin.delete_records(&at, Some(Offset(start)), self.runtime.now().plus(PATIENCE)).await;
     }
 }

@@ -3,7 +3,7 @@
 //! Owns: the frame. Promises: god looks from the first record on, and what it found is the verdict, also of a story that could
 //! not go on over it; a script that did not bring about what it is for fails the run and names the step, so that a story which
 //! shows nothing is never green. What differs from seed to seed is drawn by the script from one stream, `told`.
-//! Leaves out: the scripts (`told_overwrite`, `told_readd`); chance (`nemesis`).
+//! Leaves out: the scripts (`told_*`); chance (`nemesis`).
 //!
 //! ```text
 //!  up ─ topics ─ producers ─► script: cuts, waits, counts ─► calm act (`fleet::calm`) ─► verdict

@@ -1,0 +1,102 @@
+//! Told stories of one replicated partition (CORRECTNESS 3.1), in which who and how long is drawn: each brings about one
+//! interleaving of S01 to S20 that chance hardly ever finds, and fails if it did not.
+
+use dejaq_sim::runner::Scenario;
+use dejaq_sim::story;
+
+/// S02.
+pub const RESTARTED: Scenario = Scenario {
+    name: "cluster_restarted",
+    about: "a follower that does not know what is visible stops, starts, hears its leader once, and leads: it has kept what it had \
+            (KIP-101, S02)",
+    run: story::restarted,
+    random: true,
+};
+
+/// S07.
+pub const WATERMARK: Scenario = Scenario {
+    name: "cluster_watermark",
+    about: "a new leader does not know yet that what it has was visible: nobody is told of an end that lies before the one that \
+            was told, and no reader is out of range (KIP-207, S07)",
+    run: story::watermark,
+    random: true,
+};
+
+/// S06.
+pub const OLD_EPOCH: Scenario = Scenario {
+    name: "cluster_old_epoch",
+    about: "a leader leads again two epochs later, and a follower that has not heard of either tells it how far it is: nothing is \
+            committed for that (S06)",
+    run: story::old_epoch,
+    random: true,
+};
+
+/// S01.
+pub const RETRIES: Scenario = Scenario {
+    name: "cluster_retries",
+    about: "a leader stands still with five batches of a producer, of which its heir has two: the producer sends them again, each is \
+            there once, and the old leader wakes and cuts what it alone has (KIP-98, S01)",
+    run: story::retries,
+    random: true,
+};
+
+/// S05.
+pub const ELECTIONS: Scenario = Scenario {
+    name: "cluster_elections",
+    about: "five elections in which nobody writes; one replica led in an epoch that nobody heard of, and lacks a record of an older \
+            one: all come in sync, and no log is cut (KAFKA-7415, S05)",
+    run: story::elections,
+    random: true,
+};
+
+/// S09.
+pub const NEAREST: Scenario = Scenario {
+    name: "cluster_nearest",
+    about: "a reader is sent to a follower that lags; that one falls behind the start, begins anew there, and leads before it knows \
+            what is visible: no reader is out of range (KIP-392, S09)",
+    run: story::nearest,
+    random: true,
+};
+
+#[cfg(test)]
+mod tests {
+    use dejaq_sim::runner::{RunParams, Status};
+
+    use super::*;
+
+    fn check(scenario: Scenario, brought_about: &str) {
+        let report = (scenario.run)(&RunParams { seed: 1, ..RunParams::default() });
+        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
+        assert_eq!(report.counts.get(brought_about), Some(&1), "{:?}", report.counts);
+    }
+
+    #[test]
+    fn a_follower_that_begins_anew_keeps_what_it_does_not_know_to_be_visible() {
+        check(RESTARTED, "followers that lead after they began anew");
+    }
+
+    #[test]
+    fn the_end_of_a_log_never_goes_back_when_another_leads() {
+        check(WATERMARK, "ends told again when they were known");
+    }
+
+    #[test]
+    fn what_a_follower_tells_in_an_epoch_that_is_over_does_not_count() {
+        check(OLD_EPOCH, "followers of an epoch that was over, and are not counted");
+    }
+
+    #[test]
+    fn five_batches_under_way_are_there_once_when_another_leads() {
+        check(RETRIES, "leaders that woke, and follow");
+    }
+
+    #[test]
+    fn epochs_without_a_record_keep_nobody_out_of_sync() {
+        check(ELECTIONS, "replicas in sync after five elections without a record");
+    }
+
+    #[test]
+    fn nobody_is_out_of_range_at_a_follower_that_lags_nor_when_it_leads() {
+        check(NEAREST, "leaders that began at a start, and do not know what was visible");
+    }
+}
