@@ -36,6 +36,7 @@ mod substrate;
 mod swarm;
 mod timestamps;
 mod told_isr;
+mod told_quorum;
 mod told_replication;
 mod torn_tail;
 mod transactions;
@@ -102,6 +103,8 @@ pub const SCENARIOS: &[Scenario] = &[
     told_replication::RETRIES,
     told_replication::ELECTIONS,
     told_replication::NEAREST,
+    told_quorum::HARMED,
+    told_quorum::METADATA_LOST,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

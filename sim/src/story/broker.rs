@@ -83,6 +83,8 @@ struct State {
     runs_at: u16,
     /// The story ends: it is not started any more.
     is_retired: bool,
+    /// Its files are in somebody's hands: nobody else starts it.
+    is_held: bool,
     ready: Option<Who>,
     failed: Option<String>,
     ghost: Ghost,
@@ -149,7 +151,7 @@ impl BrokerNode {
 
     /// Starts the broker, if it does not run; it becomes ready by and by.
     pub fn begin_start(&self) {
-        if self.runs() || self.lock().is_retired {
+        if self.runs() || self.lock().is_retired || self.is_held() {
             return;
         }
         let stop = Arc::new(Notify::new());
@@ -173,6 +175,17 @@ impl BrokerNode {
         self.0
             .cluster
             .start(self.0.node, move |runtime| async move { node.main(runtime, config, stop).await });
+    }
+
+    /// Nobody else starts it while it is held.
+    pub fn hold(&self, held: bool) {
+        self.lock().is_held = held;
+    }
+
+    /// Whether its files are in somebody's hands.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.lock().is_held
     }
 
     /// From its next start on it is a release of this feature level.

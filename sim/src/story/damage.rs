@@ -211,7 +211,7 @@ pub async fn lose_metadata(stage: &Stage, dice: &mut Dice) {
 }
 
 /// What a person does with a backup.
-async fn put_back(disk: &ModelDisk, folder: &Path, files: &Files) {
+pub(super) async fn put_back(disk: &ModelDisk, folder: &Path, files: &Files) {
     let healthy = "the disk is healthy";
     if disk.exists(folder) {
         disk.remove_dir_all(folder).await.expect(healthy);
@@ -223,5 +223,5 @@ async fn put_back(disk: &ModelDisk, folder: &Path, files: &Files) {
         disk.sync_many(vec![file]).await.expect(healthy);
     }
     disk.sync_dir(folder).await.expect(healthy);
-    disk.sync_dir(Path::new("partitions")).await.expect(healthy);
+    disk.sync_dir(folder.parent().unwrap_or(Path::new(""))).await.expect(healthy);
 }

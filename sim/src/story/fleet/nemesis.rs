@@ -13,6 +13,7 @@ use dejaq_storage::model_disk::{CrashMode, Fault as DiskFault, Plan as DiskPlan}
 use dejaq_wire::ids::BrokerId;
 
 use super::god::God;
+use super::harm;
 use super::operator::Operator;
 use super::overwrite;
 use super::rot::Rot;
@@ -57,6 +58,7 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
                 operator.act(stage, fault, &stage.brokers[at], &mut dice)
             }
             Fault::Rot => rot.strike(stage, &stage.brokers[at], &mut dice),
+            Fault::MetadataLost => harm::strike(stage, &stage.brokers[at], &mut dice),
             Fault::Join => join(stage),
             Fault::Overwrite => overwrite::strike(stage, &mut dice),
             Fault::Depose | Fault::Bounce | Fault::Readd | Fault::Straggle => {

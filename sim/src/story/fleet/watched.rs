@@ -18,7 +18,7 @@ use crate::invariants::{Broken, moves, quorum};
 use crate::story::{BrokerNode, Fault, Stage};
 
 /// The folder of the metadata log.
-const METADATA: &str = "partitions/00000000000000000000000000000001-0";
+pub(super) const METADATA: &str = "partitions/00000000000000000000000000000001-0";
 /// How often a live broker is heard, at least: a quarter of a session, and what it takes on its way.
 const BEATS: u64 = 3;
 
@@ -135,7 +135,7 @@ impl Watched {
 
     /// MQ-2 when somebody leads in a new epoch of the quorum, MQ-6 when more is committed.
     fn quorum(&mut self, stage: &Stage, more: bool) -> Option<Broken> {
-        let moves = |fault| matches!(fault, Fault::Voters | Fault::Wipe | Fault::Rot);
+        let moves = |fault| matches!(fault, Fault::Voters | Fault::Wipe | Fault::Rot | Fault::MetadataLost);
         if strikes(stage, moves).is_some() {
             return None;
         }

@@ -1,0 +1,64 @@
+//! The metadata quorum of a fleet, told (S35), and what it loses by chance.
+
+use dejaq_sim::runner::Scenario;
+use dejaq_sim::story::{self, DURABLE, Fault, Plan};
+
+/// Damage on a minority.
+pub const HARMED: Scenario = Scenario {
+    name: "cluster_harmed_voters",
+    about: "a minority of the voters loses its metadata log, snapshot or vote, in every way: it refuses to serve and deletes nothing \
+            while the others go on, and the quorum rests on it when it has them back (S35)",
+    run: story::harmed,
+    random: true,
+};
+
+/// The same by chance, under load.
+pub const METADATA_LOST: Scenario = Scenario {
+    name: "cluster_metadata_lost",
+    about: "brokers of three or five are started without their metadata log, snapshot or vote, a minority at a time, while others end: \
+            none serves so, and nothing acked is lost",
+    run: |params| {
+        story::run(params, |world| {
+            let mut dice = world.streams().dice("plan", 0);
+            let plan = Plan::drawn(&mut dice).with_durability(DURABLE);
+            let voters = *dice.pick(&[3, 3, 5]);
+            let mut plan = plan.fleet((voters, voters), (3, 2)).settled();
+            plan.config.snapshot_bytes = *dice.pick(&[4096, 8 << 20]);
+            plan.fault(5, Fault::MetadataLost)
+                .fault(dice.between(1, 3), Fault::Kill)
+                .fault(dice.below(2), Fault::PowerCut)
+                .fault(dice.below(2), Fault::Restart)
+                .fault(dice.below(2), Fault::Pause)
+        })
+    },
+    random: true,
+};
+
+#[cfg(test)]
+mod tests {
+    use dejaq_sim::runner::{RunParams, Status};
+
+    use super::*;
+
+    fn check(scenario: Scenario, seed: u64, brought_about: &[&str]) {
+        let report = (scenario.run)(&RunParams { seed, ..RunParams::default() });
+        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
+        for count in brought_about {
+            assert!(
+                report.counts.get(*count).is_some_and(|count| *count > 0),
+                "{count}: {:?}",
+                report.counts
+            );
+        }
+    }
+
+    #[test]
+    fn a_quorum_rests_on_voters_that_were_harmed_and_have_their_files_back() {
+        check(HARMED, 3, &["harm SnapshotRots", "starts refused", "quorums that rested on who was harmed"]);
+    }
+
+    #[test]
+    fn metadata_is_lost_by_chance_and_no_start_serves_without() {
+        check(METADATA_LOST, 1, &["starts refused"]);
+    }
+}
