@@ -105,6 +105,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_replication::NEAREST,
     told_quorum::HARMED,
     told_quorum::METADATA_LOST,
+    told_quorum::FAILED_OVER,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

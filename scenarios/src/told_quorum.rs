@@ -1,4 +1,4 @@
-//! The metadata quorum of a fleet, told (S35), and what it loses by chance.
+//! The metadata quorum of a fleet, told (S35, S40), and what it loses by chance.
 
 use dejaq_sim::runner::Scenario;
 use dejaq_sim::story::{self, DURABLE, Fault, Plan};
@@ -34,6 +34,15 @@ pub const METADATA_LOST: Scenario = Scenario {
     random: true,
 };
 
+/// The controller ends at the worst moment.
+pub const FAILED_OVER: Scenario = Scenario {
+    name: "cluster_failover_at",
+    about: "the active controller of five ends while a registration, a fencing, a smaller set, a move, a topic or a block of ids is \
+            decided: what was answered stands, no id is told twice, every broker comes back (S40)",
+    run: story::failed_over,
+    random: true,
+};
+
 #[cfg(test)]
 mod tests {
     use dejaq_sim::runner::{RunParams, Status};
@@ -55,6 +64,14 @@ mod tests {
     #[test]
     fn a_quorum_rests_on_voters_that_were_harmed_and_have_their_files_back() {
         check(HARMED, 3, &["harm SnapshotRots", "starts refused", "quorums that rested on who was harmed"]);
+    }
+
+    #[test]
+    fn the_controller_ends_while_something_is_decided() {
+        let report = (FAILED_OVER.run)(&RunParams { seed: 3, ..RunParams::default() });
+        assert_eq!((report.status, &*report.message), (Status::Pass, ""));
+        let ended = report.counts.keys().filter(|count| count.starts_with("controllers ended at"));
+        assert_eq!(ended.count(), 3, "{:?}", report.counts);
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{
-    budget, elections, eligible, harmed, last_standing, maximal, nearest, old_epoch, overwritten, readded,
-    restarted, retries, shrinks, stopping, unclean, watermark,
+    budget, elections, eligible, failed_over, harmed, last_standing, maximal, nearest, old_epoch,
+    overwritten, readded, restarted, retries, shrinks, stopping, unclean, watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use dejaq::client::admin::{Admin, ConfigChange, ConfigOwner};
+use dejaq::client::admin::{Admin, ConfigChange, ConfigOwner, NewTopic};
 use dejaq::client::cluster::{Cluster, ClusterConfig};
 use dejaq::client::producer::core::TopicPartition;
 use dejaq::runtime::Runtime;
 use dejaq_wire::ids::{BrokerId, Offset, PartitionId};
+use dejaq_wire::kafka::init_producer_id::InitProducerIdRequest;
 
 use crate::runtime::SimRuntime;
 use crate::story::Stage;
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// See the module.
 pub(super) struct Desk {
     admin: Admin<SimRuntime>,
+    cluster: Cluster<SimRuntime>,
     runtime: SimRuntime,
     topic: String,
 }
@@ -39,8 +41,13 @@ impl Desk {
             allow_auto_create: false,
             ..ClusterConfig::default()
         };
-        let admin = Admin::new(Cluster::new(runtime.clone(), config));
-        Desk { admin, runtime, topic: stage.plan.topics[0].name.clone() }
+        let cluster = Cluster::new(runtime.clone(), config);
+        Desk {
+            admin: Admin::new(cluster.clone()),
+            cluster,
+            runtime,
+            topic: stage.plan.topics[0].name.clone(),
+        }
     }
 
     /// Connects, so that what is asked next is asked at once; whether the broker answered.
@@ -54,6 +61,29 @@ impl Desk {
         let age = ConfigChange::Set((number + 600_000_000).to_string());
         let changes = BTreeMap::from([("retention.ms".to_owned(), age)]);
         let _ = self.admin.alter_configs(&owner, &changes, self.runtime.now().plus(ASK)).await;
+    }
+
+    /// Makes a topic of this name; whether that was answered.
+    pub async fn make(&self, name: &str) -> bool {
+        let topic = NewTopic { name: name.into(), partitions: Some(1), ..NewTopic::default() };
+        self.admin.create_topic(&topic, false, self.runtime.now().plus(PATIENCE)).await.is_ok()
+    }
+
+    /// Deletes a topic; whether that was answered.
+    pub async fn delete(&self, name: &str) -> bool {
+        self.admin.delete_topic(name, self.runtime.now().plus(PATIENCE)).await.is_ok()
+    }
+
+    /// Asks for so many producer ids; those that were told.
+    pub async fn ids(&self, count: usize) -> Vec<i64> {
+        let mut ids = Vec::new();
+        for _ in 0..count {
+            let request = InitProducerIdRequest { transaction_timeout_ms: 60_000, ..Default::default() };
+            let answer = self.cluster.ask_any(&request, self.runtime.now().plus(PATIENCE)).await;
+            let told = answer.ok().filter(|answer| answer.error_code.is_none());
+            ids.extend(told.map(|answer| answer.producer_id.0));
+        }
+        ids
     }
 
     /// Places a partition on these brokers; whether that was taken.
