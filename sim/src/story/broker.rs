@@ -486,6 +486,14 @@ impl BrokerNode {
         self.lock().starts > 0
     }
 
+    /// How far its life is: how often it was started, how many of its processes fell, whether one is there, and serves.
+    #[must_use]
+    pub fn life(&self) -> (u64, usize, bool, bool) {
+        let runs = self.runs();
+        let state = self.lock();
+        (state.starts, state.fallen.len(), runs, state.ready.is_some())
+    }
+
     /// Whether a process runs.
     #[must_use]
     pub fn runs(&self) -> bool {

@@ -1,6 +1,8 @@
 //! God's view of a fleet: the disks of all brokers beside each other.
 //!
-//! Owns: when to look, and what was found. Promises: looks change nothing and draw nothing; the first finding counts.
+//! Owns: when to look, and what was found. Promises: looks change nothing and draw nothing; the first finding counts; the
+//! disks are compared from time to time, and within one glance after each event that may part them: a process that fell,
+//! ended, began or serves, a leader that begins, a change of who holds, leads or is in sync.
 //! Leaves out: the properties themselves (`crate::invariants::replicas`).
 
 use std::sync::{Arc, Mutex};
@@ -18,7 +20,7 @@ use crate::story::{Fault, Stage};
 
 /// How often what all processes believe is laid side by side.
 const GLANCE: Duration = Duration::from_millis(5);
-/// Every how manieth time the disks are compared, too.
+/// Every how manieth time the disks are compared, too, though nothing happened.
 const LOOK: u32 = 100;
 
 /// The product's mark for it.
@@ -37,6 +39,16 @@ struct State {
     ghosts: Ghosts,
     watched: Watched,
     given_up: GivenUp,
+    seen: Seen,
+}
+
+/// What says that something happened since the last glance.
+#[derive(Default, PartialEq)]
+struct Seen {
+    lives: Vec<(u64, usize, bool, bool)>,
+    changes: u64,
+    /// The living processes that lead, and in which epoch, of all partitions in their order.
+    leaders: Vec<(u32, u32, i32)>,
 }
 
 impl God {
@@ -47,10 +59,12 @@ impl God {
         stage.broker.clone().aside(async move {
             for number in 1_u32.. {
                 stage.world.sleep(GLANCE).await;
-                if number % LOOK == 0 {
-                    watching.look(&stage);
-                } else {
-                    watching.look_inside(&stage);
+                let sights = watching.look_inside(&stage);
+                if watching.has_happened(&stage, &sights) {
+                    stage.recorder.count("looks at the disks after an event");
+                    watching.compare(&stage, &sights);
+                } else if number % LOOK == 0 {
+                    watching.compare(&stage, &sights);
                 }
             }
         });
@@ -73,6 +87,26 @@ impl God {
     /// compare what was promised with the disks.
     pub fn look(&self, stage: &Stage) {
         let sights = self.look_inside(stage);
+        self.compare(stage, &sights);
+    }
+
+    /// Whether something happened since the last glance after which the copies may differ.
+    fn has_happened(&self, stage: &Stage, sights: &[Sight]) -> bool {
+        let lives = |sight: &&Sight| {
+            stage.brokers.iter().any(|one| one.node() == sight.node && one.lives(sight.incarnation))
+        };
+        let leading = sights.iter().filter(|sight| sight.leads).filter(lives);
+        let leaders = leading.map(|sight| (sight.node, sight.incarnation, sight.epoch)).collect();
+        let lives = stage.brokers.iter().map(crate::story::BrokerNode::life).collect();
+        let mut state = self.state.lock().expect("nothing panics in here");
+        let now = Seen { lives, changes: state.watched.changes(), leaders };
+        let has_happened = now != state.seen;
+        state.seen = now;
+        has_happened
+    }
+
+    /// The disks beside each other, and beside what was seen of the processes at this moment.
+    fn compare(&self, stage: &Stage, sights: &[Sight]) {
         if self.broken().is_some() {
             return;
         }

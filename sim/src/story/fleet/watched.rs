@@ -38,9 +38,16 @@ pub(super) struct Watched {
     same: Same,
     /// The life of each broker whose metadata was seen.
     lives: BTreeMap<u32, Option<u32>>,
+    /// How often the place of a partition was seen to change.
+    changes: u64,
 }
 
 impl Watched {
+    /// How often who holds, leads or is in sync with a partition was seen to change.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Looks again, with what the living processes believe.
     pub fn see(
         &mut self,
@@ -70,6 +77,7 @@ impl Watched {
     fn newer(&mut self, stage: &Stage, image: &Image, wiped: Option<(u32, u64)>) -> Option<Broken> {
         let now = committed_in(stage, image);
         let before = std::mem::replace(&mut self.now, now);
+        self.changes += u64::from(before.partitions != self.now.partitions);
         let mut ended_badly = Vec::new();
         for broker in stage.brokers.iter() {
             let life = |of: &Committed| of.brokers.get(&broker.node()).map(|member| member.life);
