@@ -5,6 +5,9 @@
 use dejaq_sim::rng::Dice;
 use dejaq_sim::runner::{RunParams, RunReport, Scenario};
 use dejaq_sim::story::{self, Fault, Plan};
+use dejaq_sim::world::World;
+
+use crate::swarm;
 
 /// Nothing strikes: what is found here is no fault's doing.
 pub const STEADY: Scenario = Scenario {
@@ -17,9 +20,17 @@ pub const STEADY: Scenario = Scenario {
 /// Processes end or stand still.
 pub const FAILOVER: Scenario = Scenario {
     name: "cluster_failover",
-    about: "brokers of three are killed, paused and restarted at any moment: leaders move, nothing acked is lost",
+    about: "brokers of three are killed, paused and restarted at any moment: leaders move, nothing acked is lost; in a quarter of the \
+            stories topics are durability=replicated, which promises as much where no power fails",
     run: |params| {
-        run_asking(params, 3, |plan, _| {
+        story::run(params, |world| {
+            // By a stream of its own: the seeds of the others are the stories that they were.
+            let is_replicated = world.streams().dice("durability", 0).chance(250);
+            let (mut plan, _) = three(world, (3, !is_replicated));
+            if is_replicated {
+                plan = plan.with_durability(story::REPLICATED);
+                plan.topics.iter_mut().for_each(|topic| topic.survives_one = true);
+            }
             plan.fault(4, Fault::Kill).fault(2, Fault::Pause).fault(2, Fault::Restart)
         })
     },
@@ -56,16 +67,16 @@ pub const NETWORK: Scenario = Scenario {
     random: true,
 };
 
-/// Everything, on three to five brokers.
+/// Everything, on three to seven brokers.
 pub const CHAOS: Scenario = Scenario {
     name: "cluster_chaos",
-    about: "three to five brokers under kills, power cuts, pauses, cuts, slow and failing disks and clock steps at once",
+    about: "three to seven brokers under kills, power cuts, pauses, cuts, slow and failing disks and clock steps at once",
     run: |params| {
         story::run(params, |world| {
             let mut dice = world.streams().dice("plan", 0);
             let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
-            let brokers = *dice.pick(&[3, 3, 4, 5]);
-            let mut plan = plan.fleet((brokers, 3), (3, 2)).settled();
+            let size = (*dice.pick(&[3, 3, 4, 5]), 3);
+            let mut plan = plan.fleet(swarm::large(world).unwrap_or(size), (3, 2)).settled();
             plan.racks = *dice.pick(&[0, 0, 3]);
             plan.fault(dice.below(4), Fault::Kill)
                 .fault(dice.below(4), Fault::PowerCut)
@@ -385,12 +396,18 @@ fn drawn(
     faults: impl FnOnce(Plan, &mut dejaq_sim::rng::Dice) -> Plan,
 ) -> RunReport {
     story::run(params, |world| {
-        let mut dice = world.streams().dice("plan", 0);
-        let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
-        let mut plan = plan.fleet((brokers, brokers), (3, 2)).settled();
-        if asks {
-            plan = plan.with_acks(&mut world.streams().dice("acks", 0));
-        }
+        let (plan, mut dice) = three(world, (brokers, asks));
         faults(plan, &mut dice)
     })
+}
+
+/// Topics of three copies on so many brokers, and the stream from which the rest is drawn.
+fn three(world: &World, (brokers, asks): (u32, bool)) -> (Plan, Dice) {
+    let mut dice = world.streams().dice("plan", 0);
+    let plan = Plan::drawn(&mut dice).with_durability(story::DURABLE);
+    let mut plan = plan.fleet((brokers, brokers), (3, 2)).settled();
+    if asks {
+        plan = plan.with_acks(&mut world.streams().dice("acks", 0));
+    }
+    (plan, dice)
 }

@@ -23,7 +23,7 @@ pub const ONE: Scenario = Scenario {
 /// Several.
 pub const FLEET: Scenario = Scenario {
     name: "cluster_swarm",
-    about: "one to five replicas on three to five brokers under a drawn mix of everything, with whims of the product itself",
+    about: "one to three replicas on three to seven brokers under a drawn mix of everything, with whims of the product itself",
     run: fleet,
     random: true,
 };
@@ -57,14 +57,21 @@ fn fleet(params: &RunParams) -> RunReport {
     story::run(params, |world| {
         let mut dice = world.streams().dice("plan", 0);
         let plan = Plan::drawn(&mut dice).with_durability(DURABLE);
-        let brokers = *dice.pick(&[3, 3, 4, 5]);
-        let voters = *dice.pick(&[1, 3, 3, 3]);
+        let size = (*dice.pick(&[3, 3, 4, 5]), *dice.pick(&[1, 3, 3, 3]));
+        let size = large(world).unwrap_or(size);
         let (replicas, min_insync) = *dice.pick(&[(1, 1), (2, 1), (2, 2), (3, 1), (3, 2), (3, 2), (3, 3)]);
-        let mut plan = plan.fleet((brokers, voters), (replicas, min_insync)).settled();
+        let mut plan = plan.fleet(size, (replicas, min_insync)).settled();
         plan.racks = *dice.pick(&[0, 0, 2, 3]);
         let plan = mixed(plan, &mut dice, &[Fault::PowerCutAll, Fault::Isolate, Fault::Swizzle]);
         resettled(shaped(plan, &mut dice), world)
     })
+}
+
+/// How many brokers there are and how many of them vote, in the fifth of the stories that are of large fleets; by a stream of its
+/// own, so that the seeds of the others are the stories that they were.
+pub(crate) fn large(world: &World) -> Option<(u32, u32)> {
+    let mut dice = world.streams().dice("large", 0);
+    dice.chance(200).then(|| (*dice.pick(&[6, 7]), *dice.pick(&[3, 5])))
 }
 
 /// In a quarter of the stories each start of a broker has settings of its own; by a stream of its own, so that the seeds of
