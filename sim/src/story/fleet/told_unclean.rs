@@ -217,8 +217,7 @@ impl Eyes {
             ..Default::default()
         };
         let topics = vec![OffsetForLeaderTopic { topic: TOPIC.into(), partitions: vec![part] }];
-        let request =
-            OffsetForLeaderEpochRequest { replica_id: BrokerId::NONE, topics, ..Default::default() };
+        let request = OffsetForLeaderEpochRequest { replica_id: BrokerId::NONE, topics };
         let one =
             |told: &OffsetForLeaderEpochResponse| Some(told.topics.first()?.partitions.first()?.error_code);
         let answer = self.ask(&request, one).await?;
