@@ -102,6 +102,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_replication::OLD_EPOCH,
     told_replication::RETRIES,
     told_replication::ELECTIONS,
+    told_replication::UNDER_WAY,
     told_replication::NEAREST,
     told_quorum::HARMED,
     told_quorum::METADATA_LOST,

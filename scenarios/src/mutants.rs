@@ -515,6 +515,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 284,
+        about: "what was read for a follower is sent and taken, of whatever epoch it is",
+        scenario: "cluster_under_way",
+        checkers: &["REP-16", "REP-2"],
+        budget: 10,
+    },
+    Mutant {
         number: 55,
         about: "the list of aborted transactions goes when its segment is full",
         scenario: "transactions",

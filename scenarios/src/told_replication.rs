@@ -49,6 +49,15 @@ pub const ELECTIONS: Scenario = Scenario {
     random: true,
 };
 
+/// S10.
+pub const UNDER_WAY: Scenario = Scenario {
+    name: "cluster_under_way",
+    about: "a leader reads for a follower while its log is cut and other records are appended there: nothing of them is sent or taken \
+            as what was asked for (KAFKA-18723, S10)",
+    run: story::under_way,
+    random: true,
+};
+
 /// S09.
 pub const NEAREST: Scenario = Scenario {
     name: "cluster_nearest",
@@ -93,6 +102,11 @@ mod tests {
     #[test]
     fn epochs_without_a_record_keep_nobody_out_of_sync() {
         check(ELECTIONS, "replicas in sync after five elections without a record");
+    }
+
+    #[test]
+    fn what_is_read_while_a_log_becomes_another_one_is_neither_sent_nor_taken() {
+        check(UNDER_WAY, "answers under way while the log became another one");
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct Device {
     /// The model.
     pub platter: Platter,
     speed: Arc<Mutex<Speed>>,
+    /// How much longer a read that waits takes than everything else.
+    slow_reads: Arc<Mutex<Duration>>,
     metadata_writes: Arc<Mutex<Vec<LogWrite>>>,
     watcher: Arc<Mutex<Option<Watcher>>>,
 }
@@ -70,7 +72,9 @@ impl Device {
     pub fn new(world: &World, node: u32, capacity: Option<u64>, keeps_page_cache: bool) -> Self {
         let speed = Arc::new(Mutex::new(Speed::default()));
         let dice = Mutex::new(world.streams().dice("disk-time", u64::from(node)));
-        let clock = Clockwork { world: world.clone(), dice, speed: speed.clone() };
+        let slow_reads: Arc<Mutex<Duration>> = Arc::default();
+        let clock =
+            Clockwork { world: world.clone(), dice, speed: speed.clone(), slow_reads: slow_reads.clone() };
         let metadata_writes: Arc<Mutex<Vec<LogWrite>>> = Arc::default();
         let watcher: Arc<Mutex<Option<Watcher>>> = Arc::default();
         let witness = Witness {
@@ -86,7 +90,7 @@ impl Device {
             latency: Some(Arc::new(clock)),
             observer: Some(Arc::new(witness)),
         });
-        Device { platter, speed, metadata_writes, watcher }
+        Device { platter, speed, slow_reads, metadata_writes, watcher }
     }
 
     /// Calls `watcher` after each operation that changed a name, from now on.
@@ -109,12 +113,18 @@ impl Device {
     pub fn set_speed(&self, speed: Speed) {
         *self.speed.lock().expect("nothing panics in here") = speed;
     }
+
+    /// Makes reads that begin from now on, and have to wait for the disk, take this much longer.
+    pub fn set_slow_reads(&self, extra: Duration) {
+        *self.slow_reads.lock().expect("nothing panics in here") = extra;
+    }
 }
 
 struct Clockwork {
     world: World,
     dice: Mutex<Dice>,
     speed: Arc<Mutex<Speed>>,
+    slow_reads: Arc<Mutex<Duration>>,
 }
 
 impl Latency for Clockwork {
@@ -126,7 +136,11 @@ impl Latency for Clockwork {
             Op::Sync | Op::SyncStart | Op::SyncDir => dice.between(from, to + 1) + bytes / 2, // 2 GB/s
             _ => dice.between(20_000, 200_000) + bytes / 2,
         };
-        let wait = Duration::from_nanos(base) + speed.stall;
+        let extra = match op {
+            Op::Read => *self.slow_reads.lock().expect("nothing panics in here"),
+            _ => Duration::ZERO,
+        };
+        let wait = Duration::from_nanos(base) + speed.stall + extra;
         Box::pin(self.world.sleep(wait))
     }
 }

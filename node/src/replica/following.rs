@@ -502,7 +502,8 @@ fn split(mut bytes: bytes::Bytes, epoch: LeaderEpoch) -> Result<Vec<VerifiedBatc
         let batch =
             VerifiedBatch::verify(bytes.split_to(header.batch_bytes())).map_err(|error| error.to_string())?;
         let of = batch.header().leader_epoch;
-        if of > epoch || !of.is_valid() {
+        // The planted bug M284: it is not asked of which epoch a batch is; its other half is the leader's.
+        if (of > epoch && !mutant!(284)) || !of.is_valid() {
             return Err(format!("a batch of epoch {of}, asked for in {epoch}"));
         }
         batches.push(batch);

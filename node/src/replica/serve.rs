@@ -206,7 +206,8 @@ impl<R: Runtime> Round<R> {
                 }
             }
         };
-        if leads_in(&partition, at.epoch) != Ok(epoch) {
+        // The planted bug M284 does not look again; its other half is the follower's.
+        if leads_in(&partition, at.epoch) != Ok(epoch) && !mutant!(284) {
             return Look::Again; // what was read may be of another leader's log
         }
         if matches!(&found, Found::Batches(batches) if batches.is_empty()) {

@@ -55,7 +55,7 @@ pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{
     budget, elections, eligible, failed_over, harmed, last_standing, maximal, nearest, old_epoch,
-    overwritten, readded, restarted, retries, shrinks, stopping, unclean, watermark,
+    overwritten, readded, restarted, retries, shrinks, stopping, unclean, under_way, watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};

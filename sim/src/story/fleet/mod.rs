@@ -34,6 +34,7 @@ mod told_shrink;
 mod told_stopping;
 mod told_turns;
 mod told_unclean;
+mod told_under_way;
 mod told_watermark;
 mod upgrade;
 mod watched;
@@ -66,6 +67,7 @@ pub use told_retries::retries;
 pub use told_shrink::shrinks;
 pub use told_stopping::stopping;
 pub use told_unclean::unclean;
+pub use told_under_way::under_way;
 pub use told_watermark::watermark;
 use upgrade::Upgrade;
 
