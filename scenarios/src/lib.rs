@@ -107,6 +107,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_quorum::HARMED,
     told_quorum::METADATA_LOST,
     told_quorum::FAILED_OVER,
+    told_quorum::HALF_MADE,
     fleet::UPGRADE,
     transactions::ONE,
     transactions::FLEET,

@@ -353,6 +353,20 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 50,
     },
     Mutant {
+        number: 315,
+        about: "an install is said to be over before the log begins behind its snapshot",
+        scenario: "cluster_half_snapshots",
+        checkers: &["liveness"],
+        budget: 30,
+    },
+    Mutant {
+        number: 316,
+        about: "a snapshot of the metadata forgets which producer ids were given out",
+        scenario: "cluster_half_snapshots",
+        checkers: &["MQ-8"],
+        budget: 10,
+    },
+    Mutant {
         number: 42,
         about: "a commit is not fenced by generation and member",
         scenario: "group_at_least_once",

@@ -1,4 +1,4 @@
-//! The metadata quorum of a fleet, told (S35, S40), and what it loses by chance.
+//! The metadata quorum of a fleet, told (S35, S39, S40), and what it loses by chance.
 
 use dejaq_sim::runner::Scenario;
 use dejaq_sim::story::{self, DURABLE, Fault, Plan};
@@ -31,6 +31,15 @@ pub const METADATA_LOST: Scenario = Scenario {
                 .fault(dice.below(2), Fault::Pause)
         })
     },
+    random: true,
+};
+
+/// Snapshots that are half made.
+pub const HALF_MADE: Scenario = Scenario {
+    name: "cluster_half_snapshots",
+    about: "a voter ends while it makes a snapshot of the metadata, and while one takes the place of its log: it comes back with the \
+            state that all have, and the quorum rests on it (S39)",
+    run: story::half_made,
     random: true,
 };
 
@@ -72,6 +81,11 @@ mod tests {
         assert_eq!((report.status, &*report.message), (Status::Pass, ""));
         let ended = report.counts.keys().filter(|count| count.starts_with("controllers ended at"));
         assert_eq!(ended.count(), 3, "{:?}", report.counts);
+    }
+
+    #[test]
+    fn a_voter_comes_back_from_a_snapshot_that_was_half_made() {
+        check(HALF_MADE, 1, &["voters that ended at Install", "quorums that rested on who ended half way"]);
     }
 
     #[test]

@@ -454,6 +454,9 @@ async fn begin_anew<D: Disk>(disk: &D, position: Position, now_ms: i64) -> Resul
         disk.remove_dir_all(&path).await?;
         disk.sync_dir(path.parent().unwrap_or(Path::new(""))).await?;
     }
+    if mutant!(315) {
+        put_install(disk, None).await?;
+    }
     let options = options(LastStop::KILLED, now_ms);
     let made = Log::create_at(disk.clone(), path, identity(), config(), options, position.end).await?;
     let (log, _) = made;

@@ -11,6 +11,7 @@
 //! ```
 
 use bytes::Bytes;
+use dejaq_storage::mutant;
 use dejaq_storage::whole_file::checksum;
 use dejaq_wire::ids::{BrokerEpoch, Offset, ProducerId};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ pub fn decode(bytes: &[u8]) -> Result<Image, BadSnapshot> {
     }
     image.end = read.end;
     image.last_broker_epoch = read.last_broker_epoch;
-    image.next_producer_id = read.next_producer_id;
+    image.next_producer_id = if mutant!(316) { ProducerId(0) } else { read.next_producer_id };
     Ok(image)
 }
 

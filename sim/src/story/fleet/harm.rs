@@ -129,7 +129,7 @@ pub(super) fn strike(stage: &Stage, broker: &BrokerNode, dice: &mut Dice) {
             if patient.suffers(&stage, harm, &[], &mut dice).await {
                 patient.tries(&stage, harm).await;
             }
-            patient.is_whole_again().await;
+            patient.made_whole().await;
         }
         broker.hold(false);
         broker.begin_start(); // it took until now, and nobody else knows of it
@@ -252,7 +252,7 @@ impl Patient {
     }
 
     /// Its files of the quorum are what they were, unless it serves without that; it is held still.
-    pub async fn is_whole_again(self) {
+    pub async fn made_whole(self) {
         if self.broker.serves_as_set() {
             return;
         }

@@ -85,7 +85,7 @@ impl Tale {
         self.scene.stage.recorder.count("metadata committed without who was harmed");
         for patient in patients {
             let broker = self.voter_on(patient.node());
-            patient.is_whole_again().await;
+            patient.made_whole().await;
             broker.hold(false);
             broker.begin_start();
         }
