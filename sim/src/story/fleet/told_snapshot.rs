@@ -185,7 +185,9 @@ impl Tale {
 
     async fn ends(&mut self, broker: &BrokerNode, moment: Moment) {
         let sync = self.scene.stage.plan.disk.sync_from.as_micros() as u64;
-        let more = self.dice.below(AFTER * sync + 1);
+        // Not so late that an install is over, which is met half way a second time.
+        let syncs = if moment == Moment::Aside { AFTER / 4 } else { AFTER };
+        let more = self.dice.below(syncs * sync + 1);
         self.scene.stage.world.sleep(Duration::from_micros(more)).await;
         self.scene.stage.recorder.count(format!("voters that ended at {moment:?}"));
         if self.dice.chance(300) {
