@@ -6,7 +6,8 @@
 //! seed says, and unless the quorum rested on it afterwards (`told::lost`). Drawn: which moment, a little more, whether the
 //! process is killed or the power fails. Who judges: MQ-8 and MQ-9 (`watched`: who has applied as much has the same), that the
 //! start serves (liveness), the calm act. Not as the catalogue has it: we keep no applied index beside the state; a start
-//! begins with the snapshot and applies what is committed behind it. That who fails to apply an entry ends is told by the driver.
+//! begins with the snapshot and applies what is committed behind it. Not told: one that fails to apply an entry ends
+//! (MQ-18); the driver does that, and nothing shows it.
 //!
 //! ```text
 //!  snapshot.tmp ─► snapshot │ snapshot.tmp ─► snapshot ─► install: names it ─► the log begins behind it ─► install: none
