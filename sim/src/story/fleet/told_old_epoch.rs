@@ -9,7 +9,7 @@
 //! is deaf, the network, the load before. Who finds what comes of it: REP-6.
 //!
 //! ```text
-//!  C  leads ─ stops, starts          │ ✂ A    elected: x', e2 │ ✝
+//!  C  leads ─ stops, starts          │ ✂ A    elected: x', e2 │ follows
 //!  A         leads, e1: x            │               cuts x   │ leads, e3: must not show x' for what B tells
 //!  B                    x            │ ✂ K, C: follows A in e1, "I have x" ───────────────────► hears: cuts x
 //! ```
@@ -74,7 +74,12 @@ impl Again {
         if *has_tail {
             takes_the_log_of(script, &between, (leader, end)).await?;
         }
-        scene.node(first).kill();
+        // Nobody ends: with the deaf follower that might leave no quorum.
+        let is_taken = desk.reassign(scene.index, &[leader, first, follower]).await
+            && desk.elect_first(scene.index).await;
+        if !is_taken {
+            return Err(lost("the leader of before is elected"));
+        }
         let again = script.deposed(&between).await?;
         if again.leader != leader {
             return Err(lost("the leader of before leads again"));
