@@ -92,7 +92,7 @@ impl Watched {
             let part = stage.recorder.part_of_folder(folder)?;
             Some(stage.recorder.topic_of(part, &stage.plan).min_insync)
         };
-        committed::sound(&self.now, &min_insync)
+        committed::sound(&self.now, min_insync)
             .or_else(|| committed::excluded(&before, &self.now, |node| ended_badly.contains(&node)))
             .or_else(|| moves::moved(&before, &self.now, min_insync))
             .or_else(|| self.let_in_early(stage, &before, wiped))
