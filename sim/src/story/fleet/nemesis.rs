@@ -50,6 +50,9 @@ pub(super) async fn strike(stage: &Stage, god: &God, (operator, rot): (&Operator
         if fault != Fault::Join && !stage.brokers[at].has_come() {
             continue; // nothing is there yet
         }
+        if stage.brokers[at].is_held() {
+            continue; // somebody is writing its files, with no process that could end
+        }
         stage.recorder.count(format!("fault {fault:?}"));
         let words = [number, fault as u64, at as u64];
         stage.world.event(NOBODY, "fault", &words, || format!("{fault:?} at n{}", stage.brokers[at].node()));

@@ -219,6 +219,10 @@ impl Tale {
         let follower = others.clone().find(|one| *one != voters[leader].node());
         let mut targets: Vec<u32> = voters.iter().map(BrokerNode::node).collect();
         targets.rotate_left(self.dice.below(u64::from(VOTERS)) as usize);
+        let had: Vec<u32> = replicas.iter().map(|one| one.0 as u32).collect();
+        if targets.starts_with(&had) {
+            targets.rotate_left(1); // it would be no move
+        }
         targets.truncate(replicas.len());
         let desk = Desk::at(&self.scene.stage, node);
         if !matches!(step, Step::Registration | Step::Fencing | Step::Shrink) && !desk.sits_down().await {

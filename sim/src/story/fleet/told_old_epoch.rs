@@ -85,6 +85,8 @@ impl Again {
             return Err(lost("the leader of before leads again"));
         }
         let sent = if *has_tail { None } else { Some(sender.send().await) };
+        // The sender may have to look for who leads now.
+        script.until("something is not committed yet", || script.sees(leader, |it| it.end > base)).await?;
         script.pause(*deaf).await;
         let is_old = script.sees(follower, |it| !it.leads && it.epoch == state.epoch && it.end == end);
         let shows = script.sight(leader)?;
