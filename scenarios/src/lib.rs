@@ -97,6 +97,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_isr::SHRINKS,
     told_isr::ELIGIBLE,
     told_isr::STOPPING,
+    told_isr::ALONE,
     told_replication::RESTARTED,
     told_replication::WATERMARK,
     told_replication::OLD_EPOCH,

@@ -65,6 +65,15 @@ pub const STOPPING: Scenario = Scenario {
     random: true,
 };
 
+/// S20.
+pub const ALONE: Scenario = Scenario {
+    name: "cluster_alone",
+    about: "a leader that only clients reach acknowledges what asks for nobody else (acks=1), and nothing that asks for all; another one \
+            leads, and the tail of the lonely one is gone",
+    run: story::alone,
+    random: true,
+};
+
 #[cfg(test)]
 mod tests {
     use dejaq_sim::runner::{RunParams, Status};
@@ -95,5 +104,10 @@ mod tests {
     #[test]
     fn who_is_eligible_is_so_for_as_long_as_it_has_all() {
         check(ELIGIBLE, "remembered replicas that were away and not chosen");
+    }
+
+    #[test]
+    fn a_lonely_leader_acknowledges_for_itself_alone() {
+        check(ALONE, "records that a lonely leader acknowledged, and that asked for no more");
     }
 }

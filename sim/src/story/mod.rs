@@ -54,8 +54,8 @@ pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{
-    budget, elections, eligible, failed_over, half_made, harmed, last_standing, maximal, nearest, old_epoch,
-    overwritten, readded, restarted, retries, shrinks, stopping, unclean, under_way, watermark,
+    alone, budget, elections, eligible, failed_over, half_made, harmed, last_standing, maximal, nearest,
+    old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean, under_way, watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};

@@ -3,7 +3,7 @@
 //! Owns: the choice of a partition whose three replicas are no active controller's, so that whatever is done to them, somebody decides
 //! about them; the plan. Promises: every wait has an end (`told::lost`); what the hand sends is in the history, so that the
 //! oracle judges it. Drawn: which partition, which follower is which, the load before.
-//! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`, `told_stopping`).
+//! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`, `told_stopping`, `told_alone`).
 //!
 //! ```text
 //!  five brokers, one or all of them vote │ leader ─ near, far (its followers) │ two more, the active controller among them
@@ -218,6 +218,7 @@ pub(super) struct Hand {
     producer: Arc<Producer<SimRuntime>>,
     process: u32,
     index: i32,
+    acks: Acks,
 }
 
 /// What became of what a hand sent.
@@ -240,12 +241,21 @@ impl Fate {
 impl Hand {
     /// At one partition, with a machine of its own.
     pub fn of(stage: &Stage, index: i32, machine: u32) -> Hand {
+        Hand::with(stage, index, machine, Acks::All)
+    }
+
+    /// One that asks for nobody but the leader.
+    pub fn careless(stage: &Stage, index: i32, machine: u32) -> Hand {
+        Hand::with(stage, index, machine, Acks::Leader)
+    }
+
+    fn with(stage: &Stage, index: i32, machine: u32, acks: Acks) -> Hand {
         let runtime = stage.broker.machine(machine);
         let cluster: Cluster<SimRuntime> = producers::cluster(stage, runtime.clone());
         let config = ProducerConfig {
-            acks: Acks::All,
+            acks,
             compression: Compression::None,
-            idempotent: true,
+            idempotent: acks == Acks::All,
             max_in_flight: 5,
             batch: BatchLimits { batch_bytes: 16 << 10, linger: Duration::ZERO, batch_records: 1000 },
             delivery_timeout: DELIVERY,
@@ -253,7 +263,7 @@ impl Hand {
         };
         let producer = Producer::start(cluster, config).expect("the settings are valid");
         let process = stage.recorder.fresh_process();
-        Hand { stage: stage.clone(), runtime, producer: Arc::new(producer), process, index }
+        Hand { stage: stage.clone(), runtime, producer: Arc::new(producer), process, index, acks }
     }
 
     fn drawn(&self) -> (Record, SendOp) {
@@ -264,8 +274,8 @@ impl Hand {
             part: self.stage.recorder.part(TOPIC, self.index),
             value,
             digest: producers::digest(None, &bytes, &[]),
-            acks: oracle::Acks::All,
-            idempotent: true,
+            acks: if self.acks == Acks::All { oracle::Acks::All } else { oracle::Acks::Leader },
+            idempotent: self.acks == Acks::All,
             attempts: 0,
             begun: self.stage.world.now_ns(),
             done: 0,
