@@ -37,6 +37,8 @@ pub struct Ghost {
     /// told to cut), and `invariants::replicas` judges instead of LOG-3, LOG-4 and REP-7 of one disk.
     fleet: bool,
     crashes: Vec<Crash>,
+    /// Whether the power failed and no start since has surely opened every log: one that could not be read is as it was then.
+    left_dark: bool,
     /// Batches that were damaged on purpose, by partition folder, as (first, last) offset.
     damaged: BTreeMap<String, BTreeSet<(i64, i64)>>,
 }
@@ -76,7 +78,7 @@ impl Ghost {
         let early = early.next().filter(|_| serves);
         // A kill keeps what was written: all of it counts as durable, unless the power fails before a recovery, or had
         // failed before the killed process was through with its own: what has no record is not believed then.
-        let dark = power || self.crashes.iter().any(|crash| crash.power);
+        let dark = power || self.left_dark || self.crashes.iter().any(|crash| crash.power);
         let kept = if dark { durable.clone() } else { before.clone() };
         if power {
             self.crashes.iter_mut().for_each(|crash| crash.durable = crash.promised.clone());
@@ -110,6 +112,7 @@ impl Ghost {
             broken.extend(recovery::check(durable, &now, gaps, let_go));
             broken.extend(resurrection::check((before, aside), durable, &now, gaps, written));
         }
+        self.left_dark = !is_whole && (self.left_dark || self.crashes.iter().any(|crash| crash.power));
         self.crashes.clear();
         device.forget_metadata_writes();
         (now, broken.into_iter().next())
