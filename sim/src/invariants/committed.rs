@@ -1,4 +1,4 @@
-//! MQ-15, REP-5, REP-13 and REP-14: the newest committed metadata, beside what replicas have and what leaders asked for.
+//! MQ-15, REP-4, REP-5, REP-13 and REP-14: the newest committed metadata, beside what replicas have and what leaders asked for.
 //!
 //! Source: CORRECTNESS.md 1.2, 1.3. Asked whenever a newer image was seen: what one image says must be right whichever
 //! images before it were not seen. Which lives of brokers ended badly is known from the faults, never from the product.
@@ -102,6 +102,35 @@ pub fn candidates(
     None
 }
 
+/// REP-4: whoever counts for the controller is waited for by the leader, as long as that has enough to commit anything: it knows
+/// who may be in sync already, before it hears that somebody is.
+#[must_use]
+pub fn superset(
+    now: &Committed,
+    sights: &[Sight],
+    min_insync: impl Fn(&str) -> Option<usize>,
+) -> Option<Broken> {
+    for sight in sights.iter().filter(|sight| sight.leads) {
+        let Some(placed) = now.partitions.get(&sight.folder) else { continue };
+        let is_current = placed.leader == Some(sight.node) && placed.leader_epoch == sight.epoch;
+        let leading = sight.inside.as_ref().and_then(|inside| inside.leading.as_ref());
+        let (Some(leading), Some(needed)) = (leading.filter(|_| is_current), min_insync(&sight.folder))
+        else {
+            continue;
+        };
+        if leading.members.len() < needed.min(placed.replicas.len()) {
+            continue;
+        }
+        let proposed = leading.proposed.iter().flat_map(|proposed| proposed.isr.iter().map(|(one, _)| one));
+        let maximal: BTreeSet<&u32> = leading.members.iter().chain(proposed).chain([&sight.node]).collect();
+        if let Some(one) = placed.isr.iter().chain(&placed.elr).find(|one| !maximal.contains(one)) {
+            let text = format!("{one} may be elected, and its leader waits for {maximal:?} only: {sight:?}");
+            return broken("REP-4", now, &sight.folder, placed, &text);
+        }
+    }
+    None
+}
+
 /// REP-13: of a set that its leader proposed, waits to hear of, and the controller took, everybody lives the life in which it
 /// qualified.
 #[must_use]
@@ -149,7 +178,7 @@ fn broken(name: &'static str, now: &Committed, folder: &str, placed: &Placed, te
 
 #[cfg(test)]
 mod tests {
-    use super::super::inside::Inside;
+    use super::super::inside::{Inside, Leading};
     use super::*;
 
     fn cluster(isr: &[u32], elr: &[u32], partition_epoch: i32, lives: [i64; 3]) -> Committed {
@@ -200,6 +229,30 @@ mod tests {
         let visible = |_: &str| Some(7);
         assert_eq!(name(candidates(&now, &[sight(1, 7), sight(2, 8), sight(3, 1)], visible)), None);
         assert_eq!(name(candidates(&now, &[sight(2, 6)], visible)), Some("REP-5"));
+    }
+
+    #[test]
+    fn a_leader_that_waits_for_fewer_than_count_is_found() {
+        let sight = |members: &[u32], proposed: &[u32]| {
+            let isr = proposed.iter().map(|one| (*one, 1)).collect();
+            let leading = Leading {
+                epoch_start: 0,
+                replicas: [1, 2, 3].into(),
+                members: members.iter().copied().collect(),
+                proposed: (!proposed.is_empty()).then_some(Proposed { partition_epoch: 1, isr }),
+                reports: BTreeMap::new(),
+            };
+            let inside = Inside { latest_epoch: 4, flushed: 9, leading: Some(leading) };
+            let (folder, inside) = ("a-0".to_owned(), Some(inside));
+            let (start, watermark, end) = (0, 3, 9);
+            [Sight { node: 1, incarnation: 1, folder, leads: true, epoch: 4, start, watermark, end, inside }]
+        };
+        let (all, min) = (cluster(&[1, 2, 3], &[], 2, [1; 3]), |_: &str| Some(2));
+        assert_eq!(name(superset(&all, &sight(&[1, 2], &[]), min)), Some("REP-4"));
+        assert_eq!(name(superset(&all, &sight(&[1, 2], &[1, 2, 3]), min)), None, "it asked for it");
+        assert_eq!(name(superset(&all, &sight(&[1], &[]), min)), None, "it commits nothing");
+        let other = [Sight { epoch: 3, ..sight(&[1, 2], &[])[0].clone() }];
+        assert_eq!(name(superset(&all, &other, min)), None, "it does not lead any more");
     }
 
     #[test]

@@ -18,11 +18,11 @@
 //! | `start` | LOG-14: nothing is deleted before the start that permits it is durable | CORRECTNESS 1.1 |
 //! | `insight` | REP-1, REP-10, LOG-2: what the processes of all brokers believe of a partition | CORRECTNESS 1.1, 1.2 |
 //! | `inside` | REP-6, REP-13, REP-15, LOG-7: what a leader does with what it believes of its followers | CORRECTNESS 1.1, 1.2 |
-//! | `committed` | MQ-15, REP-5, REP-13, REP-14: the committed metadata, beside what the replicas have | CORRECTNESS 1.2, 1.3 |
+//! | `committed` | MQ-15, REP-4, REP-5, REP-13, REP-14: the committed metadata, beside what the replicas have | CORRECTNESS 1.2, 1.3 |
 //! | `quorum` | MQ-2, MQ-6: what the voters' disks hold of what the quorum says | CORRECTNESS 1.3 |
 //! | `replicas` | REP-1g, REP-2, REP-8, REP-16, MQ-3: what the copies of a log on several disks have in common | CORRECTNESS 1.2, 1.3 |
 //! | `decisions` | TXN-5, TXN-6: markers of transactions, beside the decisions that their coordinators' log has replicated | CORRECTNESS 1.6 |
-//! | `moves` | RSG-1, RSG-2, RSG-4: how replicas change from one committed state to the next | CORRECTNESS 1.10 |
+//! | `moves` | RSG-1, RSG-2: how replicas change from one committed state to the next | CORRECTNESS 1.10 |
 //! | `same` | MQ-8, MQ-9: whoever applied the metadata up to one offset has the same | CORRECTNESS 1.3 |
 //! | `acknowledged` | REP-7: what was acknowledged as durable is on the platter | CORRECTNESS 1.2 |
 

@@ -1,7 +1,7 @@
-//! RSG-1, RSG-2 and RSG-4: how the replicas of a partition change from one committed state to the next one.
+//! RSG-1 and RSG-2: how the replicas of a partition change from one committed state to the next one.
 //!
 //! Source: CORRECTNESS.md 1.10. A move grows, catches up and then shrinks: who goes, goes when the whole target is in sync, and
-//! then no fewer are than the topic asks for. A cancelled move restores the replicas from before it. Asked of two states of which one
+//! then no fewer are than the topic asks for. A cancelled move takes away who came. Asked of two states of which one
 //! directly follows the other (`partition_epoch`); what lies between two looks of god that are further apart is not judged.
 //!
 //! ```text

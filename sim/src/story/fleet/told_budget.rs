@@ -53,6 +53,10 @@ pub fn budget(params: &RunParams) -> RunReport {
 /// The power of one of two fails: the other one has it all.
 async fn within(trio: &mut Trio, one: u32, other: u32) -> Result<(), Stop> {
     let end = trio.end_at(trio.leader);
+    let flushed = trio.scene.belief(one).and_then(|sight| sight.inside).map_or(end, |inside| inside.flushed);
+    if flushed >= end {
+        return Err(lost("the power takes what was acknowledged"));
+    }
     trio.node(one).power_cut(CrashMode::Lose);
     let alone = |trio: &Trio| trio.in_sync_are(other, &[other]);
     trio.until("the other one is left", || alone(trio)).await?;

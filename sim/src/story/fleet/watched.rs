@@ -71,6 +71,8 @@ impl Watched {
         let found = found.or_else(|| self.others(&images));
         let found = found.or_else(|| committed::taken(&self.now, &asked));
         let found = found.or_else(|| committed::candidates(&self.now, living, highest));
+        let found =
+            found.or_else(|| committed::superset(&self.now, living, |folder| min_insync(stage, folder)));
         found.or_else(|| self.quorum(stage, is_new))
     }
 
@@ -88,10 +90,7 @@ impl Watched {
                 }
             }
         }
-        let min_insync = |folder: &str| {
-            let part = stage.recorder.part_of_folder(folder)?;
-            Some(stage.recorder.topic_of(part, &stage.plan).min_insync)
-        };
+        let min_insync = |folder: &str| min_insync(stage, folder);
         committed::sound(&self.now, min_insync)
             .or_else(|| committed::excluded(&before, &self.now, |node| ended_badly.contains(&node)))
             .or_else(|| moves::moved(&before, &self.now, min_insync))
@@ -166,6 +165,12 @@ impl Watched {
         let ends = || voters.iter().map(|voter| quorum::end_of(&log_of(voter, true))).collect::<Vec<i64>>();
         if more { quorum::committed(self.now.end, &ends()) } else { None }
     }
+}
+
+/// `min.insync.replicas` of a partition of the plan.
+fn min_insync(stage: &Stage, folder: &str) -> Option<usize> {
+    let part = stage.recorder.part_of_folder(folder)?;
+    Some(stage.recorder.topic_of(part, &stage.plan).min_insync)
 }
 
 /// The first fault of the plan that may strike and `is_one`.
