@@ -377,7 +377,7 @@ async fn a_marker_of_a_coordinator_that_never_was_does_not_shut_out_those_that_a
     producer.begin().expect("it is ready");
     producer.send(record("t", "kept", 0)).await.expect("taken").wait().await.expect("stored");
     let open = tools::open(&world.cluster(), &[at("t", 0)], world.deadline()).await.expect("told");
-    for epoch in [1000, i32::MAX, -1] {
+    for epoch in [1, 1000, i32::MAX, -2] {
         let code = marker_from_outside(&world, &open[0], CoordinatorEpoch(epoch)).await;
         assert_eq!(code, ErrorCode::INVALID_REQUEST, "{epoch}");
     }

@@ -1,9 +1,9 @@
 //! WriteTxnMarkers (27): the end of transactions is written into partitions that are led here. Brokers of ours ask each
 //! other otherwise (`coordinator::room`); this is for the tools that end what hangs (KIP-664).
 //!
-//! Promises: no marker of nobody's producer is appended, and none with a coordinator epoch that no coordinator has had: a partition
-//! refuses every marker of an earlier epoch than the last one it has seen, so that one such request would leave all later
-//! transactions of that producer open there for ever.
+//! Promises: no marker of nobody's producer is appended, and none with a later coordinator epoch than the partition has seen of that
+//! producer: a partition refuses every marker of an earlier epoch than the last one, so that one such request would
+//! leave all later transactions of that producer open there. Tools quote the epoch from DescribeProducers, which is this one.
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::CoordinatorEpoch;
@@ -34,10 +34,7 @@ pub async fn answer<R: Runtime>(
         for topic in one.topics {
             let at = |index: &_| At { topic: topic.name.as_str().into(), partition: *index };
             let places: Vec<At> = topic.partition_indexes.iter().map(at).collect();
-            let codes = match refusal(&marker, transactions.newest_epoch()) {
-                Some(code) => vec![code; places.len()],
-                None => transactions.markers().write_here(marker, &places, transactions.deadline()).await,
-            };
+            let codes = write(transactions, marker, &places).await;
             let result =
                 |(index, error_code)| WritableTxnMarkerPartitionResult { partition_index: index, error_code };
             let partitions = topic.partition_indexes.into_iter().zip(codes).map(result).collect();
@@ -48,11 +45,26 @@ pub async fn answer<R: Runtime>(
     WriteTxnMarkersResponse { markers }
 }
 
-/// Why a marker that came from outside is not written. A tool that knows of no coordinator says epoch 0 (Kafka's
-/// `kafka-transactions abort`), also where there never was one.
-fn refusal(marker: &EndTxnMarker, newest: Option<CoordinatorEpoch>) -> Option<ErrorCode> {
-    let ends = newest.map_or(0, |newest| newest.0);
-    let is_ours = (0..=ends).contains(&marker.coordinator_epoch.0);
+/// Writes one into those partitions that may have it; a code for each.
+async fn write<R: Runtime>(
+    transactions: &Transactions<R>,
+    marker: EndTxnMarker,
+    places: &[At],
+) -> Vec<ErrorCode> {
+    let markers = transactions.markers();
+    let refused: Vec<Option<ErrorCode>> =
+        places.iter().map(|at| refusal(&marker, markers.seen(at, marker.producer_id))).collect();
+    let taken: Vec<At> =
+        places.iter().zip(&refused).filter(|(_, code)| code.is_none()).map(|(at, _)| at.clone()).collect();
+    let mut written = markers.write_here(marker, &taken, transactions.deadline()).await.into_iter();
+    let code = |refused: Option<ErrorCode>| refused.or_else(|| written.next());
+    refused.into_iter().map(code).map(|code| code.unwrap_or(ErrorCode::UNKNOWN_SERVER_ERROR)).collect()
+}
+
+/// Why a marker that came from outside is not written where the coordinator of epoch `seen` wrote the last one; `None` is a
+/// partition that is not led here. A tool that was told of no coordinator says epoch 0 (Kafka's `kafka-transactions abort`), or -1.
+fn refusal(marker: &EndTxnMarker, seen: Option<CoordinatorEpoch>) -> Option<ErrorCode> {
+    let is_ours = seen.is_none_or(|seen| (-1..=seen.0.max(0)).contains(&marker.coordinator_epoch.0));
     let is_somebodys = marker.producer_id.0 >= 0 && marker.producer_epoch.0 >= 0;
     (!is_ours || !is_somebodys).then_some(ErrorCode::INVALID_REQUEST)
 }
@@ -73,16 +85,18 @@ mod tests {
     }
 
     #[test]
-    fn only_epochs_that_a_coordinator_had_are_written() {
-        let newest = Some(CoordinatorEpoch(3));
-        for ours in 0..=3 {
-            assert_eq!(refusal(&marker(7, 0, ours), newest), None, "{ours}");
+    fn only_epochs_that_the_partition_has_seen_are_written() {
+        let seen = Some(CoordinatorEpoch(3));
+        for ours in -1..=3 {
+            assert_eq!(refusal(&marker(7, 0, ours), seen), None, "{ours}");
         }
-        for other in [-1, 4, i32::MAX, i32::MIN] {
-            assert_eq!(refusal(&marker(7, 0, other), newest), Some(ErrorCode::INVALID_REQUEST), "{other}");
+        for other in [-2, 4, i32::MAX, i32::MIN] {
+            assert_eq!(refusal(&marker(7, 0, other), seen), Some(ErrorCode::INVALID_REQUEST), "{other}");
         }
-        assert_eq!(refusal(&marker(7, 0, 0), None), None, "a tool that knows no coordinator");
-        assert_eq!(refusal(&marker(7, 0, 1), None), Some(ErrorCode::INVALID_REQUEST));
+        let none = Some(CoordinatorEpoch(-1));
+        assert_eq!(refusal(&marker(7, 0, 0), none), None, "a tool that was told of no coordinator");
+        assert_eq!(refusal(&marker(7, 0, 1), none), Some(ErrorCode::INVALID_REQUEST));
+        assert_eq!(refusal(&marker(7, 0, 9), None), None, "who leads it judges");
     }
 
     #[test]

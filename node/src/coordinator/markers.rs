@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use dejaq_storage::{AppendError, VerifiedBatch, mark};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, LeaderEpoch};
+use dejaq_wire::ids::{BrokerId, CoordinatorEpoch, LeaderEpoch, ProducerId};
 use dejaq_wire::peer::txn::{Named, WriteMarkers};
 use dejaq_wire::record::control::EndTxnMarker;
 use tokio::sync::oneshot;
@@ -94,6 +94,12 @@ impl<R: Runtime> Markers<R> {
             });
         }
         codes
+    }
+
+    /// The epoch of the coordinator that a partition which is led here has last seen of a producer; -1 if it has seen none.
+    pub fn seen(&self, at: &At, producer: ProducerId) -> Option<CoordinatorEpoch> {
+        let table = self.directory.table();
+        table.named(&at.topic)?.partition(at.partition).ok()?.coordinator_epoch(producer)
     }
 
     fn send(&self, marker: EndTxnMarker, at: &At) -> Going {

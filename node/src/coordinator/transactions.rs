@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dejaq_storage::mark;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, CoordinatorEpoch};
+use dejaq_wire::ids::BrokerId;
 use dejaq_wire::peer::txn::{Named, Vouch};
 
 use super::Shards;
@@ -18,7 +18,7 @@ use super::home::{TRANSACTIONS_TOPIC, partition_of};
 use super::machine::{Counts, Who};
 use super::markers::Markers;
 use super::txn::Txns;
-use super::txn::ask::{Ask, At, Listed, Reply, coordinator_epoch};
+use super::txn::ask::{Ask, At, Listed, Reply};
 use crate::peer::Peers;
 use crate::replica::Directory;
 use crate::runtime::{Mono, Runtime};
@@ -118,15 +118,6 @@ impl<R: Runtime> Transactions<R> {
     pub fn is_there(&self, at: &At) -> bool {
         let image = self.directory.image();
         image.topic_named(&at.topic).is_some_and(|topic| topic.partition(at.partition).is_some())
-    }
-
-    /// The latest epoch that a coordinator of transactions can have had, by the metadata that this node acts on; none
-    /// before the first transaction of the cluster.
-    #[must_use]
-    pub fn newest_epoch(&self) -> Option<CoordinatorEpoch> {
-        let image = self.directory.image();
-        let topic = image.topic_named(TRANSACTIONS_TOPIC)?;
-        topic.partitions.iter().map(|partition| coordinator_epoch(partition.leader_epoch)).max()
     }
 
     /// Has the coordinator, here or there, say that partitions are in a transaction. While it is busy with the same

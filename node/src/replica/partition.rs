@@ -24,7 +24,7 @@ use dejaq_storage::{
     AppendError, Appended, Disk, Flush, FlushError, Log, LogConfig, LogIdentity, ProducerSummary,
     TxnStanding, mark, mutant,
 };
-use dejaq_wire::ids::{BrokerId, Offset, ProducerEpoch, ProducerId};
+use dejaq_wire::ids::{BrokerId, CoordinatorEpoch, Offset, ProducerEpoch, ProducerId};
 use dejaq_wire::peer::replica::Place;
 use tokio::sync::oneshot;
 
@@ -544,6 +544,11 @@ impl<R: Runtime> Partition<R> {
     /// What the log knows of its producers.
     pub fn describe_producers(self: &Arc<Self>) -> Vec<ProducerSummary> {
         self.with_log(|log, _| log.describe_producers()).unwrap_or_default()
+    }
+
+    /// The epoch of the coordinator that wrote the last marker of a producer; -1 if none is known.
+    pub fn coordinator_epoch(self: &Arc<Self>, id: ProducerId) -> Option<CoordinatorEpoch> {
+        self.with_turn(|turn| turn.log.as_ref().map(|log| log.coordinator_epoch(id)))
     }
 
     /// How the transaction of a producer stands in the log; `None` once it is closed.

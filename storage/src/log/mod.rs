@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use dejaq_wire::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
+use dejaq_wire::ids::{CoordinatorEpoch, LeaderEpoch, Offset, ProducerEpoch, ProducerId, Sequence};
 
 use crate::batch::TxnStanding;
 use crate::compaction::LastOf;
@@ -199,6 +199,12 @@ impl<D: Disk> Log<D> {
     #[must_use]
     pub fn describe_producers(&self) -> Vec<ProducerSummary> {
         self.producers.summaries()
+    }
+
+    /// The epoch of the coordinator that wrote the last marker of this producer here; -1 if none is known.
+    #[must_use]
+    pub fn coordinator_epoch(&self, producer: ProducerId) -> CoordinatorEpoch {
+        self.producers.coordinator_epoch(producer)
     }
 
     /// End of what readers of committed records may see when `watermark` is the end of what others may (TXN-3). The

@@ -464,6 +464,11 @@ impl Producers {
         self.by_id.len()
     }
 
+    /// The epoch of the coordinator that wrote the last marker of a producer; -1 if none is known.
+    pub(crate) fn coordinator_epoch(&self, id: ProducerId) -> CoordinatorEpoch {
+        CoordinatorEpoch(self.by_id.get(&id).map_or(-1, |producer| producer.coordinator_epoch))
+    }
+
     pub(crate) fn summaries(&self) -> Vec<ProducerSummary> {
         let summary = |(id, producer): (&ProducerId, &Producer)| ProducerSummary {
             producer_id: *id,
