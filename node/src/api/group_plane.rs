@@ -22,6 +22,9 @@ use crate::server::service::Session;
 /// How long a coordinator may take for anything that waits for nobody but the disk and the replicas. Kafka's
 /// `offsets.commit.timeout.ms` and a bit: a client that is told to try again does so at once.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a coordinator waits to be heard by its cluster again, before it says that it is not ready, and how often it looks.
+const HEARD: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(20);
 /// How long a member may wait for the others, whatever they ask for; it is told to come again then.
 const LONGEST_REBALANCE: Duration = Duration::from_secs(3600);
 
@@ -58,19 +61,27 @@ impl<R: Runtime> GroupPlane<R> {
     }
 
     /// Asks the coordinator of a group for what nobody may know better (GRP-3). Who is cut off from its cluster knows what
-    /// was committed until then, and NOT_COORDINATOR, which every client takes for a reason to look again, leads a member to
-    /// the one that follows. A member that has its positions asks for none, and reads on.
+    /// was committed until then: it waits for a moment to be heard again, and then says that it is not ready yet, which every client
+    /// tries again; as soon as it hears that another one coordinates, it says so. (librdkafka takes NOT_COORDINATOR here for a
+    /// reason to look for the coordinator, and never asks for the offsets again: its issue 5586.) A member that has its
+    /// positions asks for none, and reads on.
     ///
     /// # Errors
     /// The code to answer.
     pub async fn ask_newest(&self, group: &str, ask: Ask) -> Result<Reply, ErrorCode> {
-        let reply = self.ask(group, ask).await?;
-        // M241: an old coordinator tells offsets. Looked at behind the answer: what it says was true after it was asked for.
-        if self.member.holds_lease(self.runtime.now(), self.published.applied_end()) || mutant!(241) {
-            return Ok(reply);
+        let until = self.runtime.now().plus(HEARD);
+        // M241: an old coordinator tells offsets. Looked at before it is asked: what it says was true at this moment, or later.
+        while !self.member.holds_lease(self.runtime.now(), self.published.applied_end()) && !mutant!(241) {
+            if !self.shards.is_here(group) {
+                return Err(ErrorCode::NOT_COORDINATOR);
+            }
+            if self.runtime.now() >= until {
+                mark!("a coordinator that its cluster may have replaced tells no offsets");
+                return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
+            }
+            self.runtime.sleep(LOOK).await;
         }
-        mark!("a coordinator that its cluster may have replaced tells no offsets");
-        Err(ErrorCode::NOT_COORDINATOR)
+        self.ask(group, ask).await
     }
 
     /// Asks for what waits for other members.

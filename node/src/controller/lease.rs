@@ -2,9 +2,10 @@
 //!
 //! Owns: [`Lease`]. Promises: while it holds, no other broker was made leader of what this one leads because this one was
 //! silent: who is cut off from its cluster notices by its own clock, before the controller gives what it led to others.
-//! Leaves out: leaderships that move while both live (an operator's move, the preferred replica's turn); who is cut off in
-//! that moment hears of it with the end of the lease only. A machine that refuses connections though its process lives
-//! (a firewall that resets) is taken for dead, sooner than this.
+//! Leaves out: leaderships that move while both live (a move, a drain, the preferred replica's turn, a leader that steps aside); who is
+//! cut off in that moment hears of it with the end of the lease only. A machine that refuses connections though its process
+//! lives (a firewall that resets) is taken for dead, sooner than this. The clock of a machine that was suspended stood still
+//! (CLOCK_MONOTONIC): what is left of the lease then is left behind it, until the cluster is heard. Brokers whose two timeouts differ.
 //! Kept by `member`, asked by the APIs of groups. PURE.
 //!
 //! ```text
@@ -23,9 +24,9 @@ use dejaq_wire::ids::Offset;
 
 use crate::runtime::Mono;
 
-/// A controller that was deposed may accept heartbeats for two election timeouts, while the session that its successor
-/// gives everybody begins after one.
-const DEPOSED: u32 = 2;
+/// A controller that was deposed may accept heartbeats for two election timeouts and what messages take, while the session that its
+/// successor gives everybody begins after one.
+const DEPOSED: u32 = 3;
 /// Accepted heartbeats that wait for their metadata at most.
 const WAITING: usize = 8;
 
@@ -73,6 +74,12 @@ impl Lease {
         self.granted.push_back(Granted { sent, end });
     }
 
+    /// The cluster has said that this broker is fenced, or is another life: nothing that it was granted counts.
+    pub fn lose(&mut self) {
+        self.held = None;
+        self.granted.clear();
+    }
+
     /// Whether it holds at `now`, where the metadata before `applied` is in effect.
     #[must_use]
     pub fn holds(&mut self, now: Mono, applied: Offset) -> bool {
@@ -106,10 +113,12 @@ mod tests {
         let mut lease = lease();
         assert!(!lease.holds(at(0), Offset(9)), "nothing was accepted yet");
         lease.renew(at(1000), Offset(5));
-        assert!(lease.holds(at(9399), Offset(5)));
-        assert!(!lease.holds(at(9400), Offset(5)));
+        assert!(lease.holds(at(9099), Offset(5)));
+        assert!(!lease.holds(at(9100), Offset(5)));
         lease.renew(at(9500), Offset(5));
-        assert!(lease.holds(at(17_899), Offset(5)));
+        assert!(lease.holds(at(17_599), Offset(5)));
+        lease.lose();
+        assert!(!lease.holds(at(9501), Offset(9)), "the cluster said that it is over");
     }
 
     #[test]

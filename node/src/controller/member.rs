@@ -244,7 +244,12 @@ impl<R: Runtime> Pulse<R> {
     /// The end of this life as a member. It is asked on all the same: a controller that was deposed may be wrong.
     fn lose(&self, why: &Refusal) {
         let told = "the cluster does not know this life of this broker any more: restart it";
-        if self.member.lock().lost.replace(format!("{told} ({why})")).is_none() {
+        let known = {
+            let mut state = self.member.lock();
+            state.lease.lose();
+            state.lost.replace(format!("{told} ({why})"))
+        };
+        if known.is_none() {
             error!(%why, "{told}");
         }
         self.member.let_go.notify_one();
@@ -272,7 +277,9 @@ impl<R: Runtime> Pulse<R> {
                 {
                     let mut state = self.member.lock();
                     state.lost = None;
-                    if !fenced {
+                    if fenced {
+                        state.lease.lose();
+                    } else {
                         state.lease.renew(sent, answered.end);
                     }
                 }

@@ -123,6 +123,13 @@ impl<R: Runtime, M: Machine> Shards<R, M> {
         self.ask_slot(&slot, ask, deadline).await
     }
 
+    /// Whether this node coordinates a key, by the metadata that it acts on.
+    pub fn is_here(&self, key: &str) -> bool {
+        let image = self.published.current();
+        let topic = image.topic_named(M::TOPIC);
+        topic.is_some_and(|topic| self.ensure(partition_of(key, topic.partitions.len())).is_ok())
+    }
+
     /// Asks every coordinator of this node.
     ///
     /// # Errors

@@ -659,8 +659,12 @@ impl<R: Runtime> GroupConsumer<R> {
         // However short the poll: an answer is worth nothing if it is dropped each time.
         let due = self.cluster.request_deadline(deadline.plus(Duration::from_secs(5)));
         let isolation = self.config.consumer.isolation;
-        let kept = admin_groups::read(&self.cluster, &self.coordinator, Some(&self.unplaced), isolation, due)
-            .await?;
+        let wanted = Some(&self.unplaced);
+        let kept = match admin_groups::read(&self.cluster, &self.coordinator, wanted, isolation, due).await {
+            // Nobody coordinates just now, or is sure that it does: the next poll asks again.
+            Err(GroupError::Refused { code, .. }) if self.coordinator.is_elsewhere(code) => return Ok(()),
+            kept => kept?,
+        };
         let mut starts = BTreeMap::new();
         for at in &self.unplaced {
             let start = match kept.get(at) {
