@@ -10,6 +10,7 @@ use dejaq_wire::error_code::ErrorCode;
 use dejaq_wire::kafka::Request;
 use dejaq_wire::kafka::find_coordinator::FindCoordinatorRequest;
 
+use super::GroupError;
 use crate::client::cluster::{Cluster, ClusterError};
 use crate::client::connection::{Connection, RequestError};
 use crate::client::versions::Versions;
@@ -81,6 +82,23 @@ impl<R: Runtime> Coordinator<R> {
             self.forget();
         }
         elsewhere
+    }
+
+    /// Whether nobody coordinates just now, is sure that it does, or answers; it is looked for then.
+    pub(super) fn may_answer_later(&self, error: &GroupError) -> bool {
+        match error {
+            GroupError::Refused { code, .. } => self.is_elsewhere(*code),
+            GroupError::Cluster(
+                ClusterError::Unanswered { .. }
+                | ClusterError::Request(
+                    RequestError::TimedOut(_) | RequestError::Lost(_) | RequestError::NotSent(_),
+                ),
+            ) => {
+                self.forget();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Looks for the coordinator anew with the next call.

@@ -661,8 +661,8 @@ impl<R: Runtime> GroupConsumer<R> {
         let isolation = self.config.consumer.isolation;
         let wanted = Some(&self.unplaced);
         let kept = match admin_groups::read(&self.cluster, &self.coordinator, wanted, isolation, due).await {
-            // Nobody coordinates just now, or is sure that it does: the next poll asks again.
-            Err(GroupError::Refused { code, .. }) if self.coordinator.is_elsewhere(code) => return Ok(()),
+            // The next poll asks again, and the heartbeats tell if the membership is over meanwhile.
+            Err(error) if self.coordinator.may_answer_later(&error) => return Ok(()),
             kept => kept?,
         };
         let mut starts = BTreeMap::new();
