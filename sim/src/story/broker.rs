@@ -70,6 +70,8 @@ struct State {
     losses: Option<Box<dyn Fn() -> usize + Send>>,
     /// The committed metadata that it acts on.
     image: Option<Box<dyn Fn() -> Option<Arc<Image>> + Send>>,
+    /// What the processes that ended acted on last.
+    last_image: Option<Arc<Image>>,
     /// Whose controller is active, as far as it knows.
     active: Option<Box<dyn Fn() -> Option<BrokerId> + Send>>,
     /// How often its process was ended badly while it served.
@@ -364,6 +366,8 @@ impl BrokerNode {
         let led = last.iter().flat_map(|(_, sights)| sights).filter(|sight| serves && sight.leads);
         led.for_each(|sight| self.0.recorder.leader_ended(&sight.folder));
         state.last_sights.extend(last);
+        let image = state.image.as_ref().and_then(|image| image());
+        state.last_image = image.or(state.last_image.take());
     }
 
     /// What its processes believed right before they died, and what the one that runs believes now, each with its time.
@@ -438,6 +442,13 @@ impl BrokerNode {
     pub fn image(&self) -> Option<Arc<Image>> {
         let state = self.lock();
         state.ready.and_then(|_| state.image.as_ref()).and_then(|image| image())
+    }
+
+    /// The newest committed metadata that a process of it ever acted on.
+    #[must_use]
+    pub fn newest_image(&self) -> Option<Arc<Image>> {
+        let last = self.lock().last_image.clone();
+        self.image().into_iter().chain(last).max_by_key(|image| image.end())
     }
 
     /// The broker whose controller is active, as far as this one knows.

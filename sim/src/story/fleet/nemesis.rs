@@ -144,6 +144,9 @@ pub(super) fn heal(stage: &Stage) {
         device.platter.set_capacity(stage.plan.capacity.map(|bytes| bytes * 4));
         broker.resume();
         broker.clock().freeze(stage.world.now_ns(), false);
+        if broker.is_held() {
+            continue; // who writes its files starts it
+        }
         if device.platter.is_read_only() {
             power_cut(stage, broker, &mut stage.world.streams().dice("boot", u64::from(broker.node())));
         }

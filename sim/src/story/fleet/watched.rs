@@ -64,7 +64,9 @@ impl Watched {
         let asked = asked.collect();
         let images: Vec<(&BrokerNode, Arc<Image>)> =
             stage.brokers.iter().filter_map(|broker| Some((broker, broker.image()?))).collect();
-        let newest = images.iter().map(|(_, image)| image).max_by_key(|image| image.end())?.clone();
+        // What a process saw right before its end counts, though nobody else has heard of it.
+        let newest =
+            stage.brokers.iter().filter_map(BrokerNode::newest_image).max_by_key(|image| image.end())?;
         let is_new = newest.end().0 > self.now.end;
         let found =
             if is_new { self.newer(stage, &newest, wiped).or_else(|| self.rewritten(stage)) } else { None };
