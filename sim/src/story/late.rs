@@ -94,7 +94,7 @@ pub(super) struct Client {
     /// Its first partition; it has the next one, too.
     pub(super) first: i32,
     topic: TopicId,
-    id: String,
+    pub(super) id: String,
     pub(super) producer: (ProducerId, ProducerEpoch),
 }
 
