@@ -14,16 +14,20 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use dejaq_storage::probe;
 use madsim::runtime::{Handle, Runtime};
 use madsim::time::{Sleep, TimeHandle};
 
 use crate::net::Network;
 use crate::rng::Streams;
 use crate::trace::{Trace, Who};
+
+/// Held by the one world that runs in this process.
+static ONE: Mutex<()> = Mutex::new(());
 
 /// The supervisor's own name in the trace.
 pub const NOBODY: Who = Who { node: 0, incarnation: 0 };
@@ -41,7 +45,8 @@ struct Inner {
 }
 
 impl World {
-    /// Runs `story` in a new world made from `seed`, to its end or to the first panic of anything in it.
+    /// Runs `story` in a new world made from `seed`, to its end or to the first panic of anything in it. One at a time in a
+    /// process, since marks, whims and the panic hook are the process's: tests that run worlds wait for one another.
     ///
     /// # Errors
     /// The panic's message and place.
@@ -49,6 +54,8 @@ impl World {
     where
         F: Future<Output = T>,
     {
+        let _alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        probe::forget_marks();
         let place = note_panics();
         let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
         // Past this the run is stuck, whatever the story thinks; no story takes an hour of virtual time.

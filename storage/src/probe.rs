@@ -34,6 +34,13 @@ pub fn reached(name: &'static str) {
     }
 }
 
+/// Forgets the marks reached so far: what comes is another run.
+pub fn forget_marks() {
+    if let Ok(mut marks) = MARKS.lock() {
+        marks.clear();
+    }
+}
+
 /// The marks reached so far in this process, sorted.
 #[must_use]
 pub fn marks_reached() -> Vec<&'static str> {
