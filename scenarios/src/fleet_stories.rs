@@ -24,23 +24,16 @@ pub const READDED: Scenario = Scenario {
 
 #[cfg(test)]
 mod tests {
-    use dejaq_sim::runner::{RunParams, Status};
-
     use super::*;
-
-    fn check(scenario: Scenario, brought_about: &str) {
-        let report = (scenario.run)(&RunParams { seed: 1, ..RunParams::default() });
-        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
-        assert_eq!(report.counts.get(brought_about), Some(&1), "{:?}", report.counts);
-    }
+    use crate::telling::brings;
 
     #[test]
     fn an_entry_of_an_older_epoch_on_a_majority_is_overwritten() {
-        check(OLD_ENTRY, "old entries overwritten");
+        brings(OLD_ENTRY, 1, &["old entries overwritten"]);
     }
 
     #[test]
     fn a_replica_that_was_away_is_not_taken_for_who_it_was() {
-        check(READDED, "replicas that have nothing yet, and whose leader knows it");
+        brings(READDED, 1, &["replicas that have nothing yet, and whose leader knows it"]);
     }
 }

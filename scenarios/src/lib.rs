@@ -34,6 +34,8 @@ mod steady;
 mod stories;
 mod substrate;
 mod swarm;
+#[cfg(test)]
+mod telling;
 mod timestamps;
 mod told_isr;
 mod told_quorum;

@@ -76,38 +76,48 @@ pub const ALONE: Scenario = Scenario {
 
 #[cfg(test)]
 mod tests {
-    use dejaq_sim::runner::{RunParams, Status};
-
     use super::*;
-
-    fn check(scenario: Scenario, brought_about: &str) {
-        let report = (scenario.run)(&RunParams { seed: 1, ..RunParams::default() });
-        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
-        assert_eq!(report.counts.get(brought_about), Some(&1), "{:?}", report.counts);
-    }
+    use crate::telling::brings;
 
     #[test]
     fn what_an_unclean_election_lost_is_told_to_everybody() {
-        check(UNCLEAN, "readers told behind the old end");
+        brings(UNCLEAN, 1, &["readers told behind the old end"]);
     }
 
     #[test]
     fn a_leader_counts_with_who_may_be_in_sync() {
-        check(MAXIMAL, "leaders that their predecessor did not know to be in sync");
+        brings(MAXIMAL, 1, &["leaders that their predecessor did not know to be in sync"]);
     }
 
     #[test]
     fn producers_do_not_hang_when_a_set_shrinks() {
-        check(SHRINKS, "records acknowledged when who stopped had left");
+        brings(SHRINKS, 1, &["records acknowledged when who stopped had left"]);
     }
 
     #[test]
     fn who_is_eligible_is_so_for_as_long_as_it_has_all() {
-        check(ELIGIBLE, "remembered replicas that were away and not chosen");
+        brings(ELIGIBLE, 1, &["remembered replicas that were away and not chosen"]);
     }
 
     #[test]
     fn a_lonely_leader_acknowledges_for_itself_alone() {
-        check(ALONE, "records that a lonely leader acknowledged, and that asked for no more");
+        brings(ALONE, 1, &["records that a lonely leader acknowledged, and that asked for no more"]);
+    }
+
+    #[test]
+    fn who_stops_is_in_no_set_and_is_not_elected() {
+        brings(STOPPING, 1, &["brokers that stopped, had everything, and were not elected"]);
+    }
+
+    #[test]
+    fn the_last_one_standing_leads_with_what_it_comes_back_with() {
+        brings(LAST_STANDING, 1, &["last ones that came back with everything"]);
+        brings(LAST_STANDING, 3, &["last ones that came back with less than others have"]);
+    }
+
+    #[test]
+    fn what_the_budget_bears_is_not_lost_and_what_it_does_not_is_told() {
+        brings(BUDGET, 0, &["power cuts beyond what is borne"]);
+        brings(BUDGET, 1, &["power cuts within what is borne"]);
     }
 }

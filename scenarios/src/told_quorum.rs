@@ -57,22 +57,11 @@ mod tests {
     use dejaq_sim::runner::{RunParams, Status};
 
     use super::*;
-
-    fn check(scenario: Scenario, seed: u64, brought_about: &[&str]) {
-        let report = (scenario.run)(&RunParams { seed, ..RunParams::default() });
-        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
-        for count in brought_about {
-            assert!(
-                report.counts.get(*count).is_some_and(|count| *count > 0),
-                "{count}: {:?}",
-                report.counts
-            );
-        }
-    }
+    use crate::telling::brings;
 
     #[test]
     fn a_quorum_rests_on_voters_that_were_harmed_and_have_their_files_back() {
-        check(HARMED, 3, &["harm SnapshotRots", "starts refused", "quorums that rested on who was harmed"]);
+        brings(HARMED, 3, &["harm SnapshotRots", "starts refused", "quorums that rested on who was harmed"]);
     }
 
     #[test]
@@ -85,11 +74,11 @@ mod tests {
 
     #[test]
     fn a_voter_comes_back_from_a_snapshot_that_was_half_made() {
-        check(HALF_MADE, 1, &["voters that ended at Install", "quorums that rested on who ended half way"]);
+        brings(HALF_MADE, 1, &["voters that ended at Install", "quorums that rested on who ended half way"]);
     }
 
     #[test]
     fn metadata_is_lost_by_chance_and_no_start_serves_without() {
-        check(METADATA_LOST, 1, &["starts refused"]);
+        brings(METADATA_LOST, 1, &["starts refused"]);
     }
 }

@@ -69,48 +69,41 @@ pub const NEAREST: Scenario = Scenario {
 
 #[cfg(test)]
 mod tests {
-    use dejaq_sim::runner::{RunParams, Status};
-
     use super::*;
-
-    fn check(scenario: Scenario, brought_about: &str) {
-        let report = (scenario.run)(&RunParams { seed: 1, ..RunParams::default() });
-        assert_eq!((report.status, &*report.message), (Status::Pass, ""), "{}", scenario.name);
-        assert_eq!(report.counts.get(brought_about), Some(&1), "{:?}", report.counts);
-    }
+    use crate::telling::brings;
 
     #[test]
     fn a_follower_that_begins_anew_keeps_what_it_does_not_know_to_be_visible() {
-        check(RESTARTED, "followers that lead after they began anew");
+        brings(RESTARTED, 1, &["followers that lead after they began anew"]);
     }
 
     #[test]
     fn the_end_of_a_log_never_goes_back_when_another_leads() {
-        check(WATERMARK, "ends told again when they were known");
+        brings(WATERMARK, 1, &["ends told again when they were known"]);
     }
 
     #[test]
     fn what_a_follower_tells_in_an_epoch_that_is_over_does_not_count() {
-        check(OLD_EPOCH, "followers of an epoch that was over, and are not counted");
+        brings(OLD_EPOCH, 1, &["followers of an epoch that was over, and are not counted"]);
     }
 
     #[test]
     fn five_batches_under_way_are_there_once_when_another_leads() {
-        check(RETRIES, "leaders that woke, and follow");
+        brings(RETRIES, 1, &["leaders that woke, and follow"]);
     }
 
     #[test]
     fn epochs_without_a_record_keep_nobody_out_of_sync() {
-        check(ELECTIONS, "replicas in sync after five elections without a record");
+        brings(ELECTIONS, 1, &["replicas in sync after five elections without a record"]);
     }
 
     #[test]
     fn what_is_read_while_a_log_becomes_another_one_is_neither_sent_nor_taken() {
-        check(UNDER_WAY, "answers under way while the log became another one");
+        brings(UNDER_WAY, 1, &["answers under way while the log became another one"]);
     }
 
     #[test]
     fn nobody_is_out_of_range_at_a_follower_that_lags_nor_when_it_leads() {
-        check(NEAREST, "leaders that began at a start, and do not know what was visible");
+        brings(NEAREST, 1, &["leaders that began at a start, and do not know what was visible"]);
     }
 }
