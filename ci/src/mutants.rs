@@ -2,7 +2,7 @@
 //!
 //! Owns: the builds that have the bugs in them. Promises: red when one survives its budget, is found by another checker, or
 //! takes ten times as many seeds as `ci/corpus/mutants.txt` says; and when one of the quorum's or the controller's pure
-//! core survives the stories, the chaos and the model of that core. `--shrink` makes failing runs small instead.
+//! core, of the cleaner or of `acks.required` survives the stories, the chaos, the model and the tests that are named for it. `--shrink` makes failing runs small instead.
 //! Leaves out: the table, the score and the shrinking (`dejaq-sim`).
 //!
 //! At the first level of optimisation: this build serves one step, and takes longer than what it saves.
@@ -55,8 +55,19 @@ fn cargo(verb: [&str; 5]) -> Command {
 /// Those that die in tests: each switches the whole process, so one test runs at a time.
 fn of_the_core() -> Command {
     let mut tests = cargo(["test", "--quiet", "--release", "--package", "dejaq"]);
-    tests.args(["--lib", "--test", "raft_mutants", "--", "--ignored", "--nocapture", "--test-threads=1"]);
+    tests.args([
+        "--package",
+        "dejaq-storage",
+        "--lib",
+        "--test",
+        "raft_mutants",
+        "--",
+        "--ignored",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     tests.args(["mutants_of_the_controller_die", "every_planted_bug_of_the_quorum_dies"]);
+    tests.args(["mutants_of_the_cleaner_die", "a_mutant_of_the_count_dies"]);
     tests
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: `mutant!(M21)` (true when that planted bug is the active one), `mark!("…")` (this rare branch was
 //! reached) and `buggify!("…", 20)` (true now and then under simulation: do what is allowed and rare). Promises: without
-//! the feature `mutants`, `mutant!` is the constant `false` and costs nothing; a mark costs one relaxed store; a whim costs
+//! the feature `mutants`, `mutant!` is the constant `false` and costs nothing; a mark costs two relaxed loads; a whim costs
 //! one relaxed load and is never true but where a simulator has given them a seed. Leaves out: which mutants exist and who must kill them (see `scenarios`).
 //! Called by product code at the one place where the bug would be made; switched by the simulation runner, once,
 //! before anything runs. One process runs one seed, so that a process-wide switch is a function of the seed.
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 static ACTIVE: AtomicU32 = AtomicU32::new(0);
+/// Which run this is; a site that knows another number has not been reached in it.
+static RUN: AtomicU32 = AtomicU32::new(1);
 static MARKS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 
 /// Makes `number` the active mutant of this process; 0 is none.
@@ -25,8 +27,30 @@ pub fn is_active(number: u32) -> bool {
     cfg!(feature = "mutants") && ACTIVE.load(Ordering::Relaxed) == number
 }
 
-/// Records that a marked branch was reached; use [`mark!`](crate::mark).
-pub fn reached(name: &'static str) {
+/// One `mark!` in the source: in which run it was reached last.
+pub struct Site(AtomicU32);
+
+impl Site {
+    /// One that was not reached yet.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a default cannot be made in a static")]
+    pub const fn new() -> Site {
+        Site(AtomicU32::new(0))
+    }
+
+    /// Records that this branch was reached; use [`mark!`](crate::mark).
+    #[inline]
+    pub fn reached(&self, name: &'static str) {
+        let run = RUN.load(Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) != run {
+            self.0.store(run, Ordering::Relaxed);
+            keep(name);
+        }
+    }
+}
+
+#[cold]
+fn keep(name: &'static str) {
     if let Ok(mut marks) = MARKS.lock()
         && !marks.contains(&name)
     {
@@ -34,10 +58,11 @@ pub fn reached(name: &'static str) {
     }
 }
 
-/// Forgets the marks reached so far: what comes is another run.
+/// Forgets the marks reached so far: what comes is another run. Tests have several in one process.
 pub fn forget_marks() {
     if let Ok(mut marks) = MARKS.lock() {
         marks.clear();
+        RUN.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -128,8 +153,8 @@ macro_rules! mutant {
 #[macro_export]
 macro_rules! mark {
     ($name:literal) => {{
-        static ONCE: ::std::sync::Once = ::std::sync::Once::new();
-        ONCE.call_once(|| $crate::probe::reached($name));
+        static SITE: $crate::probe::Site = $crate::probe::Site::new();
+        SITE.reached($name);
     }};
 }
 
@@ -168,5 +193,19 @@ mod tests {
         assert!((300..500).contains(&active), "{active} of 1600 sites");
         assert!((active * 18..active * 22).contains(&had), "{had} of {active} sites");
         assert!(!is_whim("a", 1000), "switched off");
+    }
+
+    #[test]
+    fn a_mark_is_reached_once_a_run_and_again_in_the_next() {
+        const NAME: &str = "a mark of this test";
+        let pass = || mark!("a mark of this test");
+        let times = || marks_reached().into_iter().filter(|mark| *mark == NAME).count();
+        pass();
+        pass();
+        assert_eq!(times(), 1);
+        forget_marks();
+        assert_eq!(times(), 0);
+        pass();
+        assert_eq!(times(), 1);
     }
 }

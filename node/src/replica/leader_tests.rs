@@ -197,6 +197,18 @@ fn acks_required_counts_durable_copies_of_any_member() {
     assert_eq!(told(9, &all), "Watermark(o3) Ack(t7 after o3)", "there are no more");
 }
 
+/// `cargo test -p dejaq --features mutants -- --ignored a_mutant_of_the_count_dies`
+#[cfg(feature = "mutants")]
+#[test]
+#[ignore = "switches a planted bug on for the whole process: run it alone"]
+fn a_mutant_of_the_count_dies() {
+    dejaq_storage::probe::activate_mutant(240);
+    let ended = std::panic::catch_unwind(acks_required_counts_durable_copies_of_any_member);
+    dejaq_storage::probe::activate_mutant(0);
+    assert!(ended.is_err(), "M240 survived");
+    println!("M240 killed");
+}
+
 #[test]
 fn more_copies_than_are_in_sync_are_a_definite_no_and_told_when_they_become_so_few() {
     let events = [committed(1, &[1, 2], 3), flushed(3), follower(2, 3, 3), follower(3, 3, 3)];

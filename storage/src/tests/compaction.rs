@@ -143,7 +143,7 @@ fn a_marker_outlives_its_data_by_the_retention() {
 }
 
 #[test]
-fn an_open_transaction_holds_the_cleaner_back() {
+pub(super) fn an_open_transaction_holds_the_cleaner_back() {
     let mut world = world();
     for _ in 0..10 {
         world.plain(&[(1, true), (2, true)]);

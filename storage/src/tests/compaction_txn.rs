@@ -53,7 +53,7 @@ fn after_a_lost_marker(world: &mut World) -> (Offset, Offset) {
 }
 
 #[test]
-fn no_snapshot_tells_of_a_transaction_whose_marker_is_gone() {
+pub(super) fn no_snapshot_tells_of_a_transaction_whose_marker_is_gone() {
     let mut world = world();
     let (open, marker) = after_a_lost_marker(&mut world);
     let left = snapshots(&world);
