@@ -367,6 +367,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 317,
+        about: "a block of producer ids is told, and in no log",
+        scenario: "cluster_failover_at",
+        checkers: &["IDM-8"],
+        budget: 20,
+    },
+    Mutant {
         number: 42,
         about: "a commit is not fenced by generation and member",
         scenario: "group_at_least_once",

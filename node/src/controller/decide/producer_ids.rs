@@ -3,6 +3,7 @@
 //! Promises: blocks are disjoint for ever (IDM-8), because a block is durable before anyone learns of it and the
 //! next begins where the last ends. Ids of a block that its broker did not use are lost, which costs nothing.
 
+use dejaq_storage::mutant;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerEpoch, BrokerId, ProducerId};
 use serde::{Deserialize, Serialize};
@@ -46,12 +47,15 @@ impl Decide for AllocateProducerIds {
             return Err(Refusal::new(ErrorCode::UNKNOWN_SERVER_ERROR, "all 2^63 producer ids are used up"));
         };
         let block = Block { start: ProducerId(start), end: ProducerId(end) };
-        draft.push(ProducerIdsAllocated {
-            broker: self.broker,
-            broker_epoch: self.broker_epoch,
-            start: block.start,
-            end: block.end,
-        });
+        // The planted bug M317: it is told, and in no log.
+        if !mutant!(317) {
+            draft.push(ProducerIdsAllocated {
+                broker: self.broker,
+                broker_epoch: self.broker_epoch,
+                start: block.start,
+                end: block.end,
+            });
+        }
         Ok(block)
     }
 }

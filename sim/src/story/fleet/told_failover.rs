@@ -1,10 +1,10 @@
 //! The active controller ends exactly while something is decided (S40): a broker registers, is fenced, a leader asks for a
-//! smaller in-sync set, a partition moves, a topic is made or deleted, a broker gets a block of producer ids.
+//! smaller in-sync set, a partition begins to move or has moved, a topic is made or deleted, a broker gets a block of producer ids.
 //!
 //! Owns: what is asked for, and the moment of the end. Promises: the run fails unless each step brought an entry of the metadata
 //! log that its controller had begun to write when it ended, and unless another one followed (`told::lost`). Drawn: how far the
-//! entry had come (written, synced, at another voter, applied), a moment more, whether the process is killed or the power
-//! fails, when it comes back. Three steps a seed, in turn. Who judges: MQ-12 here (what was answered stands, what was not stands
+//! entry had come (written, synced, at another voter, applied), a moment more, whether the process is killed, the power
+//! fails, or it sleeps and comes to as a controller that was replaced and knows nothing of it, when it comes back. Three steps a seed, in turn. Who judges: MQ-12 here (what was answered stands, what was not stands
 //! for all or for nobody), IDM-8 here (no id twice), that broker epochs grow (MQ-14), and god and the calm act.
 //! Not as the catalogue has it: partitions of ours are not sealed.
 //!
@@ -49,13 +49,34 @@ enum Step {
     Fencing,
     Shrink,
     Move,
+    /// Its last entry: the replica that comes is in sync, the one that goes is none any more.
+    Moved,
     Made,
     Deleted,
     Block,
 }
 
-const ALL: [Step; 7] =
-    [Step::Registration, Step::Fencing, Step::Shrink, Step::Move, Step::Made, Step::Deleted, Step::Block];
+const ALL: [Step; 8] = [
+    Step::Registration,
+    Step::Fencing,
+    Step::Shrink,
+    Step::Move,
+    Step::Moved,
+    Step::Made,
+    Step::Deleted,
+    Step::Block,
+];
+
+/// How the controller ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Kill,
+    PowerCut,
+    /// It stands where it is, and goes on when another one leads.
+    Sleep,
+}
+
+const ENDS: [End; 3] = [End::Kill, End::PowerCut, End::Sleep];
 
 /// How far its entry has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,14 +166,31 @@ impl Tale {
         let leader = if step == Step::Registration { self.led_without(other).await? } else { leader };
         let moment = *self.dice.pick(&MOMENTS);
         let answer = asked.begin(self, step).await;
+        if step == Step::Moved {
+            self.moves(leader).await?;
+        }
         self.ends_at(step, leader, moment).await?;
         self.scene.stage.recorder.count(format!("controllers ended at {step:?}, {moment:?}"));
         let gone = self.voters()[leader].clone();
         self.another_than(leader, other).await?;
         self.scene.stage.world.sleep(Duration::from_millis(self.dice.between(1, 3000))).await;
+        if gone.runs() {
+            self.scene.stage.recorder.count("controllers that came to when another one led");
+            gone.resume();
+        }
         gone.begin_start();
         asked.ends(self, step);
         self.judge(step, &asked, &answer).await
+    }
+
+    /// The controller has applied that the partition moves, and not that it has moved.
+    async fn moves(&self, leader: usize) -> Result<(), Stop> {
+        let controller = self.voters()[leader].clone();
+        let has_begun = || {
+            let image = controller.image()?;
+            image.topic_named(TOPIC)?.partition(PartitionId(0))?.is_moving().then_some(())
+        };
+        self.until("the move has begun", has_begun).await
     }
 
     /// Ends the controller when the next entry of its log has come so far.
@@ -174,10 +212,12 @@ impl Tale {
         self.until(&text, has_come).await?;
         let more = self.dice.below(2 * self.scene.stage.plan.latency.0.as_micros() as u64 + 1);
         self.scene.stage.world.sleep(Duration::from_micros(more)).await;
-        if self.dice.chance(500) {
-            voters[leader].kill();
-        } else {
-            voters[leader].power_cut(CrashMode::draw(self.dice.rng()));
+        let end = *self.dice.pick(&ENDS);
+        self.scene.stage.recorder.count(format!("controllers whose end was {end:?}"));
+        match end {
+            End::Kill => voters[leader].kill(),
+            End::PowerCut => voters[leader].power_cut(CrashMode::draw(self.dice.rng())),
+            End::Sleep => voters[leader].pause(),
         }
         Ok(())
     }
@@ -224,6 +264,12 @@ impl Tale {
             targets.rotate_left(1); // it would be no move
         }
         targets.truncate(replicas.len());
+        if step == Step::Moved {
+            // One comes and one goes: the entry behind the first one is the last.
+            let free = voters.iter().map(BrokerNode::node).find(|node| !had.contains(node));
+            targets.clone_from(&had);
+            targets[had.len() - 1] = free.ok_or_else(|| lost("a broker has no replica"))?;
+        }
         let desk = Desk::at(&self.scene.stage, node);
         if !matches!(step, Step::Registration | Step::Fencing | Step::Shrink) && !desk.sits_down().await {
             return Err(lost("a broker answers its operator"));
@@ -276,7 +322,7 @@ impl Tale {
                     format!("{step:?} {} was answered, and it is there: {is_there}", asked.name)
                 })
             }
-            Step::Move if is_taken => {
+            Step::Move | Step::Moved if is_taken => {
                 let has_moved = || {
                     let image = self.newest()?;
                     let part = image.topic_named(TOPIC)?.partition(PartitionId(0))?;
@@ -286,7 +332,7 @@ impl Tale {
                 };
                 self.until("MQ-12: a move that was answered comes to its end", has_moved).await
             }
-            Step::Shrink | Step::Block | Step::Move => Ok(()),
+            Step::Shrink | Step::Block | Step::Move | Step::Moved => Ok(()),
         }
     }
 
@@ -351,12 +397,12 @@ impl Asked {
                 }
                 *answer.lock().expect("nothing panics in here") = settled;
             }
-            Step::Move | Step::Made | Step::Deleted | Step::Block => {
+            Step::Move | Step::Moved | Step::Made | Step::Deleted | Step::Block => {
                 let (desk, name, targets) = (self.desk.clone(), self.name.clone(), self.targets.clone());
                 let (told, ids) = (answer.clone(), tale.ids.clone());
                 stage.broker.clone().aside(async move {
                     let is_taken = match step {
-                        Step::Move => desk.reassign(0, &targets).await,
+                        Step::Move | Step::Moved => desk.reassign(0, &targets).await,
                         Step::Made => desk.make(&name).await,
                         Step::Deleted => desk.delete(&name).await,
                         _ => {
