@@ -5,11 +5,11 @@
 //! `judge`), when a broker dies by itself, or when a replica does not come back in sync.
 //! Leaves out: power cuts and cut networks (the simulation does those).
 //!
-//!   load (ci/clients/franz-go) ─► acked.txt ┐
-//!   kill -9 of a leader · restart · …       ├─► judge, and the gap of each partition that lost its leader
-//!   reader, a fresh process ─► found.txt ───┘
+//!   load (franz-go, librdkafka, Java) ─► acked ┐
+//!   kill -9 of a leader · restart · …          ├─► judge, and the gap of each partition that lost its leader
+//!   reader, a fresh process ─► found.txt ──────┘
 
-use crate::load::{self, Load, Plan};
+use crate::load::{self, Beside, Load, Plan};
 use crate::process;
 use crate::server::{Dejaq, show_tail};
 use crate::work::Work;
@@ -49,6 +49,13 @@ struct Kill {
     partitions: Vec<i32>,
 }
 
+/// What was acknowledged to clients beside the one whose gaps are measured.
+struct Others {
+    acked: Vec<judge::Line>,
+    /// How many cannot be had here.
+    skipped: usize,
+}
+
 /// The verb; without a client for the load it is skipped, with the reason printed.
 pub fn run(args: &Args) -> Result<bool> {
     let work = Work::open()?;
@@ -59,7 +66,7 @@ pub fn run(args: &Args) -> Result<bool> {
     wait_in_sync(&brokers, TOPIC, PARTITIONS)?;
     let dir = work.scratch("failover-load")?;
     let (acked, found) = (dir.join("acked.txt"), dir.join("found.txt"));
-    let kills = load_and_kill(args, &load, &mut brokers, &addresses, &acked, &work)?;
+    let (kills, others) = load_and_kill(args, &load, &mut brokers, &addresses, &acked, &work)?;
     wait_in_sync(&brokers, TOPIC, PARTITIONS)?;
     let mut reader = Command::new(&load);
     reader.args(["consume", TOPIC, &PARTITIONS.to_string()]).arg(&found).env("DEJAQ_BROKER", &addresses);
@@ -69,7 +76,8 @@ pub fn run(args: &Args) -> Result<bool> {
         broker.stop()?;
     }
     let acked = judge::parse(&acked)?;
-    let verdict = judge::judge(&acked, &judge::parse(&found)?);
+    let all = [&*acked, &*others.acked].concat();
+    let verdict = judge::judge(&all, &judge::parse(&found)?);
     println!(
         "failover: {} kills of a leader in {} s; {} records acked, {} found, {} repeated by the plain producer",
         kills.len(),
@@ -96,7 +104,7 @@ pub fn run(args: &Args) -> Result<bool> {
         println!("  FAILED the median is above {} ms", args.median_ms);
     }
     let failed = usize::from(!verdict.faults.is_empty()) + usize::from(slow);
-    println!("{} passed, {failed} failed, 0 skipped", 2 - failed);
+    println!("{} passed, {failed} failed, {} skipped", 2 - failed, others.skipped);
     Ok(failed == 0)
 }
 
@@ -143,7 +151,7 @@ fn load_and_kill(
     addresses: &str,
     acked: &Path,
     work: &Work,
-) -> Result<Vec<Kill>> {
+) -> Result<(Vec<Kill>, Others)> {
     let plan = Plan {
         program: load,
         name: "failover-load",
@@ -154,7 +162,7 @@ fn load_and_kill(
         pause_ms: 1,
         acked,
     };
-    let producers = Load::begin(work, &plan)?;
+    let (producers, beside) = (Load::begin(work, &plan)?, Beside::begin(work, &plan)?);
     let until = Instant::now() + Duration::from_secs(args.seconds);
     let mut kills = Vec::new();
     while Instant::now() < until {
@@ -174,7 +182,8 @@ fn load_and_kill(
         victim.restart()?;
     }
     producers.finish(DRAIN, brokers[0].log())?;
-    Ok(kills)
+    let skipped = beside.skipped;
+    Ok((kills, Others { acked: beside.finish(DRAIN, brokers[0].log())?, skipped }))
 }
 
 /// Where the partitions are, once each has a leader.

@@ -1,6 +1,7 @@
-//! The load of the verbs that kill brokers: producers of `ci/clients/franz-go`, which write down what was acknowledged.
+//! The load of the verbs that kill brokers: producers of `ci/clients/franz-go`, which write down what was acknowledged, and
+//! one of librdkafka and of Java beside them, where they can be had.
 //!
-//! Owns: their process. Promises: an end that is no success is an error with the last words of the program. Called by
+//! Owns: their processes. Promises: an end that is no success is an error with the last words of the program. Called by
 //! `kill9`, `failover`, `drain`, `mend`, `group_failover` and `txn_failover`; what was written is judged by `judge`.
 
 use std::fs::File;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::install;
+use crate::judge::{self, Line};
 use crate::process::{self, Guarded};
 use crate::server::show_tail;
 use crate::test::tell_skipped;
@@ -79,4 +81,67 @@ impl Load {
         ensure!(status.success(), "the load ended with {status}: {}", process::last_lines(&self.log, 4));
         Ok(())
     }
+}
+
+/// Producers of other stock clients beside it, slower ones; each writes down what it was told, too.
+#[derive(Debug, Default)]
+pub struct Beside {
+    loads: Vec<(&'static str, Load, PathBuf)>,
+    /// How many clients cannot be had here.
+    pub skipped: usize,
+}
+
+impl Beside {
+    /// Begins all that can be had; each of those that cannot is named, with the reason.
+    pub fn begin(work: &Work, plan: &Plan) -> Result<Beside> {
+        let mut beside = Beside::default();
+        for (name, producer, start) in [("librdkafka", "i2", librdkafka(work)), ("java", "i3", java(work))] {
+            match start {
+                Ok(mut command) => {
+                    let acked = plan.acked.with_extension(name);
+                    let log = work.log(&format!("{}-{name}", plan.name))?;
+                    let (partitions, seconds) = (plan.partitions.to_string(), plan.seconds.to_string());
+                    command.args([plan.topic, &partitions, &seconds]).arg(&acked).arg(producer);
+                    command.env("DEJAQ_BROKER", plan.brokers);
+                    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+                    let load = Load { process: Guarded::spawn(&mut command)?, log };
+                    beside.loads.push((name, load, acked));
+                }
+                Err(error) => {
+                    println!("  skipped {name}: {error:#}");
+                    tell_skipped(name, &format!("{error:#}"))?;
+                    beside.skipped += 1;
+                }
+            }
+        }
+        Ok(beside)
+    }
+
+    /// Waits until everything is acknowledged; what was.
+    pub fn finish(self, limit: Duration, broker_log: &Path) -> Result<Vec<Line>> {
+        let mut all = Vec::new();
+        for (name, load, acked) in self.loads {
+            load.finish(limit, broker_log).with_context(|| format!("the load of {name}"))?;
+            let acked = judge::parse(&acked)?;
+            println!("  {name}: {} records acked", acked.len());
+            ensure!(!acked.is_empty(), "the load of {name} was acknowledged nothing");
+            all.extend(acked);
+        }
+        Ok(all)
+    }
+}
+
+fn librdkafka(work: &Work) -> Result<Command> {
+    let mut command = Command::new(install::python(work, "confluent.txt")?);
+    command.arg(work.client_sources().join("python/load.py"));
+    Ok(command)
+}
+
+fn java(work: &Work) -> Result<Command> {
+    ensure!(install::found("javac", "-version"), "a java without its compiler on this machine");
+    let libs = format!("{}/*", install::java_libs(work)?.display());
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", &libs]);
+    command.arg(work.client_sources().join("java/Load.java"));
+    Ok(command)
 }
