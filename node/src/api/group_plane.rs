@@ -16,7 +16,7 @@ use crate::controller::member::Member;
 use crate::coordinator::Shards;
 use crate::coordinator::group::{Ask, Groups, Reply};
 use crate::metadata::{Image, Published, Topic};
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
 use crate::server::service::Session;
 
 /// How long a coordinator may take for anything that waits for nobody but the disk and the replicas. Kafka's
@@ -64,12 +64,12 @@ impl<R: Runtime> GroupPlane<R> {
     /// was committed until then: it waits for a moment to be heard again, and then says that it is not ready yet, which every client
     /// tries again; as soon as it hears that another one coordinates, it says so. (librdkafka takes NOT_COORDINATOR here for a
     /// reason to look for the coordinator, and never asks for the offsets again: its issue 5586.) A member that has its
-    /// positions asks for none, and reads on.
+    /// positions asks for none, and reads on. Nor is it said that there is no coordinator (a disk that failed, until another leads):
+    /// Java's consumers before 4 throw that out of `poll`.
     ///
     /// # Errors
     /// The code to answer.
-    pub async fn ask_newest(&self, group: &str, ask: Ask) -> Result<Reply, ErrorCode> {
-        let until = self.runtime.now().plus(HEARD);
+    pub async fn ask_newest(&self, group: &str, ask: Ask, until: Mono) -> Result<Reply, ErrorCode> {
         // M241: an old coordinator tells offsets. Looked at before it is asked: what it says was true at this moment, or later.
         while !self.member.holds_lease(self.runtime.now(), self.published.applied_end()) && !mutant!(241) {
             if !self.shards.is_here(group) {
@@ -81,7 +81,15 @@ impl<R: Runtime> GroupPlane<R> {
             }
             self.runtime.sleep(LOOK).await;
         }
-        self.ask(group, ask).await
+        match self.ask(group, ask).await {
+            Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            other => other,
+        }
+    }
+
+    /// Until when one request waits to be sure of what is newest, however many groups it names.
+    pub fn until_heard(&self) -> Mono {
+        self.runtime.now().plus(HEARD)
     }
 
     /// Asks for what waits for other members.

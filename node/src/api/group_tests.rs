@@ -260,6 +260,30 @@ async fn who_may_have_been_replaced_tells_no_offsets_and_answers_its_members() {
     }
 }
 
+/// However many groups it names: an admin's tool asks for all of them at once.
+#[tokio::test]
+async fn a_request_waits_once_to_be_sure_of_what_is_newest() {
+    let mut world = World::new();
+    world.lease = Lease::new(Duration::from_secs(3600), Duration::ZERO);
+    let life = world.with_topic(&[]).await;
+    assert_eq!(life.find_group().await.error_code, ErrorCode::NONE);
+    let group =
+        |number: i32| OffsetFetchRequestGroup { group_id: format!("g{number}"), ..Default::default() };
+    let request = OffsetFetchRequest { groups: (0..5).map(group).collect(), ..Default::default() };
+    for _ in 0..100 {
+        let began = life.node.now();
+        let answer = life.ask(9, &request).await;
+        let codes: Vec<ErrorCode> = answer.groups.iter().map(|group| group.error_code).collect();
+        if !codes.contains(&ErrorCode::NOT_COORDINATOR) {
+            assert_eq!(codes, [ErrorCode::COORDINATOR_LOAD_IN_PROGRESS; 5]);
+            assert!(life.node.now().since(began) < Duration::from_secs(4), "two seconds for each");
+            return;
+        }
+        life.node.sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not coordinate");
+}
+
 #[tokio::test]
 async fn whoever_waits_in_a_shard_that_ends_is_sent_elsewhere() {
     let life = World::new().with_topic(&[]).await;

@@ -18,7 +18,7 @@ use super::group_plane::{GroupPlane, named};
 use crate::coordinator::group::{Ask, Reply};
 use crate::coordinator::record::{At, Committed};
 use crate::metadata::Image;
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
 
 /// First version for several groups.
 const FIRST_WITH_GROUPS: i16 = 8;
@@ -33,6 +33,7 @@ pub async fn answer<R: Runtime>(
     version: i16,
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
+    let until = groups.until_heard();
     if version >= FIRST_WITH_GROUPS {
         let mut answers = Vec::with_capacity(request.groups.len());
         let mut seen = BTreeSet::new();
@@ -47,7 +48,7 @@ pub async fn answer<R: Runtime>(
                 });
                 continue;
             }
-            answers.push(one(groups, version, request.require_stable, group).await);
+            answers.push(one(groups, version, request.require_stable, group, until).await);
         }
         return OffsetFetchResponse { groups: answers, ..Default::default() };
     }
@@ -60,7 +61,7 @@ pub async fn answer<R: Runtime>(
         named.collect()
     });
     let group = OffsetFetchRequestGroup { group_id: request.group_id, topics, ..Default::default() };
-    let answer = one(groups, version, request.require_stable, group).await;
+    let answer = one(groups, version, request.require_stable, group, until).await;
     let whole = answer.error_code;
     let topic = |topic: OffsetFetchResponseTopics| OffsetFetchResponseTopic {
         name: topic.name,
@@ -93,6 +94,7 @@ async fn one<R: Runtime>(
     version: i16,
     stable_only: bool,
     request: OffsetFetchRequestGroup,
+    until: Mono,
 ) -> OffsetFetchResponseGroup {
     let image = groups.published.current();
     let by_id = version >= FIRST_BY_ID;
@@ -118,7 +120,8 @@ async fn one<R: Runtime>(
     let is_all = wanted.is_none();
     // Told by members of KIP-848 only, from version 9 on.
     let member = request.member_id.filter(|id| !id.is_empty()).map(|id| (id, request.member_epoch));
-    let result = groups.ask_newest(&group, Ask::Fetch { group: group.clone(), wanted, member }).await;
+    let ask = Ask::Fetch { group: group.clone(), wanted, member };
+    let result = groups.ask_newest(&group, ask, until).await;
     let mut withheld = BTreeSet::new();
     let (offsets, error_code) = match result {
         Ok(Reply::Offsets(offsets, unstable)) => {

@@ -1,9 +1,11 @@
 //! WriteTxnMarkers (27): the end of transactions is written into partitions that are led here. Brokers of ours ask each
 //! other otherwise (`coordinator::room`); this is for the tools that end what hangs (KIP-664).
 //!
-//! Promises: no marker of nobody's producer is appended, and none with a later coordinator epoch than the partition has seen of that
+//! Promises: no marker of a producer that the partition does not know is appended (it would be remembered, and push out who is), and
+//! none with a later coordinator epoch than the partition has seen of that
 //! producer: a partition refuses every marker of an earlier epoch than the last one, so that one such request would
-//! leave all later transactions of that producer open there. Tools quote the epoch from DescribeProducers, which is this one.
+//! leave all later transactions of that producer open there. What the partition says is asked of its leader, before anything
+//! is written: epochs only grow behind that. Tools quote the epoch from DescribeProducers, which is this one.
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::CoordinatorEpoch;
@@ -61,12 +63,17 @@ async fn write<R: Runtime>(
     refused.into_iter().map(code).map(|code| code.unwrap_or(ErrorCode::UNKNOWN_SERVER_ERROR)).collect()
 }
 
-/// Why a marker that came from outside is not written where the coordinator of epoch `seen` wrote the last one; `None` is a
-/// partition that is not led here. A tool that was told of no coordinator says epoch 0 (Kafka's `kafka-transactions abort`), or -1.
-fn refusal(marker: &EndTxnMarker, seen: Option<CoordinatorEpoch>) -> Option<ErrorCode> {
-    let is_ours = seen.is_none_or(|seen| (-1..=seen.0.max(0)).contains(&marker.coordinator_epoch.0));
-    let is_somebodys = marker.producer_id.0 >= 0 && marker.producer_epoch.0 >= 0;
-    (!is_ours || !is_somebodys).then_some(ErrorCode::INVALID_REQUEST)
+/// Why a marker that came from outside is not written where the coordinator of epoch `seen` wrote the last one, or where nobody
+/// can say (a code). A tool that was told of no coordinator says epoch 0 (Kafka's `kafka-transactions abort`), or -1.
+fn refusal(marker: &EndTxnMarker, seen: Result<CoordinatorEpoch, ErrorCode>) -> Option<ErrorCode> {
+    if marker.producer_id.0 < 0 || marker.producer_epoch.0 < 0 {
+        return Some(ErrorCode::INVALID_REQUEST);
+    }
+    match seen {
+        Ok(seen) if (-1..=seen.0.max(0)).contains(&marker.coordinator_epoch.0) => None,
+        Ok(_) => Some(ErrorCode::INVALID_REQUEST),
+        Err(code) => Some(code),
+    }
 }
 
 #[cfg(test)]
@@ -86,23 +93,28 @@ mod tests {
 
     #[test]
     fn only_epochs_that_the_partition_has_seen_are_written() {
-        let seen = Some(CoordinatorEpoch(3));
+        let seen = Ok(CoordinatorEpoch(3));
         for ours in -1..=3 {
             assert_eq!(refusal(&marker(7, 0, ours), seen), None, "{ours}");
         }
         for other in [-2, 4, i32::MAX, i32::MIN] {
             assert_eq!(refusal(&marker(7, 0, other), seen), Some(ErrorCode::INVALID_REQUEST), "{other}");
         }
-        let none = Some(CoordinatorEpoch(-1));
+        let none = Ok(CoordinatorEpoch(-1));
         assert_eq!(refusal(&marker(7, 0, 0), none), None, "a tool that was told of no coordinator");
         assert_eq!(refusal(&marker(7, 0, 1), none), Some(ErrorCode::INVALID_REQUEST));
-        assert_eq!(refusal(&marker(7, 0, 9), None), None, "who leads it judges");
+        for nobody_knows in [ErrorCode::INVALID_PRODUCER_ID_MAPPING, ErrorCode::NOT_LEADER_OR_FOLLOWER] {
+            assert_eq!(refusal(&marker(7, 0, 0), Err(nobody_knows)), Some(nobody_knows));
+        }
     }
 
     #[test]
     fn a_marker_of_nobody_is_refused() {
         for (id, epoch) in [(-1, 0), (7, -1), (i64::MIN, i16::MIN)] {
-            assert_eq!(refusal(&marker(id, epoch, 0), None), Some(ErrorCode::INVALID_REQUEST));
+            assert_eq!(
+                refusal(&marker(id, epoch, 0), Ok(CoordinatorEpoch(0))),
+                Some(ErrorCode::INVALID_REQUEST)
+            );
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`Lease`]. Promises: while it holds, no other broker was made leader of what this one leads because this one was
 //! silent: who is cut off from its cluster notices by its own clock, before the controller gives what it led to others.
-//! Leaves out: leaderships that move while both live (a move, a drain, the preferred replica's turn, a leader that steps aside); who is
-//! cut off in that moment hears of it with the end of the lease only. A machine that refuses connections though its process
+//! Leaves out: leaderships that move while both live (a move, a drain, the preferred replica's turn, a leader that steps aside); who stands
+//! still or is cut off in that moment hears of it with the end of the lease only, and tells until then what it knew. A machine that refuses connections though its process
 //! lives (a firewall that resets) is taken for dead, sooner than this. The clock of a machine that was suspended stood still
 //! (CLOCK_MONOTONIC): what is left of the lease then is left behind it, until the cluster is heard. Brokers whose two timeouts differ.
 //! Kept by `member`, asked by the APIs of groups. PURE.

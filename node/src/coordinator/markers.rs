@@ -25,7 +25,7 @@ use dejaq_wire::ids::{BrokerId, CoordinatorEpoch, LeaderEpoch, ProducerId};
 use dejaq_wire::peer::txn::{Named, WriteMarkers};
 use dejaq_wire::record::control::EndTxnMarker;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Shards;
 use super::group::{self, Groups};
@@ -35,9 +35,9 @@ use super::txn::Txns;
 use super::txn::ask::At;
 use super::txn::machine::Delivery;
 use crate::peer::Peers;
-use crate::replica::leader::{Refused, Required};
+use crate::replica::leader::{Refused, Required, Resigned};
 use crate::replica::write::{Outcome, Write, WriteError};
-use crate::replica::{Directory, NoPartition};
+use crate::replica::{Directory, NoPartition, Partition};
 use crate::runtime::{Mono, Runtime};
 
 /// How long one round to all leaders may take.
@@ -97,24 +97,35 @@ impl<R: Runtime> Markers<R> {
     }
 
     /// The epoch of the coordinator that a partition which is led here has last seen of a producer; -1 if it has seen none.
-    pub fn seen(&self, at: &At, producer: ProducerId) -> Option<CoordinatorEpoch> {
+    ///
+    /// # Errors
+    /// The code to answer: it is not led here, or knows no such producer (INVALID_PRODUCER_ID_MAPPING).
+    pub fn seen(&self, at: &At, producer: ProducerId) -> Result<CoordinatorEpoch, ErrorCode> {
+        let partition = self.here(at)?;
+        match partition.stopped() {
+            Some(Resigned::Offline) => Err(ErrorCode::KAFKA_STORAGE_ERROR),
+            Some(_) => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
+            None => partition.coordinator_epoch(producer).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING),
+        }
+    }
+
+    fn here(&self, at: &At) -> Result<Arc<Partition<R>>, ErrorCode> {
         let table = self.directory.table();
-        table.named(&at.topic)?.partition(at.partition).ok()?.coordinator_epoch(producer)
+        let entry = table.named(&at.topic).ok_or(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION)?;
+        entry.partition(at.partition).cloned().map_err(|why| match why {
+            NoPartition::Unknown => ErrorCode::UNKNOWN_TOPIC_OR_PARTITION,
+            NoPartition::Elsewhere => ErrorCode::NOT_LEADER_OR_FOLLOWER,
+            NoPartition::Failed => ErrorCode::KAFKA_STORAGE_ERROR,
+        })
     }
 
     fn send(&self, marker: EndTxnMarker, at: &At) -> Going {
         if &*at.topic == OFFSETS_TOPIC {
             return Going::ToGroups;
         }
-        let table = self.directory.table();
-        let Some(entry) = table.named(&at.topic) else {
-            return Going::Over(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-        };
-        let partition = match entry.partition(at.partition) {
+        let partition = match self.here(at) {
             Ok(partition) => partition,
-            Err(NoPartition::Unknown) => return Going::Over(ErrorCode::UNKNOWN_TOPIC_OR_PARTITION),
-            Err(NoPartition::Elsewhere) => return Going::Over(ErrorCode::NOT_LEADER_OR_FOLLOWER),
-            Err(NoPartition::Failed) => return Going::Over(ErrorCode::KAFKA_STORAGE_ERROR),
+            Err(code) => return Going::Over(code),
         };
         let bytes = marker.batch(self.runtime.unix_ms()).to_bytes();
         let batch = VerifiedBatch::verify(bytes).expect("we built it");
@@ -141,6 +152,11 @@ impl<R: Runtime> Markers<R> {
                     }
                     ErrorCode::TRANSACTION_COORDINATOR_FENCED => {
                         mark!("a coordinator learns from a partition that it is over");
+                        info!(
+                            id = &*errand.id,
+                            ?at,
+                            "another coordinator has ended a transaction there: it is its to end"
+                        );
                         return;
                     }
                     code => {

@@ -546,9 +546,10 @@ impl<R: Runtime> Partition<R> {
         self.with_log(|log, _| log.describe_producers()).unwrap_or_default()
     }
 
-    /// The epoch of the coordinator that wrote the last marker of a producer; -1 if none is known.
+    /// The epoch of the coordinator that wrote the last marker of a producer, -1 if none did; `None` is a producer that the log
+    /// does not know, or a log that is closed.
     pub fn coordinator_epoch(self: &Arc<Self>, id: ProducerId) -> Option<CoordinatorEpoch> {
-        self.with_turn(|turn| turn.log.as_ref().map(|log| log.coordinator_epoch(id)))
+        self.with_turn(|turn| turn.log.as_ref().and_then(|log| log.coordinator_epoch(id)))
     }
 
     /// How the transaction of a producer stands in the log; `None` once it is closed.

@@ -201,9 +201,10 @@ impl<D: Disk> Log<D> {
         self.producers.summaries()
     }
 
-    /// The epoch of the coordinator that wrote the last marker of this producer here; -1 if none is known.
+    /// The epoch of the coordinator that wrote the last marker of this producer here, -1 if none did; `None` is a producer that is
+    /// not known here.
     #[must_use]
-    pub fn coordinator_epoch(&self, producer: ProducerId) -> CoordinatorEpoch {
+    pub fn coordinator_epoch(&self, producer: ProducerId) -> Option<CoordinatorEpoch> {
         self.producers.coordinator_epoch(producer)
     }
 

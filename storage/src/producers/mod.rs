@@ -464,9 +464,9 @@ impl Producers {
         self.by_id.len()
     }
 
-    /// The epoch of the coordinator that wrote the last marker of a producer; -1 if none is known.
-    pub(crate) fn coordinator_epoch(&self, id: ProducerId) -> CoordinatorEpoch {
-        CoordinatorEpoch(self.by_id.get(&id).map_or(-1, |producer| producer.coordinator_epoch))
+    /// The epoch of the coordinator that wrote the last marker of a producer, -1 if none did; `None` is a producer that is not known.
+    pub(crate) fn coordinator_epoch(&self, id: ProducerId) -> Option<CoordinatorEpoch> {
+        self.by_id.get(&id).map(|producer| CoordinatorEpoch(producer.coordinator_epoch))
     }
 
     pub(crate) fn summaries(&self) -> Vec<ProducerSummary> {

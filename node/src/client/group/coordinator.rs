@@ -84,16 +84,13 @@ impl<R: Runtime> Coordinator<R> {
         elsewhere
     }
 
-    /// Whether nobody coordinates just now, is sure that it does, or answers; it is looked for then.
+    /// Whether nobody coordinates just now, is sure that it does, or answers, and it is looked for then; or whether the answer has to
+    /// wait for a transaction.
     pub(super) fn may_answer_later(&self, error: &GroupError) -> bool {
         match error {
+            GroupError::Refused { code: ErrorCode::UNSTABLE_OFFSET_COMMIT, .. } => true,
             GroupError::Refused { code, .. } => self.is_elsewhere(*code),
-            GroupError::Cluster(
-                ClusterError::Unanswered { .. }
-                | ClusterError::Request(
-                    RequestError::TimedOut(_) | RequestError::Lost(_) | RequestError::NotSent(_),
-                ),
-            ) => {
+            GroupError::Cluster(error) if error.is_transient() => {
                 self.forget();
                 true
             }
