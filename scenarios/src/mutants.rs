@@ -543,6 +543,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 320,
+        about: "an epoch that a leader never saw is as good as its own, up to the end of its log",
+        scenario: "cluster_unseen_epoch",
+        checkers: &["REP-8", "REP-16"],
+        budget: 10,
+    },
+    Mutant {
         number: 55,
         about: "the list of aborted transactions goes when its segment is full",
         scenario: "transactions",

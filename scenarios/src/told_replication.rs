@@ -67,6 +67,15 @@ pub const NEAREST: Scenario = Scenario {
     random: true,
 };
 
+/// S04.
+pub const UNSEEN_EPOCH: Scenario = Scenario {
+    name: "cluster_unseen_epoch",
+    about: "two failovers in a row: a replica comes back with records of an epoch that its leader never saw, and goes back to where their \
+            logs part (KIP-279, S04)",
+    run: story::unseen,
+    random: true,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +114,10 @@ mod tests {
     #[test]
     fn nobody_is_out_of_range_at_a_follower_that_lags_nor_when_it_leads() {
         brings(NEAREST, 1, &["leaders that began at a start, and do not know what was visible"]);
+    }
+
+    #[test]
+    fn nothing_stays_of_an_epoch_that_the_leader_never_saw() {
+        brings(UNSEEN_EPOCH, 1, &["replicas that were rid of an epoch that their leader never saw"]);
     }
 }

@@ -85,7 +85,9 @@ fn compare_lineage<D: Disk>(reader: &LogReader<D>, at: &Standing) -> Against {
     if !ours.epoch.is_valid() {
         return Against::Outside; // a later epoch than we know: not in an epoch that we lead
     }
-    if ours.epoch == at.last_epoch && ours.end >= at.end {
+    // The planted bug M320: an epoch that we never saw is as good as ours, up to the end of our log.
+    let is_blind = mutant!(320) && ours.epoch < at.last_epoch && at.end <= reader.end();
+    if (ours.epoch == at.last_epoch && ours.end >= at.end) || is_blind {
         return Against::Agrees;
     }
     Against::Diverged(ours)

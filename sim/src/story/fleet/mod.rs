@@ -37,6 +37,7 @@ mod told_stopping;
 mod told_turns;
 mod told_unclean;
 mod told_under_way;
+mod told_unseen;
 mod told_watermark;
 mod upgrade;
 mod watched;
@@ -72,6 +73,7 @@ pub use told_snapshot::half_made;
 pub use told_stopping::stopping;
 pub use told_unclean::unclean;
 pub use told_under_way::under_way;
+pub use told_unseen::unseen;
 pub use told_watermark::watermark;
 use upgrade::Upgrade;
 
