@@ -107,6 +107,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_replication::ELECTIONS,
     told_replication::UNDER_WAY,
     told_replication::NEAREST,
+    told_replication::CUT_OFF,
     told_replication::UNSEEN_EPOCH,
     told_quorum::HARMED,
     told_quorum::METADATA_LOST,

@@ -67,6 +67,15 @@ pub const NEAREST: Scenario = Scenario {
     random: true,
 };
 
+/// S08.
+pub const CUT_OFF: Scenario = Scenario {
+    name: "cluster_cut_off",
+    about: "a leader is cut off from all but its clients while another one leads: it shows nobody what it alone has, in the dark, as a \
+            follower, nor while it cuts that (KAFKA-14704, S08)",
+    run: story::cut_off,
+    random: true,
+};
+
 /// S04.
 pub const UNSEEN_EPOCH: Scenario = Scenario {
     name: "cluster_unseen_epoch",
@@ -114,6 +123,15 @@ mod tests {
     #[test]
     fn nobody_is_out_of_range_at_a_follower_that_lags_nor_when_it_leads() {
         brings(NEAREST, 1, &["leaders that began at a start, and do not know what was visible"]);
+    }
+
+    #[test]
+    fn a_former_leader_shows_nobody_what_it_alone_has_and_cuts_it() {
+        brings(
+            CUT_OFF,
+            1,
+            &["former leaders that were asked in the dark", "former leaders that cut what they alone had"],
+        );
     }
 
     #[test]
