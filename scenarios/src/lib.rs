@@ -109,6 +109,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_replication::NEAREST,
     told_replication::CUT_OFF,
     told_replication::UNSEEN_EPOCH,
+    told_replication::BLACKOUT,
     told_quorum::HARMED,
     told_quorum::METADATA_LOST,
     told_quorum::FAILED_OVER,

@@ -85,6 +85,15 @@ pub const UNSEEN_EPOCH: Scenario = Scenario {
     random: true,
 };
 
+/// S03.
+pub const BLACKOUT: Scenario = Scenario {
+    name: "cluster_blackout",
+    about: "the power of both replicas fails when one has synced a record; the other leads, and has another one at that offset when they \
+            meet: there is one (KIP-101, S03)",
+    run: story::blackout,
+    random: true,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +146,14 @@ mod tests {
     #[test]
     fn nothing_stays_of_an_epoch_that_the_leader_never_saw() {
         brings(UNSEEN_EPOCH, 1, &["replicas that were rid of an epoch that their leader never saw"]);
+    }
+
+    #[test]
+    fn after_a_power_cut_of_both_there_is_one_record_at_an_offset() {
+        brings(
+            BLACKOUT,
+            1,
+            &["offsets with two records after a power cut of both", "offsets with one record again"],
+        );
     }
 }

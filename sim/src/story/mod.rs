@@ -54,7 +54,7 @@ pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{
-    alone, budget, cut_off, elections, eligible, failed_over, half_made, harmed, last_standing,
+    alone, blackout, budget, cut_off, elections, eligible, failed_over, half_made, harmed, last_standing,
     maximal, nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean,
     under_way, unseen, watermark,
 };

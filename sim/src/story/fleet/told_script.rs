@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dejaq::client::producer::{Producer, Record};
+use dejaq::client::producer::{Acks, Producer, Record};
 use dejaq::runtime::Runtime;
 use dejaq_wire::ErrorCode;
 use dejaq_wire::ids::{BrokerId, PartitionId, TopicId};
@@ -115,13 +115,14 @@ impl Script {
     }
 }
 
-/// An idempotent producer that sends one record at a time, each a batch of its own.
+/// A producer that sends one record at a time, each a batch of its own; idempotent, or content with the leader alone.
 pub(super) struct Sender {
     stage: Stage,
     runtime: SimRuntime,
     producer: Producer<SimRuntime>,
     process: u32,
     index: i32,
+    acks: oracle::Acks,
     dead: Arc<AtomicUsize>,
 }
 
@@ -143,10 +144,20 @@ impl Sender {
 
     /// On a machine of its own.
     pub fn on(machine: u32, script: &Script, dice: &mut Dice) -> Sender {
+        Sender::with(machine, oracle::Acks::All, script, dice)
+    }
+
+    /// On a machine of its own, and content with what the leader alone has: it is not refused where too few are in sync.
+    pub fn content(machine: u32, script: &Script, dice: &mut Dice) -> Sender {
+        Sender::with(machine, oracle::Acks::Leader, script, dice)
+    }
+
+    fn with(machine: u32, acks: oracle::Acks, script: &Script, dice: &mut Dice) -> Sender {
         let stage = script.stage().clone();
+        let waits_for_all = acks == oracle::Acks::All;
         let plan = ProducerPlan {
-            acks: dejaq::client::producer::Acks::All,
-            idempotent: true,
+            acks: if waits_for_all { Acks::All } else { Acks::Leader },
+            idempotent: waits_for_all,
             linger: Duration::ZERO,
             ..ProducerPlan::drawn(dice)
         };
@@ -154,7 +165,7 @@ impl Sender {
         let cluster = producers::cluster(&stage, runtime.clone());
         let producer = Producer::start(cluster, producers::config(&plan)).expect("its settings are valid");
         let process = stage.recorder.fresh_process();
-        Sender { stage, runtime, producer, process, index: script.scene.index, dead: Arc::default() }
+        Sender { stage, runtime, producer, process, index: script.scene.index, acks, dead: Arc::default() }
     }
 
     /// Sends a record; returns when it has its place in the order. The calm act waits until its outcome is known.
@@ -166,8 +177,8 @@ impl Sender {
             part: self.stage.recorder.part(TOPIC, self.index),
             value: number,
             digest: producers::digest(None, &value, &[]),
-            acks: oracle::Acks::All,
-            idempotent: true,
+            acks: self.acks,
+            idempotent: self.acks == oracle::Acks::All,
             attempts: 0,
             begun: self.stage.world.now_ns(),
             done: 0,
