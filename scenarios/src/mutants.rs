@@ -550,6 +550,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 321,
+        about: "a follower cuts at the end that its leader tells of an older epoch, wherever that one ended here",
+        scenario: "cluster_unseen_epoch",
+        checkers: &["liveness"],
+        budget: 10,
+    },
+    Mutant {
         number: 55,
         about: "the list of aborted transactions goes when its segment is full",
         scenario: "transactions",

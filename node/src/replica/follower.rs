@@ -116,7 +116,8 @@ pub struct Follower {
 #[must_use]
 pub fn cut_at(theirs: EpochEnd, ours: EpochEnd, local_end: Offset) -> Offset {
     assert!(theirs.epoch.is_valid() && theirs.end.is_valid(), "a leader knows its own epochs: {theirs:?}");
-    let to = if ours.end.is_valid() { theirs.end.min(ours.end) } else { theirs.end };
+    // The planted bug M321: where that epoch ended here is not asked.
+    let to = if ours.end.is_valid() && !mutant!(321) { theirs.end.min(ours.end) } else { theirs.end };
     to.min(local_end)
 }
 
