@@ -1,4 +1,4 @@
-//! Told stories of in-sync sets (S11, S13, S15 to S19): who may lead, who counts, what is lost when nobody may, and who is told of it.
+//! Told stories of in-sync sets (S11, S13 to S20): who may lead, who counts, what is lost when nobody may, and who is told of it.
 
 use dejaq_sim::runner::Scenario;
 use dejaq_sim::story;
@@ -74,6 +74,15 @@ pub const ALONE: Scenario = Scenario {
     random: true,
 };
 
+/// S14.
+pub const BOUNCE: Scenario = Scenario {
+    name: "cluster_bounce",
+    about: "the power of a follower fails, and it is back before its session ends: as one of two in sync it is not even eligible, and a \
+            question to let it in that was under way is refused; what it had counts for nothing, durable or replicated",
+    run: story::bounced,
+    random: true,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +116,16 @@ mod tests {
     #[test]
     fn who_stops_is_in_no_set_and_is_not_elected() {
         brings(STOPPING, 1, &["brokers that stopped, had everything, and were not elected"]);
+    }
+
+    #[test]
+    fn who_was_away_for_a_moment_is_not_who_it_was() {
+        let both = [
+            "followers in sync that bounced, and were counted on no more",
+            "followers that bounced, and were not let in for what they had",
+        ];
+        brings(BOUNCE, 0, &both);
+        brings(BOUNCE, 1, &both);
     }
 
     #[test]

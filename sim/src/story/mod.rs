@@ -57,6 +57,9 @@ pub use fleet::{
     alone, blackout, budget, cut_off, elections, eligible, failed_over, half_made, harmed, last_standing,
     maximal, nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean,
     under_way, unseen, watermark,
+    alone, bounced, budget, elections, eligible, failed_over, half_made, harmed, last_standing, maximal,
+    nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean, under_way,
+    watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};

@@ -92,7 +92,7 @@ impl Scene {
     }
 
     /// The life of a broker, by the newest metadata.
-    fn life(&self, node: u32) -> i64 {
+    pub fn life(&self, node: u32) -> i64 {
         let images = self.stage.brokers.iter().filter_map(BrokerNode::image);
         let newest = images.max_by_key(|image| image.end());
         newest.and_then(|image| image.broker(BrokerId(node as i32)).map(|one| one.epoch.0)).unwrap_or(-1)
@@ -192,7 +192,7 @@ impl Scene {
     }
 
     /// Whether a broker knows the newest life of another one, as one that is live.
-    fn is_known_at(&self, node: u32, other: u32) -> bool {
+    pub fn is_known_at(&self, node: u32, other: u32) -> bool {
         let known = self.node(node).image().and_then(|image| image.broker(BrokerId(other as i32)).cloned());
         known.is_some_and(|known| known.is_live() && known.epoch.0 == self.life(other))
     }

@@ -3,7 +3,8 @@
 //! Owns: the choice of a partition whose three replicas are no active controller's, so that whatever is done to them, somebody decides
 //! about them; the plan. Promises: every wait has an end (`told::lost`); what the hand sends is in the history, so that the
 //! oracle judges it. Drawn: which partition, which follower is which, the load before.
-//! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`, `told_stopping`, `told_alone`).
+//! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`, `told_stopping`, `told_alone`,
+//! `told_bounce`).
 //!
 //! ```text
 //!  five brokers, one or all of them vote │ leader ─ near, far (its followers) │ two more, the active controller among them
@@ -168,6 +169,16 @@ impl Trio {
         let sight = self.scene.belief(leader).filter(|sight| sight.leads)?;
         let leading = sight.inside?.leading?;
         Some(leading.members.iter().copied().collect())
+    }
+
+    /// Whether the leader has asked for a set of so many, and does not know of the answer.
+    pub fn asks_for(&self, size: usize) -> bool {
+        let sight = self.scene.belief(self.leader).filter(|sight| sight.leads);
+        let leading = sight.and_then(|sight| sight.inside).and_then(|inside| inside.leading);
+        leading.is_some_and(|leading| {
+            let asked = leading.proposed.map_or(0, |proposed| proposed.isr.len());
+            asked == size && leading.members.len() != size
+        })
     }
 
     /// Where the log of a broker ends.

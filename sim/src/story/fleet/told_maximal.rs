@@ -39,7 +39,7 @@ async fn play(mut trio: Trio) -> Result<(), Stop> {
     trio.hand.sends(first).await?;
     let network = trio.stage().world.network().clone();
     trio.part_from(far, &[leader, near], false);
-    trio.until("the leader asks to let the far one in", || asks_in_doubt(&trio)).await?;
+    trio.until("the leader asks to let the far one in", || trio.asks_for(3)).await?;
     network.set_cut(active, leader, true); // the question is on its way
     trio.until("the controller takes the set that its leader asked for", || {
         trio.standing().is_ok_and(|now| now.isr.len() == 3)
@@ -47,7 +47,7 @@ async fn play(mut trio: Trio) -> Result<(), Stop> {
     .await?;
     trio.part_from(far, &[leader, near], true);
     let has = trio.end_at(far);
-    if !asks_in_doubt(&trio) {
+    if !trio.asks_for(3) {
         return Err(lost("the leader knows only that it asked"));
     }
     let fate = trio.hand.sets_out(more).await;
@@ -56,7 +56,7 @@ async fn play(mut trio: Trio) -> Result<(), Stop> {
     })
     .await?;
     trio.pause(stays).await;
-    if !asks_in_doubt(&trio) || trio.end_at(far) != has {
+    if !trio.asks_for(3) || trio.end_at(far) != has {
         return Err(lost("the leader still knows only that it asked"));
     }
     claim("REP-4", fate.acked() == 0, || {
@@ -74,13 +74,4 @@ async fn play(mut trio: Trio) -> Result<(), Stop> {
     claim("REPORTED", told.is_empty(), || format!("{now:?} was in sync, and is told to have lost {told:?}"))?;
     trio.count("leaders that their predecessor did not know to be in sync");
     Ok(())
-}
-
-/// Whether the leader has asked for all three, and does not know of the answer.
-fn asks_in_doubt(trio: &Trio) -> bool {
-    let sight = trio.scene.belief(trio.leader).filter(|sight| sight.leads);
-    let leading = sight.and_then(|sight| sight.inside).and_then(|inside| inside.leading);
-    leading.is_some_and(|leading| {
-        leading.members.len() == 2 && leading.proposed.is_some_and(|proposed| proposed.isr.len() == 3)
-    })
 }
