@@ -101,6 +101,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_isr::STOPPING,
     told_isr::ALONE,
     told_isr::BOUNCE,
+    told_isr::STALE,
     told_replication::RESTARTED,
     told_replication::WATERMARK,
     told_replication::OLD_EPOCH,

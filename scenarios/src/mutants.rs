@@ -267,6 +267,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 330,
+        about: "a question for another in-sync set counts as asked on the state that is now, whatever was decided since",
+        scenario: "cluster_stale_question",
+        checkers: &["REP-12", "REP-4", "REP-5", "REP-6"],
+        budget: 10,
+    },
+    Mutant {
         number: 39,
         about: "who does not vote is counted as a voter",
         scenario: "cluster_chaos",

@@ -1,4 +1,4 @@
-//! Told stories of in-sync sets (S11, S13 to S20): who may lead, who counts, what is lost when nobody may, and who is told of it.
+//! Told stories of in-sync sets (S11 to S20): who may lead, who counts, what is lost when nobody may, and who is told of it.
 
 use dejaq_sim::runner::Scenario;
 use dejaq_sim::story;
@@ -83,6 +83,15 @@ pub const BOUNCE: Scenario = Scenario {
     random: true,
 };
 
+/// S12.
+pub const STALE: Scenario = Scenario {
+    name: "cluster_stale_question",
+    about: "a leader's question for another in-sync set arrives when another one leads, or when the partition has moved on under it: it \
+            changes nothing",
+    run: story::stale,
+    random: true,
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +135,13 @@ mod tests {
         ];
         brings(BOUNCE, 0, &both);
         brings(BOUNCE, 1, &both);
+    }
+
+    #[test]
+    fn a_question_of_a_state_that_is_over_changes_nothing() {
+        brings(STALE, 1, &["questions to let somebody in that came when another one led"]);
+        brings(STALE, 0, &["questions to shut somebody out that came when it led"]);
+        brings(STALE, 17, &["questions that came when the partition had moved on"]);
     }
 
     #[test]

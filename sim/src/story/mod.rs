@@ -58,8 +58,8 @@ pub use fleet::{
     maximal, nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean,
     under_way, unseen, watermark,
     alone, bounced, budget, elections, eligible, failed_over, half_made, harmed, last_standing, maximal,
-    nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean, under_way,
-    watermark,
+    nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stale, stopping, unclean,
+    under_way, watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};

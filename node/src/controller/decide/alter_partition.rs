@@ -90,13 +90,18 @@ fn alter(
 ) -> Result<Current, Refusal> {
     let at = (proposal.topic_id, proposal.partition);
     let partition = find(draft.image(), at)?;
-    check_epochs(broker, proposal, partition)?;
+    // The planted bug M330: whatever was decided since, a proposal counts as made on the state that is now.
+    let is_now = mutant!(330);
+    if !is_now {
+        check_epochs(broker, proposal, partition)?;
+    }
     let isr: Vec<BrokerId> = proposal.isr.iter().map(|(member, _)| *member).collect();
-    if proposal.partition_epoch < partition.partition_epoch {
+    if proposal.partition_epoch < partition.partition_epoch && !is_now {
         if same(&isr, &partition.isr) {
             mark!("a proposal whose answer was lost is answered again");
             return Ok(current(partition));
         }
+        mark!("a proposal for a state that is over is refused");
         let why =
             format!("partition epoch {} is {} now", proposal.partition_epoch, partition.partition_epoch);
         return Err(Refusal::new(ErrorCode::INVALID_UPDATE_VERSION, why));
@@ -125,6 +130,7 @@ fn check_epochs(broker: BrokerId, proposal: &Proposal, partition: &Partition) ->
         return Err(Refusal::new(ErrorCode::NOT_CONTROLLER, why));
     }
     if proposal.leader_epoch < partition.leader_epoch {
+        mark!("a proposal of a leader that was replaced is refused");
         let why = format!("leader epoch {} is {} now", proposal.leader_epoch, partition.leader_epoch);
         return Err(Refusal::new(ErrorCode::FENCED_LEADER_EPOCH, why));
     }

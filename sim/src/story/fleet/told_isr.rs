@@ -4,7 +4,7 @@
 //! about them; the plan. Promises: every wait has an end (`told::lost`); what the hand sends is in the history, so that the
 //! oracle judges it. Drawn: which partition, which follower is which, the load before.
 //! Leaves out: the scripts (`told_unclean`, `told_maximal`, `told_last`, `told_budget`, `told_shrink`, `told_eligible`, `told_stopping`, `told_alone`,
-//! `told_bounce`).
+//! `told_bounce`, `told_stale`).
 //!
 //! ```text
 //!  five brokers, one or all of them vote │ leader ─ near, far (its followers) │ two more, the active controller among them
