@@ -54,12 +54,9 @@ pub use broker::BROKER;
 pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{
-    alone, blackout, budget, cut_off, elections, eligible, failed_over, half_made, harmed, last_standing,
-    maximal, nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stopping, unclean,
-    under_way, unseen, watermark,
-    alone, bounced, budget, elections, eligible, failed_over, half_made, harmed, last_standing, maximal,
-    nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stale, stopping, unclean,
-    under_way, watermark,
+    alone, blackout, bounced, budget, cut_off, elections, eligible, failed_over, half_made, harmed,
+    last_standing, maximal, nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stale,
+    stopping, unclean, under_way, unseen, watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};
