@@ -19,6 +19,9 @@ use crate::coordinator::transactions::Transactions;
 use crate::coordinator::txn::ask::At;
 use crate::runtime::Runtime;
 
+/// So many places are looked up before others have their turn.
+const AT_ONCE: usize = 256;
+
 /// Answers one request.
 pub async fn answer<R: Runtime>(
     transactions: &Transactions<R>,
@@ -54,8 +57,14 @@ async fn write<R: Runtime>(
     places: &[At],
 ) -> Vec<ErrorCode> {
     let markers = transactions.markers();
-    let refused: Vec<Option<ErrorCode>> =
-        places.iter().map(|at| refusal(&marker, markers.seen(at, marker.producer_id))).collect();
+    let mut refused: Vec<Option<ErrorCode>> = Vec::with_capacity(places.len());
+    for at in places {
+        // One request may name tens of thousands of places, and others wait for this thread.
+        if refused.len() % AT_ONCE == AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
+        refused.push(refusal(&marker, markers.seen(at, marker.producer_id)));
+    }
     let taken: Vec<At> =
         places.iter().zip(&refused).filter(|(_, code)| code.is_none()).map(|(at, _)| at.clone()).collect();
     let mut written = markers.write_here(marker, &taken, transactions.deadline()).await.into_iter();
