@@ -189,3 +189,36 @@ pub async fn ask_over<R: Runtime, Q: Request>(
     let slot = connection.slot(deadline).await?;
     connection.start_with(request, version, slot, deadline)?.wait().await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::cluster::ClusterConfig;
+    use crate::client::testing::runtime;
+
+    #[test]
+    fn what_passes_is_asked_again_and_what_does_not_is_told() {
+        let coordinator = Coordinator::new(Cluster::new(runtime(), ClusterConfig::default()), "g");
+        let refused = |code| GroupError::Refused { what: "read the group's offsets".into(), code };
+        let lost = RequestError::Lost("it ended".into());
+        let unreachable = ClusterError::Unreachable { tried: "nobody".into() };
+        for passes in [
+            refused(ErrorCode::NOT_COORDINATOR),
+            refused(ErrorCode::COORDINATOR_NOT_AVAILABLE),
+            refused(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            refused(ErrorCode::UNSTABLE_OFFSET_COMMIT),
+            GroupError::Cluster(unreachable),
+            GroupError::Cluster(ClusterError::Unanswered { address: "b1".into(), error: lost.clone() }),
+            GroupError::Cluster(ClusterError::Request(lost)),
+        ] {
+            assert!(coordinator.may_answer_later(&passes), "{passes}");
+        }
+        for stays in [
+            refused(ErrorCode::GROUP_AUTHORIZATION_FAILED),
+            refused(ErrorCode::UNKNOWN_MEMBER_ID),
+            GroupError::Cluster(ClusterError::Request(RequestError::Unsendable("too large".into()))),
+        ] {
+            assert!(!coordinator.may_answer_later(&stays), "{stays}");
+        }
+    }
+}
