@@ -13,6 +13,7 @@ mod failed_sync;
 mod false_start;
 mod fleet;
 mod fleet_groups;
+mod fleet_replicated;
 mod fleet_stories;
 mod group_stories;
 mod groups;
@@ -83,6 +84,9 @@ pub const SCENARIOS: &[Scenario] = &[
     fleet::ROT_EVERYWHERE,
     fleet::WIPED,
     fleet::REPLICATED,
+    fleet_replicated::NETWORK,
+    fleet_replicated::MOVES,
+    fleet_replicated::JOINS,
     fleet::BEYOND,
     fleet::TAILS,
     fleet::BEHIND,
