@@ -130,20 +130,10 @@ pub fn run(args: &Args) -> Result<bool> {
 /// Starts every group whose client can be had; how many clients could not.
 fn begin(work: &Work, load: &Path, dir: &Path, addresses: &str) -> Result<(Vec<Group>, usize)> {
     let (mut groups, mut skipped) = (Vec::new(), 0);
-    let source = |path: &str| work.client_sources().join(path);
-    let python = || Ok((install::python(work, "confluent.txt")?, vec![source("python/member.py").into()]));
-    let java = || {
-        ensure!(install::found("javac", "-version"), "a java without its compiler on this machine");
-        let libs = format!("{}/*", install::java_libs(work)?.display());
-        let flags = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"].map(Into::into);
-        let args = flags.into_iter().chain([libs.into(), source("java/Member.java").into()]).collect();
-        Ok((PathBuf::from("java"), args))
-    };
-    type Start = (PathBuf, Vec<std::ffi::OsString>);
-    let clients: [(&str, Result<Start>); 3] = [
-        ("librdkafka", python()),
+    let clients: [(&str, Result<install::Start>); 3] = [
+        ("librdkafka", install::librdkafka(work, "member.py")),
         ("franz-go", Ok((load.to_path_buf(), vec!["member".into()]))),
-        ("java", java()),
+        ("java", install::java(work, "Member.java", &[])),
     ];
     for (client, start) in clients {
         let (program, first) = match start {

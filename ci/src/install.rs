@@ -7,6 +7,7 @@
 use crate::process::logged;
 use crate::work::Work;
 use anyhow::{Context, Result, ensure};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,6 +62,25 @@ pub fn python(work: &Work, requirements: &str) -> Result<PathBuf> {
         logged(&mut pip, &log, LIMIT)
     })?;
     Ok(python)
+}
+
+/// A program and its first arguments.
+pub type Start = (PathBuf, Vec<OsString>);
+
+/// How `python/<script>` is started, with librdkafka's client.
+pub fn librdkafka(work: &Work, script: &str) -> Result<Start> {
+    let python = python(work, "confluent.txt")?;
+    Ok((python, vec![work.client_sources().join("python").join(script).into()]))
+}
+
+/// How `java/<source>` is started, with Kafka's client and these flags of the virtual machine.
+pub fn java(work: &Work, source: &str, flags: &[&str]) -> Result<Start> {
+    ensure!(found("javac", "-version"), "a java without its compiler on this machine");
+    let libs = format!("{}/*", java_libs(work)?.display());
+    let small = ["-Xmx256m", "-XX:TieredStopAtLevel=1"];
+    let mut args: Vec<OsString> = small.iter().chain(flags).map(Into::into).collect();
+    args.extend(["-cp".into(), libs.into(), work.client_sources().join("java").join(source).into()]);
+    Ok(("java".into(), args))
 }
 
 /// Builds the Go program in `ci/clients/<name>`; returns the binary.

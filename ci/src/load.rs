@@ -95,9 +95,13 @@ impl Beside {
     /// Begins all that can be had; each of those that cannot is named, with the reason.
     pub fn begin(work: &Work, plan: &Plan) -> Result<Beside> {
         let mut beside = Beside::default();
-        for (name, producer, start) in [("librdkafka", "i2", librdkafka(work)), ("java", "i3", java(work))] {
+        let librdkafka = install::librdkafka(work, "load.py");
+        let java = install::java(work, "Load.java", &[]);
+        for (name, producer, start) in [("librdkafka", "i2", librdkafka), ("java", "i3", java)] {
             match start {
-                Ok(mut command) => {
+                Ok((program, first)) => {
+                    let mut command = Command::new(program);
+                    command.args(first);
                     let acked = plan.acked.with_extension(name);
                     let log = work.log(&format!("{}-{name}", plan.name))?;
                     let (partitions, seconds) = (plan.partitions.to_string(), plan.seconds.to_string());
@@ -129,19 +133,4 @@ impl Beside {
         }
         Ok(all)
     }
-}
-
-fn librdkafka(work: &Work) -> Result<Command> {
-    let mut command = Command::new(install::python(work, "confluent.txt")?);
-    command.arg(work.client_sources().join("python/load.py"));
-    Ok(command)
-}
-
-fn java(work: &Work) -> Result<Command> {
-    ensure!(install::found("javac", "-version"), "a java without its compiler on this machine");
-    let libs = format!("{}/*", install::java_libs(work)?.display());
-    let mut command = Command::new("java");
-    command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp", &libs]);
-    command.arg(work.client_sources().join("java/Load.java"));
-    Ok(command)
 }

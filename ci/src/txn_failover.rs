@@ -17,7 +17,6 @@ use crate::work::Work;
 use crate::{failover, install, judge, raw};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -142,26 +141,14 @@ fn topics(pipelines: &[Pipelines]) -> Vec<String> {
     std::iter::once(SOURCE.to_owned()).chain(pipelines.iter().map(|one| one.target.clone())).collect()
 }
 
-/// A program and its arguments, or why it does not run here.
-type Client = Result<(PathBuf, Vec<OsString>)>;
-
 /// How each client's program is started; an error where it cannot be had.
-fn clients(work: &Work, load: &Path) -> [(&'static str, Client); 4] {
-    let source = |path: &str| work.client_sources().join(path);
-    let python = || Ok((install::python(work, "confluent.txt")?, vec![source("python/transact.py").into()]));
-    let java = |protocol: &str| {
-        ensure!(install::found("javac", "-version"), "a java without its compiler on this machine");
-        let libs = format!("{}/*", install::java_libs(work)?.display());
-        let protocol = format!("-Dgroup.protocol={protocol}");
-        let flags = ["-Xmx256m", "-XX:TieredStopAtLevel=1", protocol.as_str(), "-cp"].map(Into::into);
-        let args = flags.into_iter().chain([libs.into(), source("java/Transact.java").into()]).collect();
-        Ok((PathBuf::from("java"), args))
-    };
+fn clients(work: &Work, load: &Path) -> [(&'static str, Result<install::Start>); 4] {
+    let java = |protocol| install::java(work, "Transact.java", &[protocol]);
     [
-        ("librdkafka", python()),
+        ("librdkafka", install::librdkafka(work, "transact.py")),
         ("franz-go", Ok((load.to_path_buf(), vec!["transact".into()]))),
-        ("java", java("classic")),
-        ("java-848", java("consumer")),
+        ("java", java("-Dgroup.protocol=classic")),
+        ("java-848", java("-Dgroup.protocol=consumer")),
     ]
 }
 
