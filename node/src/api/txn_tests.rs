@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use dejaq_storage::model_disk::CrashMode;
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{Generation, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence};
+use dejaq_wire::ids::{
+    CoordinatorEpoch, Generation, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence,
+};
 use dejaq_wire::kafka::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use dejaq_wire::kafka::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
 use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
@@ -18,6 +20,9 @@ use dejaq_wire::kafka::offset_fetch::{OffsetFetchRequest, OffsetFetchRequestTopi
 use dejaq_wire::kafka::produce::ProduceRequest;
 use dejaq_wire::kafka::txn_offset_commit::{
     TxnOffsetCommitRequest, TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic,
+};
+use dejaq_wire::kafka::write_txn_markers::{
+    WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
 use dejaq_wire::record::{BatchBuilder, Compression};
 
@@ -395,4 +400,31 @@ async fn a_batch_does_not_wait_for_the_word_about_another_epoch() {
     life.end(now, true).await;
     life.over().await;
     assert_eq!(life.values("t").await[0], "now", "and behind it the marker");
+}
+
+/// What is remembered of a producer that nobody has would push out those who are there, and a later epoch than the partition has seen
+/// would leave all later transactions open.
+#[tokio::test]
+async fn a_marker_from_outside_is_written_where_its_producer_is_known_and_nowhere_else() {
+    let life = begin(&World::new()).await;
+    let who = life.producer().await;
+    assert_eq!(life.send(NEW, who, 0, "a").await, ErrorCode::NONE);
+    let mark = async |topic: &str, producer_id, coordinator| {
+        let partition_indexes = vec![PartitionId(0)];
+        let marker = WritableTxnMarker {
+            producer_id,
+            producer_epoch: who.epoch,
+            transaction_result: false,
+            topics: vec![WritableTxnMarkerTopic { name: topic.into(), partition_indexes }],
+            coordinator_epoch: CoordinatorEpoch(coordinator),
+        };
+        let told = life.ask(1, &WriteTxnMarkersRequest { markers: vec![marker] }).await;
+        told.markers[0].topics[0].partitions[0].error_code
+    };
+    assert_eq!(mark("nowhere", who.producer_id, 0).await, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(mark("t", ProducerId(77_777), 0).await, ErrorCode::INVALID_PRODUCER_ID_MAPPING);
+    assert_eq!(mark("t", who.producer_id, i32::MAX).await, ErrorCode::INVALID_REQUEST);
+    assert_eq!(life.stable().await, 0, "it is open");
+    assert_eq!(mark("t", who.producer_id, 0).await, ErrorCode::NONE);
+    assert_eq!(life.stable().await, 2);
 }
