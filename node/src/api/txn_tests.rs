@@ -409,11 +409,11 @@ async fn a_marker_from_outside_is_written_where_its_producer_is_known_and_nowher
     let life = begin(&World::new()).await;
     let who = life.producer().await;
     assert_eq!(life.send(NEW, who, 0, "a").await, ErrorCode::NONE);
-    let mark = async |topic: &str, producer_id, coordinator| {
+    let mark = async |topic: &str, producer_id, bump: i16, coordinator| {
         let partition_indexes = vec![PartitionId(0)];
         let marker = WritableTxnMarker {
             producer_id,
-            producer_epoch: who.epoch,
+            producer_epoch: ProducerEpoch(who.epoch.0 + bump),
             transaction_result: false,
             topics: vec![WritableTxnMarkerTopic { name: topic.into(), partition_indexes }],
             coordinator_epoch: CoordinatorEpoch(coordinator),
@@ -421,10 +421,11 @@ async fn a_marker_from_outside_is_written_where_its_producer_is_known_and_nowher
         let told = life.ask(1, &WriteTxnMarkersRequest { markers: vec![marker] }).await;
         told.markers[0].topics[0].partitions[0].error_code
     };
-    assert_eq!(mark("nowhere", who.producer_id, 0).await, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
-    assert_eq!(mark("t", ProducerId(77_777), 0).await, ErrorCode::INVALID_PRODUCER_ID_MAPPING);
-    assert_eq!(mark("t", who.producer_id, i32::MAX).await, ErrorCode::INVALID_REQUEST);
+    assert_eq!(mark("nowhere", who.producer_id, 0, 0).await, ErrorCode::UNKNOWN_TOPIC_OR_PARTITION);
+    assert_eq!(mark("t", ProducerId(77_777), 0, 0).await, ErrorCode::INVALID_PRODUCER_ID_MAPPING);
+    assert_eq!(mark("t", who.producer_id, 0, i32::MAX).await, ErrorCode::INVALID_REQUEST);
+    assert_eq!(mark("t", who.producer_id, 9, 0).await, ErrorCode::INVALID_PRODUCER_EPOCH);
     assert_eq!(life.stable().await, 0, "it is open");
-    assert_eq!(mark("t", who.producer_id, 0).await, ErrorCode::NONE);
+    assert_eq!(mark("t", who.producer_id, 0, 0).await, ErrorCode::NONE);
     assert_eq!(life.stable().await, 2);
 }

@@ -1,20 +1,21 @@
 //! WriteTxnMarkers (27): the end of transactions is written into partitions that are led here. Brokers of ours ask each
 //! other otherwise (`coordinator::room`); this is for the tools that end what hangs (KIP-664).
 //!
-//! Promises: no marker of a producer that the partition does not know is appended (it would be remembered, and push out who is), and
+//! Promises: no marker of a producer that the partition does not know is appended (it would be remembered, and push out who is), none
+//! of a later epoch of the producer (it would fence it there, and its transaction be ended otherwise than elsewhere), and
 //! none with a later coordinator epoch than the partition has seen of that
 //! producer: a partition refuses every marker of an earlier epoch than the last one, so that one such request would
 //! leave all later transactions of that producer open there. What the partition says is asked of its leader, before anything
 //! is written: epochs only grow behind that. Tools quote the epoch from DescribeProducers, which is this one.
 
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::CoordinatorEpoch;
 use dejaq_wire::kafka::write_txn_markers::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
     WriteTxnMarkersRequest, WriteTxnMarkersResponse,
 };
 use dejaq_wire::record::control::EndTxnMarker;
 
+use crate::coordinator::markers::Seen;
 use crate::coordinator::transactions::Transactions;
 use crate::coordinator::txn::ask::At;
 use crate::runtime::Runtime;
@@ -72,14 +73,14 @@ async fn write<R: Runtime>(
     refused.into_iter().map(code).map(|code| code.unwrap_or(ErrorCode::UNKNOWN_SERVER_ERROR)).collect()
 }
 
-/// Why a marker that came from outside is not written where the coordinator of epoch `seen` wrote the last one, or where nobody
-/// can say (a code). A tool that was told of no coordinator says epoch 0 (Kafka's `kafka-transactions abort`), or -1.
-fn refusal(marker: &EndTxnMarker, seen: Result<CoordinatorEpoch, ErrorCode>) -> Option<ErrorCode> {
+/// Why a marker that came from outside is not written where its producer has such epochs, or where nobody can say (a code). A tool that was told of no coordinator says epoch 0 (Kafka's `kafka-transactions abort`), or -1.
+fn refusal(marker: &EndTxnMarker, seen: Result<Seen, ErrorCode>) -> Option<ErrorCode> {
     if marker.producer_id.0 < 0 || marker.producer_epoch.0 < 0 {
         return Some(ErrorCode::INVALID_REQUEST);
     }
     match seen {
-        Ok(seen) if (-1..=seen.0.max(0)).contains(&marker.coordinator_epoch.0) => None,
+        Ok((known, _)) if marker.producer_epoch > known => Some(ErrorCode::INVALID_PRODUCER_EPOCH),
+        Ok((_, seen)) if (-1..=seen.0.max(0)).contains(&marker.coordinator_epoch.0) => None,
         Ok(_) => Some(ErrorCode::INVALID_REQUEST),
         Err(code) => Some(code),
     }
@@ -87,7 +88,7 @@ fn refusal(marker: &EndTxnMarker, seen: Result<CoordinatorEpoch, ErrorCode>) -> 
 
 #[cfg(test)]
 mod tests {
-    use dejaq_wire::ids::{ProducerEpoch, ProducerId};
+    use dejaq_wire::ids::{CoordinatorEpoch, ProducerEpoch, ProducerId};
 
     use super::*;
 
@@ -102,14 +103,16 @@ mod tests {
 
     #[test]
     fn only_epochs_that_the_partition_has_seen_are_written() {
-        let seen = Ok(CoordinatorEpoch(3));
+        let seen = Ok((ProducerEpoch(0), CoordinatorEpoch(3)));
+        let later = refusal(&marker(7, 1, 3), seen);
+        assert_eq!(later, Some(ErrorCode::INVALID_PRODUCER_EPOCH), "it would fence its producer");
         for ours in -1..=3 {
             assert_eq!(refusal(&marker(7, 0, ours), seen), None, "{ours}");
         }
         for other in [-2, 4, i32::MAX, i32::MIN] {
             assert_eq!(refusal(&marker(7, 0, other), seen), Some(ErrorCode::INVALID_REQUEST), "{other}");
         }
-        let none = Ok(CoordinatorEpoch(-1));
+        let none = Ok((ProducerEpoch(0), CoordinatorEpoch(-1)));
         assert_eq!(refusal(&marker(7, 0, 0), none), None, "a tool that was told of no coordinator");
         assert_eq!(refusal(&marker(7, 0, 1), none), Some(ErrorCode::INVALID_REQUEST));
         for nobody_knows in [ErrorCode::INVALID_PRODUCER_ID_MAPPING, ErrorCode::NOT_LEADER_OR_FOLLOWER] {
@@ -121,7 +124,7 @@ mod tests {
     fn a_marker_of_nobody_is_refused() {
         for (id, epoch) in [(-1, 0), (7, -1), (i64::MIN, i16::MIN)] {
             assert_eq!(
-                refusal(&marker(id, epoch, 0), Ok(CoordinatorEpoch(0))),
+                refusal(&marker(id, epoch, 0), Ok((ProducerEpoch(0), CoordinatorEpoch(0)))),
                 Some(ErrorCode::INVALID_REQUEST)
             );
         }

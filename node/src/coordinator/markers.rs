@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use dejaq_storage::{AppendError, VerifiedBatch, mark};
 use dejaq_wire::ErrorCode;
-use dejaq_wire::ids::{BrokerId, CoordinatorEpoch, LeaderEpoch, ProducerId};
+use dejaq_wire::ids::{BrokerId, CoordinatorEpoch, LeaderEpoch, ProducerEpoch, ProducerId};
 use dejaq_wire::peer::txn::{Named, WriteMarkers};
 use dejaq_wire::record::control::EndTxnMarker;
 use tokio::sync::oneshot;
@@ -61,6 +61,9 @@ enum Going {
     ToGroups,
 }
 
+/// What a partition knows of a producer: its epoch, and its last coordinator's.
+pub type Seen = (ProducerEpoch, CoordinatorEpoch);
+
 impl<R: Runtime> Markers<R> {
     /// For the partitions of `directory`, and for what `peers` lead.
     pub fn new(
@@ -96,16 +99,16 @@ impl<R: Runtime> Markers<R> {
         codes
     }
 
-    /// The epoch of the coordinator that a partition which is led here has last seen of a producer; -1 if it has seen none.
+    /// The epoch of a producer in a partition that is led here, and that of the coordinator which was last seen of it, -1 for none.
     ///
     /// # Errors
     /// The code to answer: it is not led here, or knows no such producer (INVALID_PRODUCER_ID_MAPPING).
-    pub fn seen(&self, at: &At, producer: ProducerId) -> Result<CoordinatorEpoch, ErrorCode> {
+    pub fn seen(&self, at: &At, producer: ProducerId) -> Result<Seen, ErrorCode> {
         let partition = self.here(at)?;
         match partition.stopped() {
             Some(Resigned::Offline) => Err(ErrorCode::KAFKA_STORAGE_ERROR),
             Some(_) => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
-            None => partition.coordinator_epoch(producer).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING),
+            None => partition.epochs_of(producer).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING),
         }
     }
 

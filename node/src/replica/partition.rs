@@ -546,10 +546,10 @@ impl<R: Runtime> Partition<R> {
         self.with_log(|log, _| log.describe_producers()).unwrap_or_default()
     }
 
-    /// The epoch of the coordinator that wrote the last marker of a producer, -1 if none did; `None` is a producer that the log
-    /// does not know, or a log that is closed.
-    pub fn coordinator_epoch(self: &Arc<Self>, id: ProducerId) -> Option<CoordinatorEpoch> {
-        self.with_turn(|turn| turn.log.as_ref().and_then(|log| log.coordinator_epoch(id)))
+    /// The epoch of a producer, and that of the coordinator that wrote its last marker, -1 if none did; `None` is a producer that the
+    /// log does not know, or a log that is closed.
+    pub fn epochs_of(self: &Arc<Self>, id: ProducerId) -> Option<(ProducerEpoch, CoordinatorEpoch)> {
+        self.with_turn(|turn| turn.log.as_ref().and_then(|log| log.epochs_of(id)))
     }
 
     /// How the transaction of a producer stands in the log; `None` once it is closed.

@@ -201,11 +201,11 @@ impl<D: Disk> Log<D> {
         self.producers.summaries()
     }
 
-    /// The epoch of the coordinator that wrote the last marker of this producer here, -1 if none did; `None` is a producer that is
-    /// not known here.
+    /// The epoch of this producer here, and that of the coordinator that wrote its last marker, -1 if none did; `None` is a producer
+    /// that is not known here.
     #[must_use]
-    pub fn coordinator_epoch(&self, producer: ProducerId) -> Option<CoordinatorEpoch> {
-        self.producers.coordinator_epoch(producer)
+    pub fn epochs_of(&self, producer: ProducerId) -> Option<(ProducerEpoch, CoordinatorEpoch)> {
+        self.producers.epochs_of(producer)
     }
 
     /// End of what readers of committed records may see when `watermark` is the end of what others may (TXN-3). The

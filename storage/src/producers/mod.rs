@@ -464,9 +464,10 @@ impl Producers {
         self.by_id.len()
     }
 
-    /// The epoch of the coordinator that wrote the last marker of a producer, -1 if none did; `None` is a producer that is not known.
-    pub(crate) fn coordinator_epoch(&self, id: ProducerId) -> Option<CoordinatorEpoch> {
-        self.by_id.get(&id).map(|producer| CoordinatorEpoch(producer.coordinator_epoch))
+    /// The epoch of a producer, and that of the coordinator that wrote its last marker, -1 if none did; `None` is a producer that is
+    /// not known.
+    pub(crate) fn epochs_of(&self, id: ProducerId) -> Option<(ProducerEpoch, CoordinatorEpoch)> {
+        self.by_id.get(&id).map(|producer| (producer.epoch, CoordinatorEpoch(producer.coordinator_epoch)))
     }
 
     pub(crate) fn summaries(&self) -> Vec<ProducerSummary> {
