@@ -3,12 +3,13 @@
 //! Owns: the lines that `ci/clients/franz-go` writes, and the judgement. Promises: pure. Called by `kill9`, `failover`, `drain` and `mend`.
 
 use anyhow::{Context, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 /// One record as the load or the reader wrote it down: partition, offset, value `producer-partition-sequence`,
-/// and when it was acknowledged, in microseconds since 1970.
+/// and when it was acknowledged, in microseconds since 1970. Offset -1 of one that was acknowledged: the broker said that it is there,
+/// and not where (DUPLICATE_SEQUENCE_NUMBER).
 #[derive(Clone, Debug)]
 pub struct Line {
     pub partition: i32,
@@ -59,7 +60,12 @@ pub fn judge(acked: &[Line], found: &[Line]) -> Verdict {
     if at.len() != found.len() {
         verdict.faults.push(format!("{} offsets were served twice", found.len() - at.len()));
     }
+    let held: BTreeSet<(i32, &str, u64)> =
+        found.iter().map(|line| (line.partition, &line.producer[..], line.sequence)).collect();
     for line in acked {
+        if line.offset < 0 && held.contains(&(line.partition, &line.producer, line.sequence)) {
+            continue;
+        }
         match at.get(&(line.partition, line.offset)) {
             None => verdict.faults.push(format!("acked and lost: {line:?}")),
             Some(there) if !there.is(line) => {
@@ -104,6 +110,14 @@ mod tests {
         assert_eq!(faults(good, "0 0 i0-0-0; 1 0 p0-1-0"), 1);
         assert_eq!(faults("0 0 i0-0-0", "0 0 i1-0-0"), 1);
         assert_eq!(faults("0 0 i0-0-0", "0 1 i0-0-0"), 1);
+    }
+
+    #[test]
+    fn what_was_acked_without_an_offset_must_be_there_at_any() {
+        assert_eq!(faults("0 -1 i0-0-0", "0 7 i0-0-0"), 0);
+        assert_eq!(faults("0 -1 i0-0-1", "0 7 i0-0-0"), 1);
+        assert_eq!(faults("0 -1 i0-1-0", "1 7 i0-1-0"), 1);
+        assert_eq!(faults("0 -1 i0-0-0", "0 7 i0-0-0; 0 8 i0-0-0"), 1);
     }
 
     #[test]

@@ -110,6 +110,7 @@ pub const SCENARIOS: &[Scenario] = &[
     told_replication::WATERMARK,
     told_replication::OLD_EPOCH,
     told_replication::RETRIES,
+    told_replication::PIPELINED,
     told_replication::ELECTIONS,
     told_replication::UNDER_WAY,
     told_replication::NEAREST,

@@ -536,6 +536,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 333,
+        about: "a batch from before the last five of its producer is refused, though the log has it",
+        scenario: "cluster_pipelined",
+        checkers: &["IDM-2"],
+        budget: 10,
+    },
+    Mutant {
         number: 283,
         about: "a follower takes the end of its own log for that of the partition",
         scenario: "cluster_nearest",

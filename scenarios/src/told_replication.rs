@@ -40,6 +40,15 @@ pub const RETRIES: Scenario = Scenario {
     random: true,
 };
 
+/// Beside S01.
+pub const PIPELINED: Scenario = Scenario {
+    name: "cluster_pipelined",
+    about: "another one leads, and takes batches behind five that the leader before has not answered; then the five come again, and each \
+            is told to be there, wherever (Kafka's Java client)",
+    run: story::pipelined,
+    random: true,
+};
+
 /// S05.
 pub const ELECTIONS: Scenario = Scenario {
     name: "cluster_elections",
@@ -117,6 +126,11 @@ mod tests {
     #[test]
     fn five_batches_under_way_are_there_once_when_another_leads() {
         brings(RETRIES, 1, &["leaders that woke, and follow"]);
+    }
+
+    #[test]
+    fn what_nobody_answered_is_told_to_be_there_by_who_leads_next() {
+        brings(PIPELINED, 2, &["batches told to be there, nobody knows where"]);
     }
 
     #[test]

@@ -166,6 +166,12 @@ impl Sequence {
     pub const fn next(self) -> Sequence {
         self.plus(1)
     }
+
+    /// How many records further on `later` is, 0 to 2^31-1: the way is always forwards, beyond 2^31-1 too.
+    pub const fn until(self, later: Sequence) -> i32 {
+        assert!(self.0 >= 0 && later.0 >= 0, "the way between sequences that are none");
+        ((later.0 as u32).wrapping_sub(self.0 as u32) & 0x7fff_ffff) as i32
+    }
 }
 
 const BASE64_URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -288,6 +294,10 @@ mod tests {
         assert_eq!(Sequence(i32::MAX).next(), Sequence(0));
         assert_eq!(Sequence(i32::MAX - 1).plus(3), Sequence(1));
         assert_eq!(Sequence(5).plus(i32::MAX), Sequence(4));
+        assert_eq!(Sequence(5).until(Sequence(7)), 2);
+        assert_eq!(Sequence(7).until(Sequence(7)), 0);
+        assert_eq!(Sequence(i32::MAX).until(Sequence(1)), 2);
+        assert_eq!(Sequence(1).until(Sequence(0)), i32::MAX);
     }
 
     #[test]

@@ -540,6 +540,11 @@ impl State {
             State::Settled { outcome, seen } => (outcome, seen),
         };
         match outcome {
+            Ok(written) if !written.base.is_valid() => {
+                let told = "the batch was appended before; its offset is not remembered any more";
+                let known = Refusal::new(ErrorCode::DUPLICATE_SEQUENCE_NUMBER, told);
+                refusal_response(index, refused(known), written.log_start)
+            }
             Ok(written) => PartitionProduceResponse {
                 index,
                 base_offset: written.base,

@@ -31,7 +31,8 @@ pub type Outcome = Result<Written, WriteError>;
 /// The batch is in the log, as safe as was required.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
-    /// Offset of its first record: the original one, if the batch is a retry.
+    /// Offset of its first record: the original one, if the batch is a retry; [`Offset::NONE`] if it is the retry of a batch
+    /// whose place is not remembered any more.
     pub base: Offset,
     /// First offset of the log at that moment.
     pub log_start: Offset,

@@ -55,8 +55,8 @@ pub use directed::{Scene, direct};
 pub use faults::Fault;
 pub use fleet::{
     alone, blackout, bounced, budget, cut_off, elections, eligible, failed_over, half_made, harmed,
-    last_standing, maximal, nearest, old_epoch, overwritten, readded, restarted, retries, shrinks, stale,
-    stopping, unclean, under_way, unseen, watermark,
+    last_standing, maximal, nearest, old_epoch, overwritten, pipelined, readded, restarted, retries, shrinks,
+    stale, stopping, unclean, under_way, unseen, watermark,
 };
 pub use groups::{GroupPlan, Speaks};
 pub use ids::{comes_back, forgotten, used_up};

@@ -1,10 +1,11 @@
 //! A raw idempotent producer whose sequence numbers begin just below 2^31 and wrap, and which repeats itself on purpose.
 //!
-//! Owns: one producer id on one partition, its batches in order, deliberate retries of any of its last five. Promises: on a
-//! durable topic whose start nobody moves and whose batches nobody destroys, a batch that follows is never refused (IDM-3) and
-//! a retry of one of the last five is told its first offset (IDM-1, IDM-2), across restarts and power cuts; else the checker
-//! of that name fires.
-//! Leaves out: judging what is in the log (the oracle does). Source: CORRECTNESS.md 1.5. Called by the story.
+//! Owns: one producer id on one partition, its batches in order, deliberate retries of any of its last twenty. Promises: on a
+//! durable topic whose start nobody moves and whose batches nobody destroys, a batch that follows is never refused (IDM-3), a
+//! retry of one of the last five is told its first offset (IDM-1, IDM-2), and one of an earlier batch that offset, that it is
+//! there, or a refusal, across restarts and power cuts; else the checker of that name fires.
+//! Leaves out: judging what is in the log (the oracle does). Source: CORRECTNESS.md 1.5. Called by the story, and by
+//! `fleet::told_pipelined`.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use dejaq_wire::kafka::produce::{PartitionProduceData, ProduceRequest, TopicProd
 use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
 
 use super::reader::Reader;
-use super::{Stage, producers};
+use super::{Stage, TopicPlan, producers};
 use crate::invariants::Broken;
 use crate::oracle::{Acks, Event, Outcome, SendOp};
 use crate::rng::Dice;
@@ -27,8 +28,10 @@ use crate::runtime::SimRuntime;
 
 /// The machine of the first one; the others follow.
 pub const FIRST_MACHINE: u32 = 170;
-/// Batches that a broker must remember.
+/// Batches whose place a broker must remember.
 const WINDOW: usize = 5;
+/// Batches that are sent again at most.
+const KEPT: usize = 20;
 
 /// Starts the plan's sequencers, each on a machine of its own.
 pub fn start(stage: &Stage) {
@@ -50,13 +53,15 @@ struct Sent {
 }
 
 /// What one request proved.
-enum Told {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Told {
+    /// It is there, at this offset, or at -1: the broker does not know any more where.
     Ok(i64),
     No(ErrorCode),
     Maybe,
 }
 
-struct Sequencer {
+pub(super) struct Sequencer {
     stage: Stage,
     runtime: SimRuntime,
     reader: Reader,
@@ -76,6 +81,16 @@ impl Sequencer {
     fn new(stage: &Stage, runtime: SimRuntime, mut dice: Dice) -> Self {
         let topic = dice.pick(&stage.plan.topics).clone();
         let index = dice.below(topic.partitions as u64) as i32;
+        Sequencer::of(stage, runtime, dice, (topic, index))
+    }
+
+    /// For one partition.
+    pub(super) fn of(
+        stage: &Stage,
+        runtime: SimRuntime,
+        mut dice: Dice,
+        (topic, index): (TopicPlan, i32),
+    ) -> Self {
         Sequencer {
             stage: stage.clone(),
             reader: Reader { cluster: producers::cluster(stage, runtime.clone()) },
@@ -93,13 +108,7 @@ impl Sequencer {
     }
 
     async fn run(mut self) {
-        self.id = loop {
-            match self.reader.topic_id(&self.topic).await {
-                Some(id) => break id,
-                None => self.pause(100).await,
-            }
-        };
-        self.begin().await;
+        self.ready().await;
         for _ in 0..self.dice.between(20, 120) {
             if self.stage.recorder.is_calm() && self.dice.chance(900) {
                 break;
@@ -113,6 +122,17 @@ impl Sequencer {
                 self.send().await;
             }
         }
+    }
+
+    /// Returns when it knows its topic, and has an id.
+    pub(super) async fn ready(&mut self) {
+        self.id = loop {
+            match self.reader.topic_id(&self.topic).await {
+                Some(id) => break id,
+                None => self.pause(100).await,
+            }
+        };
+        self.begin().await;
     }
 
     /// Where batches were destroyed, the last word of a producer may be among them, and a replay does not see it.
@@ -141,7 +161,8 @@ impl Sequencer {
         }
     }
 
-    async fn send(&mut self) {
+    /// Sends the batch that follows, until its outcome is known.
+    pub(super) async fn send(&mut self) {
         let count = self.dice.between(1, 5) as i32;
         let begun = self.stage.world.now_ns();
         let mut builder = BatchBuilder::new(Compression::None);
@@ -196,9 +217,21 @@ impl Sequencer {
         let Outcome::Ok { offset: Some(base) } = outcome else { return self.begin().await };
         self.next = (0..count).fold(self.next, |sequence, _| sequence.next());
         self.window.push_back(Sent { bytes, base });
-        if self.window.len() > WINDOW {
+        if self.window.len() > KEPT {
             self.window.pop_front();
         }
+    }
+
+    /// How many batches it has sent since it began, at most as many as it keeps.
+    pub(super) fn kept(&self) -> usize {
+        self.window.len()
+    }
+
+    /// Sends one of the batches that it keeps again, the oldest is 0: where it stands, and what was told.
+    pub(super) async fn again(&self, nth: usize) -> (i64, Told) {
+        let Sent { bytes, base } = &self.window[nth];
+        self.stage.recorder.count("deliberate retries");
+        (*base, self.ask(bytes).await)
     }
 
     /// A batch that follows was refused for certain.
@@ -214,33 +247,43 @@ impl Sequencer {
         }
     }
 
-    /// Sends one of the last five batches again: the answer names the offset where it stands.
+    /// Sends a batch again: the answer names the offset where it stands, which an earlier one than the last five need not know.
     async fn repeat(&mut self) {
         if self.window.is_empty() {
             return;
         }
-        let back = self.dice.below(self.window.len() as u64) as usize;
-        let (bytes, base) = (self.window[back].bytes.clone(), self.window[back].base);
-        let told = self.ask(&bytes).await;
-        self.stage.recorder.count("deliberate retries");
+        let of_window = self.window.len().min(WINDOW) as u64;
+        let most = if self.dice.chance(700) { of_window } else { self.window.len() as u64 };
+        let back = self.dice.below(most) as usize + 1;
+        let (base, told) = self.again(self.window.len() - back).await;
+        let is_early = back > WINDOW;
         let answer = match told {
-            Told::Ok(offset) if offset == base => return,
+            Told::Ok(offset) if offset == base || (is_early && offset == -1) => return,
+            // Who has begun in the midst of its batches knows nothing of those before.
+            Told::No(ErrorCode::OUT_OF_ORDER_SEQUENCE_NUMBER) if is_early => return,
             Told::Maybe => return,
             Told::Ok(offset) => format!("told offset {offset}"),
             Told::No(code) => format!("refused with {code}"),
         };
         if self.must_remember() {
             let evidence = format!(
-                "{}-{}: batch {back} of the last {} stands at {base}, its retry was {answer}",
-                self.topic,
-                self.index,
-                self.window.len()
+                "{}-{}: batch {back} from the last stands at {base}, its retry was {answer}",
+                self.topic, self.index
             );
             self.stage.broker.blame(Broken { name: "IDM-1", evidence });
         }
     }
 
+    /// Asks whoever leads; who has no answer looks anew who that is before it asks again.
     async fn ask(&self, batch: &Bytes) -> Told {
+        let told = self.ask_leader(batch).await;
+        if matches!(told, Told::Maybe) {
+            self.reader.cluster.forget(&self.topic);
+        }
+        told
+    }
+
+    async fn ask_leader(&self, batch: &Bytes) -> Told {
         let deadline = self.runtime.now().plus(Duration::from_secs(8));
         let leader = self.reader.cluster.leader(&self.topic, PartitionId(self.index), deadline).await;
         let Ok((connection, _)) = leader else { return Told::Maybe };

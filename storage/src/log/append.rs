@@ -27,9 +27,9 @@ const MAX_OFFSET_SPAN: i64 = i32::MAX as i64;
 /// Where a batch is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Offset of its first record.
+    /// Offset of its first record; [`Offset::NONE`] of a duplicate whose place is not remembered any more.
     pub base: Offset,
-    /// Offset of its last record.
+    /// Offset of its last record, or, of such a duplicate, one at or beyond it.
     pub last: Offset,
     /// It was there already: these are the original offsets. Still wait for the watermark to pass `last`.
     pub duplicate: bool,
@@ -325,7 +325,7 @@ impl<D: Disk> Log<D> {
             Verdict::Accept => None,
             Verdict::Duplicate { base, last } => {
                 let original = Appended { base, last, duplicate: true };
-                if run.entries.first().is_some_and(|first| base >= first.base) {
+                if run.entries.first().is_some_and(|first| last >= first.base) {
                     run.waiting.push((slot, original));
                     return Some(None);
                 }

@@ -1,8 +1,10 @@
 //! Idempotent producers of one partition: what was appended last, so that a retry is answered and not appended.
 //!
 //! Owns: for every producer id its epoch, its last five batches, its open transaction. Promises: a batch is accepted
-//! only if it follows (IDM-3, wrapping at 2^31-1), a retry of any of the last five is recognised (IDM-1, IDM-2), an
-//! older epoch is fenced (IDM-6), none is forgotten while it may send again (IDM-9), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
+//! only if it follows (IDM-3, wrapping at 2^31-1), a retry of any of the last five is recognised (IDM-1, IDM-2), one of an
+//! earlier batch is told that it is there if the log shows that it had it (DUPLICATE_SEQUENCE_NUMBER, which clients take for
+//! success: Java has five batches in flight to each of two leaders, and sends those of the old one again behind those that
+//! the new one took), an older epoch is fenced (IDM-6), none is forgotten while it may send again (IDM-9), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
 //! replay of the log gives (IDM-4), and an unknown producer may start at any sequence (IDM-7, Kafka's rule).
 //! Transactions: the last stable offset is the least of the watermark and the first offset of any transaction that has no
 //! marker, or whose marker lies at or beyond the watermark (TXN-3); a marker ends at most one transaction, fences what is
@@ -34,8 +36,11 @@ use crate::{mark, mutant};
 /// Five times the default of `delivery.timeout.ms`.
 pub(crate) const RETRY_MS: i64 = 10 * 60 * 1000;
 
-/// Batches remembered a producer: Kafka's clients have at most five in flight.
+/// Batches remembered a producer: Kafka's clients have at most five in flight on a connection.
 pub(crate) const WINDOW: usize = 5;
+
+/// So many records in a row are counted at most: what is further back is not told from what is still to come.
+const MOST_IN_A_ROW: i32 = 1 << 30;
 
 fn window() -> usize {
     if mutant!(47) { WINDOW - 1 } else { WINDOW }
@@ -66,6 +71,9 @@ pub(crate) struct Producer {
     pub(crate) epoch: ProducerEpoch,
     /// Oldest first; `len() <= WINDOW`; all of `epoch`.
     pub(crate) batches: VecDeque<BatchMemory>,
+    /// So many records the log had one after the other, the last of `batches` at their end; at most [`MOST_IN_A_ROW`]. Less
+    /// where a replay began in the midst of them.
+    in_a_row: i32,
     /// Epoch of the coordinator that wrote the last marker, or -1.
     pub(crate) coordinator_epoch: i32,
     /// First offset of the transaction that has no marker yet.
@@ -81,6 +89,7 @@ impl Producer {
         Producer {
             epoch,
             batches: VecDeque::new(),
+            in_a_row: 0,
             coordinator_epoch: -1,
             txn_start: None,
             marker: None,
@@ -97,7 +106,29 @@ impl Producer {
     fn begin_epoch(&mut self, epoch: ProducerEpoch) {
         self.epoch = epoch;
         self.batches.clear();
+        self.in_a_row = 0;
         self.marker = None;
+    }
+
+    fn remember(&mut self, batch: BatchMemory) {
+        let goes_on =
+            self.batches.back().is_some_and(|last| last.last_sequence.next() == batch.first_sequence);
+        let before = if goes_on || mutant!(332) { self.in_a_row } else { 0 };
+        let more = batch.first_sequence.until(batch.last_sequence).saturating_add(1);
+        self.in_a_row = before.saturating_add(more).min(MOST_IN_A_ROW);
+        self.batches.push_back(batch);
+        while self.batches.len() > window() {
+            self.batches.pop_front();
+        }
+    }
+
+    /// Where a batch of these sequences lies below, that the log had for sure and that is not remembered any more.
+    fn had(&self, first: Sequence, last: Sequence) -> Option<Offset> {
+        let (oldest, newest) = (self.batches.front()?, self.batches.back()?);
+        let is_before = last.until(newest.last_sequence) > oldest.first_sequence.until(newest.last_sequence);
+        let is_of_the_row = first.until(newest.last_sequence) < self.in_a_row;
+        let is_whole = first.until(newest.last_sequence) >= last.until(newest.last_sequence);
+        (is_before && is_of_the_row && is_whole && !mutant!(333)).then_some(oldest.base)
     }
 
     fn apply_data(&mut self, header: &BatchHeader, base: Offset, now_ms: i64) {
@@ -109,16 +140,13 @@ impl Producer {
             assert!(base > previous.last, "batch at {base:?} after {:?}", previous.last);
         }
         if header.base_sequence.is_valid() {
-            self.batches.push_back(BatchMemory {
+            self.remember(BatchMemory {
                 first_sequence: header.base_sequence,
                 last_sequence: last_sequence(header),
                 base,
                 last,
                 timestamp_ms: header.max_timestamp_ms,
             });
-        }
-        while self.batches.len() > window() {
-            self.batches.pop_front();
         }
         if header.is_transactional() && self.txn_start.is_none() {
             self.txn_start = Some(base);
@@ -150,6 +178,7 @@ impl Producer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accept,
+    /// It is in the log. Where it is not remembered where, `base` is [`Offset::NONE`], and `last` is at or beyond its end.
     Duplicate {
         base: Offset,
         last: Offset,
@@ -255,6 +284,10 @@ impl Staged {
         if let Some(batch) = known.batches.iter().find(same) {
             mark!("a retried batch is answered with its first offsets");
             return Verdict::Duplicate { base: batch.base, last: batch.last };
+        }
+        if let Some(below) = known.had(header.base_sequence, last_sequence(header)) {
+            mark!("a retry of a batch that is not remembered any more is told that it is there");
+            return Verdict::Duplicate { base: Offset::NONE, last: below.previous() };
         }
         let expected = known.batches.back().map_or(Sequence::ZERO, |batch| following(batch.last_sequence));
         if header.base_sequence == expected { Verdict::Accept } else { Verdict::OutOfOrder { expected } }
@@ -535,4 +568,4 @@ fn is_what_is_left(mine: &[&BatchMemory], theirs: &[&BatchMemory]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

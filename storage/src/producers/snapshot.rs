@@ -12,8 +12,6 @@
 //! ```
 //! Version 1 had no more than the producers; what was written in it is replayed instead.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use dejaq_wire::ids::{Offset, ProducerEpoch, ProducerId, Sequence};
 
@@ -135,7 +133,7 @@ fn decode_producer(payload: &mut Bytes, end: Offset) -> Option<(ProducerId, Prod
     if count > WINDOW || payload.remaining() < count * BATCH_BYTES {
         return None;
     }
-    let batches: VecDeque<BatchMemory> = (0..count)
+    let batches: Vec<BatchMemory> = (0..count)
         .map(|_| BatchMemory {
             first_sequence: Sequence(payload.get_i32()),
             last_sequence: Sequence(payload.get_i32()),
@@ -148,7 +146,11 @@ fn decode_producer(payload: &mut Bytes, end: Offset) -> Option<(ProducerId, Prod
         .iter()
         .all(|b| b.first_sequence.0 >= 0 && b.last_sequence.0 >= 0 && b.base <= b.last && b.last < end);
     let sorted = batches.iter().zip(batches.iter().skip(1)).all(|(a, b)| a.last < b.base);
-    let marker = None; // told further down
-    (sane && sorted)
-        .then_some((id, Producer { epoch, batches, coordinator_epoch, txn_start, marker, active_ms }))
+    if !sane || !sorted {
+        return None;
+    }
+    // The last marker is told further down. The row is as long as these batches show.
+    let mut producer = Producer { coordinator_epoch, txn_start, ..Producer::new(epoch, active_ms) };
+    batches.into_iter().for_each(|batch| producer.remember(batch));
+    Some((id, producer))
 }

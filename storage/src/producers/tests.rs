@@ -76,7 +76,7 @@ fn marker(id: i64, epoch: i16, commit: bool, coordinator: i32) -> (BatchHeader, 
 }
 
 #[test]
-fn each_of_the_last_five_batches_is_recognised_and_the_sixth_is_not() {
+fn each_of_the_last_five_batches_is_recognised_and_an_earlier_one_is_known_to_be_there() {
     let mut partition = Partition::default();
     for at in 0..6 {
         assert_eq!(partition.append(&batch(1, 0, at * 10, 10)), Verdict::Accept);
@@ -86,8 +86,72 @@ fn each_of_the_last_five_batches_is_recognised_and_the_sixth_is_not() {
         let again = partition.append(&batch(1, 0, at * 10, 10));
         assert_eq!(again, Verdict::Duplicate { base: Offset(first), last: Offset(first + 9) });
     }
+    let below = Verdict::Duplicate { base: Offset::NONE, last: Offset(9) };
+    assert_eq!(partition.append(&batch(1, 0, 0, 10)), below);
+    assert_eq!(
+        partition.append(&batch(1, 0, 3, 5)),
+        below,
+        "in whatever batches they came, the records are there"
+    );
+    // What is not wholly before those that are remembered must be one of them.
     let expected = Sequence(60);
-    assert_eq!(partition.append(&batch(1, 0, 0, 10)), Verdict::OutOfOrder { expected });
+    for (first, count) in [(0, 11), (5, 6), (15, 5), (55, 6), (61, 1), (i32::MAX, 2)] {
+        assert_eq!(partition.append(&batch(1, 0, first, count)), Verdict::OutOfOrder { expected });
+    }
+}
+
+/// Of what the log did not have one after the other nothing is known: it may never have come.
+#[test]
+pub(crate) fn a_batch_from_before_the_row_began_is_not_taken_for_one_that_is_there() {
+    let refused = |partition: &mut Partition, epoch, first, count, expected| {
+        let expected = Sequence(expected);
+        assert_eq!(partition.append(&batch(1, epoch, first, count)), Verdict::OutOfOrder { expected });
+    };
+    let known = |partition: &mut Partition, epoch, first, count| {
+        let verdict = partition.append(&batch(1, epoch, first, count));
+        assert!(matches!(verdict, Verdict::Duplicate { base: Offset::NONE, .. }), "{verdict:?}");
+    };
+    // A producer that was forgotten, or that begins in the midst.
+    let mut partition = Partition::default();
+    (0..8).for_each(|at| assert_eq!(partition.append(&batch(1, 0, 100 + at, 1)), Verdict::Accept));
+    refused(&mut partition, 0, 99, 1, 108);
+    refused(&mut partition, 0, 99, 2, 108);
+    known(&mut partition, 0, 100, 2);
+    // A log that a compaction left holes in: the row is what comes behind the last of them.
+    let mut partition = Partition::default();
+    for (first, count) in [(0, 10), (20, 1), (21, 1), (22, 1), (23, 1), (24, 1), (25, 1)] {
+        let base_offset = Offset(i64::from(first));
+        let header = BatchHeader { base_offset, ..batch(1, 0, first, count) };
+        partition.producers.replay(&header, None, 0, 100);
+    }
+    partition.end = 26;
+    refused(&mut partition, 0, 0, 1, 26);
+    refused(&mut partition, 0, 19, 1, 26);
+    known(&mut partition, 0, 20, 1);
+    // Another epoch is another row.
+    (0..7).for_each(|at| assert_eq!(partition.append(&batch(1, 1, at, 1)), Verdict::Accept));
+    known(&mut partition, 1, 0, 2);
+    refused(&mut partition, 1, 20, 1, 7);
+    // A snapshot tells no more than the batches that it has.
+    let payload = snapshot::encode(&partition.producers, Offset(partition.end), Offset(0), &[]);
+    partition.producers = snapshot::decode(payload).expect("it was just written").producers;
+    refused(&mut partition, 1, 0, 2, 7);
+    assert_eq!(partition.append(&batch(1, 1, 7, 1)), Verdict::Accept);
+    known(&mut partition, 1, 2, 1);
+    refused(&mut partition, 1, 1, 1, 8);
+}
+
+#[test]
+fn the_row_goes_on_beyond_the_largest_sequence() {
+    let mut partition = Partition::default();
+    for first in [i32::MAX - 2, i32::MAX, 1, 3, 5, 7, 9] {
+        assert_eq!(partition.append(&batch(1, 0, first, 2)), Verdict::Accept);
+    }
+    let below = Verdict::Duplicate { base: Offset::NONE, last: Offset(3) };
+    assert_eq!(partition.append(&batch(1, 0, i32::MAX - 2, 2)), below);
+    assert_eq!(partition.append(&batch(1, 0, i32::MAX, 2)), below);
+    let expected = Sequence(11);
+    assert_eq!(partition.append(&batch(1, 0, i32::MAX - 3, 1)), Verdict::OutOfOrder { expected });
 }
 
 #[test]
@@ -224,7 +288,9 @@ fn a_snapshot_gives_the_state_back_and_no_cut_one_is_believed() {
     let (end, aborted) = (Offset(partition.end), vec![aborted.expect("it had begun")]);
     let payload = snapshot::encode(&partition.producers, end, Offset(5), &aborted);
     let found = snapshot::decode(payload.clone()).expect("good");
-    let producers = partition.producers;
+    let mut producers = partition.producers;
+    let known = producers.by_id.get_mut(&ProducerId(1)).expect("it has written");
+    assert_eq!(std::mem::replace(&mut known.in_a_row, 41), 71, "a snapshot tells what it has");
     let whole = snapshot::Snapshot { offset: end, producers, segment: Some(Offset(5)), aborted };
     assert_eq!(found, whole);
     for length in 0..payload.len() {
@@ -372,7 +438,7 @@ fn the_largest_population_fits_into_a_snapshot() {
         for nth in 0..WINDOW as i64 {
             let at = Offset(id * 10 + nth);
             let (first_sequence, last_sequence) = (Sequence(nth as i32), Sequence(nth as i32));
-            producer.batches.push_back(BatchMemory {
+            producer.remember(BatchMemory {
                 first_sequence,
                 last_sequence,
                 base: at,

@@ -17,11 +17,15 @@ mod reserve;
 mod torn;
 mod txn;
 
+#[cfg(feature = "mutants")]
+use crate::producers::tests as producers;
+
 /// Which planted bugs die here, and of which test. Its assertions are what names them.
 #[cfg(feature = "mutants")]
-const MUTANTS: [(u32, fn()); 2] = [
+const MUTANTS: [(u32, fn()); 3] = [
     (223, compaction_txn::no_snapshot_tells_of_a_transaction_whose_marker_is_gone),
     (224, compaction::an_open_transaction_holds_the_cleaner_back),
+    (332, producers::a_batch_from_before_the_row_began_is_not_taken_for_one_that_is_there),
 ];
 
 /// `cargo test -p dejaq-storage --features mutants -- --ignored mutants_of_the_cleaner_die`
