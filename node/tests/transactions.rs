@@ -19,15 +19,22 @@ use dejaq::client::txn::{
     Pipeline, PipelineConfig, Step, TxnCause, TxnConfig, TxnErrorKind, TxnProducer, TxnVersion, tools,
 };
 use dejaq::config::Config;
+use dejaq::replica::leader::Required;
+use dejaq::replica::write::Write;
 use dejaq::runtime::tokio::TokioRuntime;
 use dejaq::runtime::tokio_net::SocketOptions;
 use dejaq::runtime::{Mono, Runtime};
+use dejaq_storage::VerifiedBatch;
 use dejaq_storage::file_disk::FileDisk;
 use dejaq_wire::error_code::ErrorCode;
-use dejaq_wire::ids::{CoordinatorEpoch, Generation, Offset, PartitionId};
+use dejaq_wire::ids::{
+    CoordinatorEpoch, Generation, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId, Sequence,
+};
 use dejaq_wire::kafka::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
+use dejaq_wire::record::{BatchBuilder, Compression, NewRecord};
+use tokio::sync::oneshot;
 
 const SOON: Duration = Duration::from_secs(30);
 const BOTH: [TxnVersion; 2] = [TxnVersion::Newest, TxnVersion::One];
@@ -342,14 +349,49 @@ async fn an_operator_sees_what_is_open_and_ends_it() {
     tools::take_over(&cluster, "left", world.deadline()).await.expect("taken over");
     assert_eq!(producer.commit(world.deadline()).await.expect_err("fenced").kind, TxnErrorKind::Fenced);
     assert_eq!(world.seen("t", Isolation::ReadCommitted, 0).await, Vec::<String>::new());
-    // By its place: the coordinator is not asked.
+    // By its place: refused, since its coordinator has it.
     let mut producer = world.producer("left", TxnVersion::Newest).await;
     producer.begin().expect("it is ready");
     producer.send(record("t", "open", 0)).await.expect("taken").wait().await.expect("stored");
     let missing = tools::abort_at(&cluster, &at("t", 0), Offset(7), world.deadline()).await;
     missing.expect_err("none begins there");
+    let coordinated = tools::abort_at(&cluster, &at("t", 0), Offset(0), world.deadline()).await;
+    let error = coordinated.expect_err("its coordinator would end the rest of it otherwise");
+    assert!(matches!(&error, tools::ToolError::Coordinated { id } if id == "left"), "{error}");
+    assert!(error.cure().contains("dejaq txn abort left"), "{}", error.cure());
+    producer.commit(world.deadline()).await.expect("nothing was ended");
+    assert_eq!(world.stable_end("t", 0).await, Offset(2));
+    world.stop().await;
+}
+
+/// What no coordinator knows of: nothing of ours leaves it behind, so it is put into the log directly.
+#[tokio::test]
+async fn what_hangs_is_found_and_ended_by_its_place() {
+    let world = World::start().await;
+    let cluster = world.cluster();
+    let mut builder = BatchBuilder::new(Compression::None);
+    (builder.producer_id, builder.producer_epoch) = (ProducerId(4242), ProducerEpoch(0));
+    (builder.base_sequence, builder.transactional) = (Sequence::ZERO, true);
+    builder.append(&NewRecord { timestamp_ms: 1, key: None, value: Some(b"left"), headers: &[] });
+    let batch = builder.build().expect("nothing is compressed").to_bytes();
+    let batch = VerifiedBatch::verify(batch).expect("it is whole");
+    let partition =
+        world.broker.directory().table().named("t").map(|topic| topic.partition(PartitionId(0)).cloned());
+    let Some(Ok(partition)) = partition else { panic!("it is led here") };
+    let (outcome, receiver) = oneshot::channel();
+    partition.write(vec![Write { batch, required: Required::All, only_in: LeaderEpoch::NONE, outcome }]);
+    receiver.await.expect("it is told").expect("it is there");
+    assert_eq!(world.stable_end("t", 0).await, Offset(0));
+    let all = [at("t", 0), at("t", 1)];
+    let young = tools::hanging(&cluster, &all, 0, world.deadline()).await.expect("told");
+    assert_eq!(young, [], "it was written to after that");
+    let hanging = tools::hanging(&cluster, &all, i64::MAX, world.deadline()).await.expect("told");
+    assert_eq!((hanging.len(), hanging[0].producer, hanging[0].start), (1, ProducerId(4242), Offset(0)));
     tools::abort_at(&cluster, &at("t", 0), Offset(0), world.deadline()).await.expect("ended");
     assert_eq!(world.stable_end("t", 0).await, Offset(2));
+    let hanging = tools::hanging(&cluster, &all, i64::MAX, world.deadline()).await.expect("told");
+    assert_eq!(hanging, [], "it is over");
+    assert_eq!(world.seen("t", Isolation::ReadCommitted, 0).await, Vec::<String>::new());
     world.stop().await;
 }
 

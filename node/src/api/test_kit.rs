@@ -37,6 +37,7 @@ use crate::controller::lease::Lease;
 use crate::controller::member::Member;
 use crate::controller::{Controller, Reach, Settings as ControllerSettings};
 use crate::coordinator::group::{Groups, Settings as GroupSettings};
+use crate::coordinator::transactions::Transactions;
 use crate::coordinator::{Coordinators, Shards, coordinators};
 use crate::metadata::Published;
 use crate::metadata::level::Levels;
@@ -146,6 +147,7 @@ pub(crate) struct Life {
     controller: Controller,
     pub session: Arc<Session>,
     pub shards: Arc<Shards<Node, Groups>>,
+    pub transactions: Arc<Transactions<Node>>,
 }
 
 impl World {
@@ -223,10 +225,11 @@ impl World {
             config: Arc::new(self.config.clone()),
         };
         let producer_ids = ProducerIds::new(ME, started.broker_epoch);
+        let of_tests = transactions.clone();
         let api = Api::new(Parts { data: data.clone(), control, groups, transactions, producer_ids });
         let session = Arc::new(Session::new(1, "peer:1".into(), "front:9092".into()));
         let controller = started.controller;
-        Ok(Life { node, directory, api, data, data_dir, controller, session, shards })
+        Ok(Life { node, directory, api, data, data_dir, controller, session, shards, transactions: of_tests })
     }
 }
 

@@ -10,6 +10,7 @@ use dejaq_wire::ids::{
 use dejaq_wire::kafka::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use dejaq_wire::kafka::add_partitions_to_txn::{AddPartitionsToTxnRequest, AddPartitionsToTxnTopic};
 use dejaq_wire::kafka::delete_records::{DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic};
+use dejaq_wire::kafka::delete_topics::DeleteTopicsRequest;
 use dejaq_wire::kafka::describe_transactions::{DescribeTransactionsRequest, TransactionState};
 use dejaq_wire::kafka::end_txn::{EndTxnRequest, EndTxnResponse};
 use dejaq_wire::kafka::fetch::FetchRequest;
@@ -24,10 +25,12 @@ use dejaq_wire::kafka::txn_offset_commit::{
 use dejaq_wire::kafka::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
+use dejaq_wire::record::control::EndTxnMarker;
 use dejaq_wire::record::{BatchBuilder, Compression};
 
 use super::test_kit::{Life, World, answer_of, batch_of, fetch_request, produce_request, values};
 use crate::coordinator::machine::Who;
+use crate::coordinator::txn::ask::At;
 use crate::runtime::Runtime;
 
 const X: &str = "x";
@@ -428,4 +431,32 @@ async fn a_marker_from_outside_is_written_where_its_producer_is_known_and_nowher
     assert_eq!(life.stable().await, 0, "it is open");
     assert_eq!(mark("t", who.producer_id, 0, 0).await, ErrorCode::NONE);
     assert_eq!(life.stable().await, 2);
+}
+
+/// The log that was asked for its producer is the one that gets the marker, or none does.
+#[tokio::test]
+async fn a_marker_from_outside_goes_into_no_log_that_was_not_asked() {
+    let life = begin(&World::new()).await;
+    let who = life.producer().await;
+    assert_eq!(life.send(NEW, who, 0, "a").await, ErrorCode::NONE);
+    let markers = life.transactions.markers();
+    let at = At { topic: "t".into(), partition: PartitionId(0) };
+    let ask = || markers.known(&at, who.producer_id);
+    let (first, second) = (ask().expect("it has written"), ask().expect("it has written"));
+    let marker = EndTxnMarker {
+        producer_id: who.producer_id,
+        producer_epoch: who.epoch,
+        commit: false,
+        coordinator_epoch: CoordinatorEpoch(0),
+    };
+    let deadline = life.transactions.deadline();
+    let written = markers.write_known(marker, &[(&at, first)], deadline).await;
+    assert_eq!((written, life.stable().await), (vec![ErrorCode::NONE], 2));
+    let request =
+        DeleteTopicsRequest { topic_names: vec!["t".into()], timeout_ms: 10_000, ..Default::default() };
+    life.ask(5, &request).await;
+    life.create("t", 1, &[]).await;
+    let written = markers.write_known(marker, &[(&at, second)], deadline).await;
+    assert_ne!(written, vec![ErrorCode::NONE], "it was another log");
+    assert_eq!(life.partition("t", 0).view().reader().end(), Offset(0), "who is new knows no such producer");
 }

@@ -6,7 +6,8 @@
 //! none with a later coordinator epoch than the partition has seen of that
 //! producer: a partition refuses every marker of an earlier epoch than the last one, so that one such request would
 //! leave all later transactions of that producer open there. What the partition says is asked of its leader, before anything
-//! is written: epochs only grow behind that. Tools quote the epoch from DescribeProducers, which is this one.
+//! is written, into the same log under the same leader epoch: epochs only grow behind that. A marker that ends an open transaction
+//! is a warning in the log of the broker. Tools quote the epoch from DescribeProducers, which is this one.
 
 use dejaq_wire::ErrorCode;
 use dejaq_wire::kafka::write_txn_markers::{
@@ -15,13 +16,10 @@ use dejaq_wire::kafka::write_txn_markers::{
 };
 use dejaq_wire::record::control::EndTxnMarker;
 
-use crate::coordinator::markers::Seen;
+use crate::coordinator::markers::{AT_ONCE, Known, Seen};
 use crate::coordinator::transactions::Transactions;
 use crate::coordinator::txn::ask::At;
 use crate::runtime::Runtime;
-
-/// So many places are looked up before others have their turn.
-const AT_ONCE: usize = 256;
 
 /// Answers one request.
 pub async fn answer<R: Runtime>(
@@ -59,16 +57,19 @@ async fn write<R: Runtime>(
 ) -> Vec<ErrorCode> {
     let markers = transactions.markers();
     let mut refused: Vec<Option<ErrorCode>> = Vec::with_capacity(places.len());
+    let mut taken: Vec<(&At, Known<R>)> = Vec::new();
     for at in places {
         // One request may name tens of thousands of places, and others wait for this thread.
         if refused.len() % AT_ONCE == AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
-        refused.push(refusal(&marker, markers.seen(at, marker.producer_id)));
+        let known = markers.known(at, marker.producer_id);
+        let told = known.as_ref().map(|known| known.seen).map_err(|code| *code);
+        let refusal = refusal(&marker, told);
+        taken.extend(known.ok().filter(|_| refusal.is_none()).map(|known| (at, known)));
+        refused.push(refusal);
     }
-    let taken: Vec<At> =
-        places.iter().zip(&refused).filter(|(_, code)| code.is_none()).map(|(at, _)| at.clone()).collect();
-    let mut written = markers.write_here(marker, &taken, transactions.deadline()).await.into_iter();
+    let mut written = markers.write_known(marker, &taken, transactions.deadline()).await.into_iter();
     let code = |refused: Option<ErrorCode>| refused.or_else(|| written.next());
     refused.into_iter().map(code).map(|code| code.unwrap_or(ErrorCode::UNKNOWN_SERVER_ERROR)).collect()
 }

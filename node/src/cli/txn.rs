@@ -50,7 +50,7 @@ Examples:
     #[command(after_help = "\
 By its id: the id is taken over, so that whoever has it is fenced and what it left open is aborted by its coordinator. This is
 safe at any time; a producer that is fenced must be started anew.
-By its place: a marker is written into that one partition, past the coordinator. Only for what find-hanging found.
+By its place: a marker is written into that one partition, past every coordinator. For what find-hanging found; refused while a coordinator has it.
 
 Examples:
   dejaq txn abort billing-1

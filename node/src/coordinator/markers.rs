@@ -42,6 +42,8 @@ use crate::runtime::{Mono, Runtime};
 
 /// How long one round to all leaders may take.
 const ROUND: Duration = Duration::from_secs(2);
+/// So many places are looked up or sent to before others have their turn.
+pub const AT_ONCE: usize = 256;
 /// First and longest pause between two rounds.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
@@ -64,6 +66,14 @@ enum Going {
 /// What a partition knows of a producer: its epoch, and its last coordinator's.
 pub type Seen = (ProducerEpoch, CoordinatorEpoch);
 
+/// A partition that is led here, in an epoch of its leader, and what it knows of a producer.
+pub struct Known<R: Runtime> {
+    partition: Arc<Partition<R>>,
+    epoch: LeaderEpoch,
+    /// What it told.
+    pub seen: Seen,
+}
+
 impl<R: Runtime> Markers<R> {
     /// For the partitions of `directory`, and for what `peers` lead.
     pub fn new(
@@ -77,9 +87,37 @@ impl<R: Runtime> Markers<R> {
 
     /// Writes a marker into partitions that are led here; a code for each.
     pub async fn write_here(&self, marker: EndTxnMarker, places: &[At], deadline: Mono) -> Vec<ErrorCode> {
-        let going: Vec<Going> = places.iter().map(|at| self.send(marker, at)).collect();
-        let mut codes = Vec::with_capacity(places.len());
-        for (going, at) in going.into_iter().zip(places) {
+        let going = places.iter().map(|at| (at, self.send(marker, at))).collect();
+        self.written(marker, going, deadline).await
+    }
+
+    /// As [`Markers::write_here`], where what was known of its producer still holds: in the very log that was asked, under the same
+    /// leader epoch, in which epochs only grow. One that another took the place of since is refused.
+    pub async fn write_known(
+        &self,
+        marker: EndTxnMarker,
+        places: &[(&At, Known<R>)],
+        deadline: Mono,
+    ) -> Vec<ErrorCode> {
+        let mut going = Vec::with_capacity(places.len());
+        for (at, known) in places {
+            // One request may name tens of thousands of places, and others wait for this thread.
+            if going.len() % AT_ONCE == AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+            going.push((*at, self.send_known(marker, at, known)));
+        }
+        self.written(marker, going, deadline).await
+    }
+
+    async fn written(
+        &self,
+        marker: EndTxnMarker,
+        going: Vec<(&At, Going)>,
+        deadline: Mono,
+    ) -> Vec<ErrorCode> {
+        let mut codes = Vec::with_capacity(going.len());
+        for (at, going) in going {
             codes.push(match going {
                 Going::Over(code) => code,
                 Going::Written(receiver) => match self.runtime.before(deadline, receiver).await {
@@ -103,12 +141,16 @@ impl<R: Runtime> Markers<R> {
     ///
     /// # Errors
     /// The code to answer: it is not led here, or knows no such producer (INVALID_PRODUCER_ID_MAPPING).
-    pub fn seen(&self, at: &At, producer: ProducerId) -> Result<Seen, ErrorCode> {
+    pub fn known(&self, at: &At, producer: ProducerId) -> Result<Known<R>, ErrorCode> {
         let partition = self.here(at)?;
+        let epoch = partition.view().epoch();
         match partition.stopped() {
             Some(Resigned::Offline) => Err(ErrorCode::KAFKA_STORAGE_ERROR),
             Some(_) => Err(ErrorCode::NOT_LEADER_OR_FOLLOWER),
-            None => partition.epochs_of(producer).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING),
+            None => {
+                let seen = partition.epochs_of(producer).ok_or(ErrorCode::INVALID_PRODUCER_ID_MAPPING)?;
+                Ok(Known { partition, epoch, seen })
+            }
         }
     }
 
@@ -126,14 +168,33 @@ impl<R: Runtime> Markers<R> {
         if &*at.topic == OFFSETS_TOPIC {
             return Going::ToGroups;
         }
-        let partition = match self.here(at) {
-            Ok(partition) => partition,
-            Err(code) => return Going::Over(code),
-        };
+        match self.here(at) {
+            Ok(partition) => self.append(marker, &partition, LeaderEpoch::NONE),
+            Err(code) => Going::Over(code),
+        }
+    }
+
+    fn send_known(&self, marker: EndTxnMarker, at: &At, known: &Known<R>) -> Going {
+        if &*at.topic == OFFSETS_TOPIC {
+            return Going::ToGroups;
+        }
+        let standing = known.partition.txn_standing(marker.producer_id, marker.producer_epoch);
+        if standing.is_some_and(|standing| standing.is_open) {
+            // Who asked may be wrong: a coordinator that has it still may decide otherwise, and the transaction is torn then.
+            warn!(
+                ?marker,
+                ?at,
+                "a request from outside ends an open transaction here, whatever its coordinator decides"
+            );
+        }
+        self.append(marker, &known.partition, known.epoch)
+    }
+
+    fn append(&self, marker: EndTxnMarker, partition: &Arc<Partition<R>>, only_in: LeaderEpoch) -> Going {
         let bytes = marker.batch(self.runtime.unix_ms()).to_bytes();
         let batch = VerifiedBatch::verify(bytes).expect("we built it");
         let (outcome, receiver) = oneshot::channel();
-        partition.write(vec![Write { batch, required: Required::All, only_in: LeaderEpoch::NONE, outcome }]);
+        partition.write(vec![Write { batch, required: Required::All, only_in, outcome }]);
         Going::Written(receiver)
     }
 

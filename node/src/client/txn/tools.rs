@@ -50,6 +50,12 @@ pub enum ToolError {
     /// Nothing of this name.
     #[error("{0}")]
     Missing(String),
+    /// A marker in one partition would end it otherwise than its coordinator may in the others.
+    #[error("the transaction does not hang: the coordinator of transactional id {id} has it, and ends it")]
+    Coordinated {
+        /// Whose it is.
+        id: String,
+    },
 }
 
 impl ToolError {
@@ -58,6 +64,9 @@ impl ToolError {
     pub fn cure(&self) -> String {
         match self {
             ToolError::Cluster(error) => error.cure(),
+            ToolError::Coordinated { id } => {
+                format!("wait until it times out, or end all of it now: dejaq txn abort {id}")
+            }
             ToolError::Refused { code: ErrorCode::TRANSACTIONAL_ID_NOT_FOUND, .. }
             | ToolError::Missing(_) => "see which there are: dejaq txn list; dejaq txn find-hanging".into(),
             ToolError::Refused { code, .. } => crate::client::advice::cure_of(*code).into(),
@@ -343,20 +352,28 @@ pub async fn hanging<R: Runtime>(
     let old = open(cluster, partitions, deadline).await?.into_iter().filter(|one| one.last_ms <= before_ms);
     let mut hanging = Vec::new();
     for one in old {
-        let described = match &one.id {
-            None => None,
-            Some(id) => match describe(cluster, id, deadline).await {
-                Ok(described) => Some(described),
-                Err(ToolError::Refused { code: ErrorCode::TRANSACTIONAL_ID_NOT_FOUND, .. }) => None,
-                Err(error) => return Err(error),
-            },
-        };
+        let coordinated = has_a_coordinator(cluster, &one, deadline).await?;
         // What was ended while we asked does not hang, so the partition has the last word.
-        if hangs(&one, described.as_ref()) && is_open_still(cluster, &one, deadline).await? {
+        if coordinated.is_none() && is_open_still(cluster, &one, deadline).await? {
             hanging.push(one);
         }
     }
     Ok(hanging)
+}
+
+/// The id whose coordinator is going to end this transaction, if one is.
+async fn has_a_coordinator<R: Runtime>(
+    cluster: &Cluster<R>,
+    one: &OpenTxn,
+    deadline: Mono,
+) -> Result<Option<String>, ToolError> {
+    let Some(id) = &one.id else { return Ok(None) };
+    let described = match describe(cluster, id, deadline).await {
+        Ok(described) => Some(described),
+        Err(ToolError::Refused { code: ErrorCode::TRANSACTIONAL_ID_NOT_FOUND, .. }) => None,
+        Err(error) => return Err(error),
+    };
+    Ok((!hangs(one, described.as_ref())).then(|| id.clone()))
 }
 
 /// Whether no coordinator is going to end this transaction, by what its id's coordinator says.
@@ -373,10 +390,10 @@ async fn is_open_still<R: Runtime>(
     Ok(states.iter().any(|now| now.producer_id == one.producer && now.current_txn_start_offset == one.start))
 }
 
-/// Ends, as aborted, the transaction that begins at this offset of this partition, whoever coordinates it.
+/// Ends, as aborted, the transaction that begins at this offset of this partition, if no coordinator is going to end it.
 ///
 /// # Errors
-/// [`ToolError`]; `Missing` where none begins there.
+/// [`ToolError`]; `Missing` where none begins there, `Coordinated` where an id's coordinator has it.
 pub async fn abort_at<R: Runtime>(
     cluster: &Cluster<R>,
     at: &TopicPartition,
@@ -388,6 +405,9 @@ pub async fn abort_at<R: Runtime>(
         let what = format!("no open transaction begins at offset {start} of {}-{}", at.topic, at.partition);
         return Err(ToolError::Missing(what));
     };
+    if let Some(id) = has_a_coordinator(cluster, &one, deadline).await? {
+        return Err(ToolError::Coordinated { id });
+    }
     let topic = WritableTxnMarkerTopic {
         name: at.topic.to_string(),
         partition_indexes: vec![PartitionId(at.partition.0)],
