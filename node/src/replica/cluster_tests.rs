@@ -545,6 +545,20 @@ async fn a_replica_that_is_removed_loses_its_files_and_fetches_all_when_it_is_ad
     assert_eq!(cluster.live[&3].values().await, ["a", "b", "c"]);
 }
 
+/// Kafka's clients take a topic that is not known for one that was deleted sooner or later; its leader is only elsewhere.
+#[tokio::test]
+async fn who_waits_at_a_leader_that_is_removed_is_told_that_it_moved() {
+    let cluster = Cluster::start(&[("min.insync.replicas", "2")]).await;
+    cluster.cut(1, 2);
+    cluster.cut(1, 3);
+    let waits = cluster.live[&1].write("w", Required::All);
+    cluster.between.change(|state| {
+        (state.leader, state.leader_epoch) = (BrokerId(2), state.leader_epoch.next());
+        (state.replicas, state.isr) = (vec![BrokerId(2), BrokerId(3)], vec![BrokerId(2), BrokerId(3)]);
+    });
+    assert_eq!(waits.await.expect("answered"), Err(WriteError::Abandoned(Resigned::Moved)));
+}
+
 #[tokio::test]
 async fn an_idle_cluster_talks_little() {
     let cluster = Cluster::start(&[]).await;

@@ -512,7 +512,7 @@ impl<R: Runtime> Directory<R> {
         });
         for partition in entry.partitions() {
             self.hub.follow(partition.place(), BrokerId::NONE);
-            partition.abandon().await;
+            partition.abandon(Resigned::Deleted).await;
         }
         // A sync that runs now may still rename small files of these partitions.
         self.flusher.settled().await;
@@ -585,7 +585,8 @@ impl<R: Runtime> Directory<R> {
     async fn remove(&self, topic: TopicId, index: PartitionId, partition: &Arc<Partition<R>>) -> bool {
         self.replace(|table| table.vacate(topic, index));
         self.hub.follow(partition.place(), BrokerId::NONE);
-        partition.abandon().await;
+        // The topic is still there: who waits finds the partition elsewhere.
+        partition.abandon(Resigned::Moved).await;
         // A sync that runs now may still rename small files of it.
         self.flusher.settled().await;
         self.remove_files(topic, index).await

@@ -44,7 +44,7 @@ pub enum Required {
 /// Why a leader stops. It does not lead again; a new one is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resigned {
-    /// Another replica leads, or the epoch is over: the outcome of what waits is unknown to the producer.
+    /// Another replica leads, here is none any more, or the epoch is over: the outcome of what waits is unknown to the producer.
     Moved,
     /// The topic is deleted.
     Deleted,

@@ -564,9 +564,9 @@ impl<R: Runtime> Partition<R> {
     }
 
     /// Stops serving and gives up the log. What a running flush still does to its files is waited for by the caller.
-    pub(super) async fn abandon(self: &Arc<Self>) {
+    pub(super) async fn abandon(self: &Arc<Self>, why: Resigned) {
         let _one = self.start_moves.lock().await;
-        drop(self.take_log(Resigned::Deleted));
+        drop(self.take_log(why));
     }
 
     fn take_log(self: &Arc<Self>, why: Resigned) -> Option<Log<R::Disk>> {

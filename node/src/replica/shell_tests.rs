@@ -233,7 +233,7 @@ async fn a_topic_deleted_during_a_sync_refuses_its_producers_and_harms_nobody() 
     let (one, outcome) = write(&["a"]);
     partition.write(vec![one]);
     life.node.sleep(Duration::from_millis(20)).await; // the flusher is in its sync
-    let deleted = tokio::join!(partition.abandon(), outcome).1.expect("answered");
+    let deleted = tokio::join!(partition.abandon(Resigned::Deleted), outcome).1.expect("answered");
     assert_eq!(deleted, Err(WriteError::Abandoned(Resigned::Deleted)));
     tokio::join!(delete(&life, "t"), async {
         life.node.sleep(Duration::from_millis(20)).await;
