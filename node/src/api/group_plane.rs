@@ -28,6 +28,15 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long a member may wait for the others, whatever they ask for; it is told to come again then.
 const LONGEST_REBALANCE: Duration = Duration::from_secs(3600);
 
+/// Until when a request waits that may name many groups.
+#[derive(Debug, Clone, Copy)]
+pub struct Until {
+    /// To be sure of what is newest.
+    heard: Mono,
+    /// For the coordinators' answers: one that stands still must not take its time once for every group.
+    answered: Mono,
+}
+
 /// Bits of the operations that Kafka has for a group: read, delete and describe.
 pub const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8;
 
@@ -69,27 +78,28 @@ impl<R: Runtime> GroupPlane<R> {
     ///
     /// # Errors
     /// The code to answer.
-    pub async fn ask_newest(&self, group: &str, ask: Ask, until: Mono) -> Result<Reply, ErrorCode> {
+    pub async fn ask_newest(&self, group: &str, ask: Ask, until: Until) -> Result<Reply, ErrorCode> {
         // M241: an old coordinator tells offsets. Looked at before it is asked: what it says was true at this moment, or later.
         while !self.member.holds_lease(self.runtime.now(), self.published.applied_end()) && !mutant!(241) {
             if !self.shards.is_here(group) {
                 return Err(ErrorCode::NOT_COORDINATOR);
             }
-            if self.runtime.now() >= until {
+            if self.runtime.now() >= until.heard {
                 mark!("a coordinator that its cluster may have replaced tells no offsets");
                 return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS);
             }
             self.runtime.sleep(LOOK).await;
         }
-        match self.ask(group, ask).await {
+        match self.shards.ask(group, ask, until.answered).await {
             Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
             other => other,
         }
     }
 
-    /// Until when one request waits to be sure of what is newest, however many groups it names.
-    pub fn until_heard(&self) -> Mono {
-        self.runtime.now().plus(HEARD)
+    /// Until when one request waits, however many groups it names.
+    pub fn until(&self) -> Until {
+        let now = self.runtime.now();
+        Until { heard: now.plus(HEARD), answered: now.plus(PATIENCE) }
     }
 
     /// Asks for what waits for other members.

@@ -14,11 +14,11 @@ use dejaq_wire::kafka::offset_fetch::{
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 
-use super::group_plane::{GroupPlane, named};
+use super::group_plane::{GroupPlane, Until, named};
 use crate::coordinator::group::{Ask, Reply};
 use crate::coordinator::record::{At, Committed};
 use crate::metadata::Image;
-use crate::runtime::{Mono, Runtime};
+use crate::runtime::Runtime;
 
 /// First version for several groups.
 const FIRST_WITH_GROUPS: i16 = 8;
@@ -33,7 +33,7 @@ pub async fn answer<R: Runtime>(
     version: i16,
     request: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
-    let until = groups.until_heard();
+    let until = groups.until();
     if version >= FIRST_WITH_GROUPS {
         let mut answers = Vec::with_capacity(request.groups.len());
         let mut seen = BTreeSet::new();
@@ -94,7 +94,7 @@ async fn one<R: Runtime>(
     version: i16,
     stable_only: bool,
     request: OffsetFetchRequestGroup,
-    until: Mono,
+    until: Until,
 ) -> OffsetFetchResponseGroup {
     let image = groups.published.current();
     let by_id = version >= FIRST_BY_ID;

@@ -19,13 +19,15 @@ use dejaq_wire::record::control::EndTxnMarker;
 use crate::coordinator::markers::{AT_ONCE, Known, Seen};
 use crate::coordinator::transactions::Transactions;
 use crate::coordinator::txn::ask::At;
-use crate::runtime::Runtime;
+use crate::runtime::{Mono, Runtime};
 
 /// Answers one request.
 pub async fn answer<R: Runtime>(
     transactions: &Transactions<R>,
     request: WriteTxnMarkersRequest,
 ) -> WriteTxnMarkersResponse {
+    // One for all of it: a partition that stands still must not take its time once for every marker.
+    let deadline = transactions.deadline();
     let mut markers = Vec::with_capacity(request.markers.len());
     for one in request.markers {
         let marker = EndTxnMarker {
@@ -38,7 +40,7 @@ pub async fn answer<R: Runtime>(
         for topic in one.topics {
             let at = |index: &_| At { topic: topic.name.as_str().into(), partition: *index };
             let places: Vec<At> = topic.partition_indexes.iter().map(at).collect();
-            let codes = write(transactions, marker, &places).await;
+            let codes = write(transactions, marker, &places, deadline).await;
             let result =
                 |(index, error_code)| WritableTxnMarkerPartitionResult { partition_index: index, error_code };
             let partitions = topic.partition_indexes.into_iter().zip(codes).map(result).collect();
@@ -54,6 +56,7 @@ async fn write<R: Runtime>(
     transactions: &Transactions<R>,
     marker: EndTxnMarker,
     places: &[At],
+    deadline: Mono,
 ) -> Vec<ErrorCode> {
     let markers = transactions.markers();
     let mut refused: Vec<Option<ErrorCode>> = Vec::with_capacity(places.len());
@@ -69,7 +72,7 @@ async fn write<R: Runtime>(
         taken.extend(known.ok().filter(|_| refusal.is_none()).map(|known| (at, known)));
         refused.push(refusal);
     }
-    let mut written = markers.write_known(marker, &taken, transactions.deadline()).await.into_iter();
+    let mut written = markers.write_known(marker, &taken, deadline).await.into_iter();
     let code = |refused: Option<ErrorCode>| refused.or_else(|| written.next());
     refused.into_iter().map(code).map(|code| code.unwrap_or(ErrorCode::UNKNOWN_SERVER_ERROR)).collect()
 }
