@@ -73,6 +73,8 @@ enum Place {
 #[derive(Debug)]
 struct Flight {
     batch: BatchId,
+    /// How many batches were started before it.
+    number: u64,
     records: i32,
     stamp: Option<Stamp>,
     place: Place,
@@ -92,6 +94,8 @@ pub struct Lane {
     next: Sequence,
     /// In sequence order; `flights.len() <= max_in_flight`.
     flights: VecDeque<Flight>,
+    /// Batches started so far.
+    started: u64,
     healing: Option<Heal>,
     /// The producer of whom this partition's broker has stored a batch. A broker takes any first sequence from one
     /// that it does not know, so until then a second batch could be stored in front of the first.
@@ -122,16 +126,22 @@ impl Lane {
             identity: None,
             next: Sequence::ZERO,
             flights: VecDeque::new(),
+            started: 0,
             healing: None,
             known: None,
         }
     }
 
-    /// Whether a batch that was never sent may go now: the window has room and no retry waits before it.
+    /// Whether a batch that was never sent may go now: the window has room and no retry waits before it. The window begins at the
+    /// first batch that is not settled, and those behind it count though they are: were that one sent again behind more, the broker would
+    /// not remember where it is.
     #[must_use]
     pub fn can_start(&self) -> bool {
         self.healing.is_none()
-            && self.flights.len() < self.max_in_flight
+            && self
+                .flights
+                .front()
+                .is_none_or(|first| self.started - first.number < self.max_in_flight as u64)
             && (self.is_known() || self.flights.is_empty())
             && self.flights.iter().all(|f| f.place == Place::OnWire)
     }
@@ -155,8 +165,11 @@ impl Lane {
             self.next = Sequence::ZERO;
         }
         let stamp = self.stamp(records);
+        let number = self.started;
+        self.started += 1;
         self.flights.push_back(Flight {
             batch,
+            number,
             records,
             stamp,
             place: Place::OnWire,
@@ -273,6 +286,8 @@ impl Lane {
         self.identity = Some(fresh);
         self.next = Sequence::ZERO;
         for at in 0..self.flights.len() {
+            // What was stored between them has the epoch of before, of which the broker remembers nothing then.
+            self.flights[at].number = self.started + at as u64 - self.flights.len() as u64;
             assert_eq!(
                 self.flights[at].verdict,
                 Verdict::DefiniteNo,

@@ -114,6 +114,21 @@ fn an_abandoned_batch_stays_in_the_window_until_its_answer() {
 }
 
 #[test]
+fn no_more_than_five_go_on_behind_one_that_hangs() {
+    let mut lane = lane_with(2);
+    for batch in 3..=5 {
+        lane.ended(BatchId(batch - 1), &answered(ErrorCode::NONE), None);
+        lane.start(BatchId(batch), RECORDS, Some(identity(0)));
+    }
+    lane.ended(BatchId(5), &answered(ErrorCode::NONE), None);
+    assert!(!lane.can_start(), "the broker remembers 1 to 5, and would forget the first");
+    lane.ended(BatchId(1), &lost(), Some(NOW));
+    lane.resend(BatchId(1));
+    lane.ended(BatchId(1), &answered(ErrorCode::NONE), None);
+    assert!(lane.can_start());
+}
+
+#[test]
 fn a_repeat_that_the_broker_knows_is_stored_without_an_offset() {
     let mut lane = lane_with(1);
     let duplicate = AttemptEnd::Answered(ErrorCode::DUPLICATE_SEQUENCE_NUMBER, Offset::NONE);
@@ -151,7 +166,7 @@ struct ModelBroker {
 }
 
 impl ModelBroker {
-    fn produce(&mut self, request: Request) -> AttemptEnd {
+    fn produce(&mut self, request: Request, is_late: bool) -> AttemptEnd {
         let Request { batch, stamp } = request;
         if self.epoch.is_some_and(|epoch| stamp.epoch < epoch) {
             return answered(ErrorCode::INVALID_PRODUCER_EPOCH);
@@ -161,6 +176,8 @@ impl ModelBroker {
                 return AttemptEnd::Answered(ErrorCode::NONE, Offset(*offset));
             }
             if stamp.base != self.next {
+                let is_there = self.log.contains(&(batch, stamp));
+                assert!(is_late || !is_there, "{batch:?} came again when nobody remembered where it is");
                 return answered(OUT_OF_ORDER);
             }
         } else if self.epoch.is_some() && stamp.base != Sequence::ZERO {
@@ -189,6 +206,8 @@ struct World {
     live: VecDeque<Request>,
     replies: VecDeque<(BatchId, AttemptEnd)>,
     zombies: Vec<VecDeque<Request>>,
+    /// Whose answer does not come, nor any word that it does not.
+    hanging: VecDeque<BatchId>,
     born: u64,
     told: BTreeMap<BatchId, Result<Option<Offset>, Verdict>>,
 }
@@ -202,6 +221,7 @@ impl World {
             live: VecDeque::new(),
             replies: VecDeque::new(),
             zombies: Vec::new(),
+            hanging: VecDeque::new(),
             born: 0,
             told: BTreeMap::new(),
         }
@@ -243,7 +263,7 @@ impl World {
         if let Some(request) = self.live.pop_front() {
             let end = match refuse {
                 Some(code) => answered(code),
-                None => self.broker.produce(request),
+                None => self.broker.produce(request, false),
             };
             self.replies.push_back((request.batch, end));
         }
@@ -266,9 +286,15 @@ impl World {
 
     fn zombie(&mut self) {
         if let Some(request) = self.zombies.first_mut().and_then(VecDeque::pop_front) {
-            self.broker.produce(request);
+            self.broker.produce(request, true);
         } else if !self.zombies.is_empty() {
             self.zombies.remove(0);
+        }
+    }
+
+    fn time_out(&mut self) {
+        if let Some(batch) = self.hanging.pop_front() {
+            self.end(batch, &lost(), true);
         }
     }
 
@@ -295,16 +321,21 @@ impl World {
             23 => {
                 // Stored, but answered as if leadership had moved.
                 if let Some(request) = self.live.pop_front() {
-                    self.broker.produce(request);
+                    self.broker.produce(request, false);
                     self.replies.push_back((request.batch, answered(ErrorCode::NOT_LEADER_OR_FOLLOWER)));
                 }
             }
-            _ => unreachable!("the generator stops at 23"),
+            24 => self.hanging.extend(self.replies.pop_front().map(|(batch, _)| batch)),
+            25 => self.time_out(),
+            _ => unreachable!("the generator stops at 25"),
         }
     }
 
     /// The network heals: everything under way is settled.
     fn calm(&mut self) {
+        while !self.hanging.is_empty() {
+            self.time_out();
+        }
         let born = self.born;
         for _ in 0..200 {
             self.send();
@@ -347,7 +378,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn retries_never_repeat_reorder_or_lie(steps in proptest::collection::vec(0u8..24, 0..300)) {
+    fn retries_never_repeat_reorder_or_lie(steps in proptest::collection::vec(0u8..26, 0..300)) {
         let mut world = World::new();
         for step in steps {
             world.step(step);

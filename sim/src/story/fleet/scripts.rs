@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use dejaq::client::producer::core::TopicPartition;
+use dejaq_storage::model_disk::CrashMode;
 use dejaq_wire::ids::{BrokerId, PartitionId};
 
 use super::operator::Operator;
@@ -37,11 +38,14 @@ pub(super) fn strike(stage: &Stage, fault: Fault, operator: &Operator, dice: &mu
     let scene = Scene { stage: stage.clone(), topic: topic.name.clone(), index };
     let (first, second) = (span(dice, 5, 1500), span(dice, 20, 400));
     let is_quiet = dice.chance(700);
+    // Where all is durable, the power takes nothing that was promised.
+    let is_durable = stage.plan.topics.iter().all(|topic| topic.durable);
+    let power = (dice.chance(500) && is_durable).then(|| CrashMode::draw(dice.rng()));
     let operator = operator.clone();
     stage.broker.clone().aside(async move {
         match fault {
             Fault::Depose => scene.depose(first).await,
-            Fault::Bounce => scene.bounce(second).await,
+            Fault::Bounce => scene.bounce(second, power).await,
             Fault::Straggle => scene.straggle(second).await,
             _ => scene.readd(&operator, is_quiet).await,
         }
@@ -157,8 +161,9 @@ impl Scene {
         (active != state.leader).then_some((state, follower, active))
     }
 
-    /// A follower outside of the set catches up, its leader asks in vain to let it in; meanwhile it begins anew.
-    async fn bounce(self, pause: Duration) {
+    /// A follower outside of the set catches up, its leader asks in vain to let it in; meanwhile its process ends, or its power does, and
+    /// it begins anew.
+    async fn bounce(self, pause: Duration, power: Option<CrashMode>) {
         let Some((state, follower, active)) = self.three() else { return };
         let (leader, node) = (state.leader, self.node(follower).clone());
         if !node.runs() {
@@ -179,11 +184,17 @@ impl Scene {
             self.stage.world.sleep(Duration::from_millis(1200)).await;
             let second = self.life(follower);
             if node.runs() && !self.stage.recorder.is_calm() {
-                node.kill();
+                match power {
+                    Some(mode) => node.power_cut(mode),
+                    None => node.kill(),
+                }
                 self.stage.world.sleep(pause).await;
                 node.begin_start();
                 if self.until(Duration::from_secs(4), || self.life(follower) > second).await {
                     self.stage.recorder.count("followers bounced");
+                    if power.is_some() {
+                        self.stage.recorder.count("followers bounced by the power");
+                    }
                 }
             }
         }
