@@ -447,6 +447,38 @@ fn moves_to_a_broker_that_died_go_elsewhere_and_a_drain_goes_on() {
     assert!(desk.image.topic_named("m").expect("created").partitions.iter().all(|one| !one.is_moving()));
 }
 
+/// What it holds is not counted while it is away, and nobody would come back to it.
+#[test]
+fn a_rebalance_is_not_over_while_a_broker_is_away() {
+    let mut desk = Desk::with_brokers(2);
+    desk.settings.node = BrokerId(99);
+    desk.settings.healing.recreate_after = Some(Duration::from_secs(600));
+    desk.create(topic("m", 6, 1)).expect("valid");
+    pass(&mut desk, Duration::from_secs(15), &[1]);
+    assert!(!desk.image.is_live(BrokerId(2)), "it is silent");
+    desk.register(3, 1);
+    let holds = |desk: &Desk| -> Vec<usize> {
+        (1..=3).map(|id| Drained::of(&desk.image, BrokerId(id)).replicas).collect()
+    };
+    let settle = |desk: &mut Desk, heard: &[i32]| {
+        for _ in 0..20 {
+            pass(desk, TICK, heard);
+            let moving = |(index, one): (usize, &Partition)| (!one.adding.is_empty()).then_some(index);
+            let topic = desk.image.topic_named("m").expect("created").clone();
+            for index in topic.partitions.iter().enumerate().filter_map(moving) {
+                let now = &topic.partitions[index];
+                let isr: Vec<i32> =
+                    [now.leader.0].into_iter().chain(now.adding.iter().map(|b| b.0)).collect();
+                caught_up(desk, "m", index as i32, &isr);
+            }
+        }
+    };
+    settle(&mut desk, &[1, 3]);
+    assert_eq!((holds(&desk), desk.image.is_rebalancing()), (vec![2, 3, 1], true));
+    settle(&mut desk, &[1, 2, 3]);
+    assert_eq!((holds(&desk), desk.image.is_rebalancing()), (vec![2, 2, 2], false));
+}
+
 /// The copy that has come is one of two that are in sync: a move that drops it would be refused, and go nowhere for ever.
 #[test]
 fn a_copy_that_has_come_stays_until_its_move_ends_though_its_broker_is_drained() {
