@@ -26,10 +26,10 @@ use crate::controller::member::{Member, enroll};
 use crate::controller::quorum::RaftRoom;
 use crate::controller::room::ControlRoom;
 use crate::controller::{self, Boot, Controller, Reach, Settings, Started};
-use crate::metadata::Published;
 use crate::metadata::image::PEER_LISTENER;
 use crate::metadata::level::Levels;
 use crate::metadata::record::Endpoint;
+use crate::metadata::{Image, Published};
 use crate::peer::{ClusterId, Identity, LateRoom, PeerBound, PeerLimits, PeerServer, Peers, Routes};
 use crate::replica::Directory;
 use crate::runtime::Runtime;
@@ -82,6 +82,7 @@ impl<R: Runtime> Cluster<R> {
             new_cluster_id: new_cluster_id(runtime),
         };
         let Started { controller, published } = controller::start(runtime, data, boot, peers.clone()).await?;
+        acquaint_at_start(&peers, config, &published.current());
         let (replica_room, txn_room) = (LateRoom::default(), LateRoom::default());
         let control_room = ControlRoom::new(runtime.clone(), controller.clone(), peers.clone());
         let routes = Routes {
@@ -210,6 +211,19 @@ impl<R: Runtime> Cluster<R> {
         }
         self.peers.stop();
         closed
+    }
+}
+
+/// Tells the peers where brokers listened by what this node knew when it ended: one of them may lead the quorum now. Those that are named
+/// to it are where they are named.
+fn acquaint_at_start<R: Runtime>(peers: &Peers<R>, config: &Config, image: &Image) {
+    for broker in image.brokers() {
+        let is_named = config.quorum.iter().any(|named| i64::from(named.id) == i64::from(broker.id.0));
+        if let Some(address) = broker.peer_address().filter(|_| !is_named)
+            && peers.address(broker.id).is_none()
+        {
+            peers.know(broker.id, &address);
+        }
     }
 }
 

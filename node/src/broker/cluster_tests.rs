@@ -498,6 +498,22 @@ async fn a_voter_that_lost_its_disk_follows_but_votes_only_when_it_is_made_one_a
     assert_eq!(trio.create(leader, "u").await, Ok(()), "two of three, and one of them is the new one");
 }
 
+/// It is told the leader's number by whom it asks, and would look for it for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_know_where_the_leader_listens_is_told_by_a_node_that_does() {
+    let mut trio = Trio::new(8 << 20).await;
+    trio.all_live().await;
+    let leader = trio.leader().await;
+    let (fresh, contact) = ((leader + 1) % 3, (leader + 2) % 3);
+    trio.kill(fresh).await;
+    trio.platters[fresh] = Platter::new(Setup::default());
+    let named = contact as u32 + 1;
+    trio.configs[fresh].quorum.retain(|voter| voter.id == named);
+    assert_eq!(trio.configs[fresh].quorum.len(), 1, "it knows of one other node, which does not lead");
+    trio.start(&[fresh]).await;
+    trio.all_live().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_whose_life_the_cluster_ended_is_not_ready_and_stops_at_once() {
     let mut trio = Trio::new(8 << 20).await;

@@ -26,7 +26,7 @@ use super::decide::reassign::Reassign;
 use super::decide::register_broker::RegisterBroker;
 use super::decide::update_features::UpdateFeatures;
 use super::handle::{Controller, Quorum};
-use super::introduce::{Introduce, take};
+use super::introduce::{Introduce, WhoLeads, leads, take};
 use super::probe;
 use super::quorum::calls::{ChangeVoters, Look, refusal};
 use super::raft::{Change, Lost};
@@ -88,6 +88,9 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
     fn start(&self, session: &Arc<PeerSession>, parts: Parts) -> Answering {
         match parts.tag {
             Introduce::TAG => Answering::Now(read(parts).and_then(|said| take(&self.peers, session, &said))),
+            WhoLeads::TAG => {
+                Answering::Now(read(parts).and_then(|WhoLeads| leads(&self.peers, self.controller.leader())))
+            }
             RegisterBroker::TAG => self.submit::<RegisterBroker>(parts),
             BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat>(parts),
             AlterPartition::TAG => self.submit::<AlterPartition>(parts),

@@ -64,11 +64,12 @@ pub const fn is_answer(tag: u16) -> bool {
 /// 0x0303 in-sync sets: version 1 says who lost records to damage; an older controller is not told: it keeps who lost them eligible where
 ///        that leaves too few in sync, and nothing is mended there until it is of this level
 /// 0x0318 features of the cluster (answer 0x0398)
+/// 0x0331 who leads, and where (answer 0x03B1)
 /// ```
 #[must_use]
 pub const fn level_of(tag: u16, version: u16) -> u16 {
     match (tag, version) {
-        (0x0201 | 0x0281, 2..) | (0x0301..=0x0303, 1..) | (0x0318 | 0x0398, _) => 2,
+        (0x0201 | 0x0281, 2..) | (0x0301..=0x0303, 1..) | (0x0318 | 0x0398 | 0x0331 | 0x03B1, _) => 2,
         _ => 1,
     }
 }
