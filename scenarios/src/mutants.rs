@@ -536,6 +536,13 @@ pub const MUTANTS: &[Mutant] = &[
         budget: 10,
     },
     Mutant {
+        number: 336,
+        about: "whatever lies before the last batches of a producer counts as stored",
+        scenario: "idempotent_retries",
+        checkers: &["IDM-3", "assertion"],
+        budget: 20,
+    },
+    Mutant {
         number: 333,
         about: "a batch from before the last five of its producer is refused, though the log has it",
         scenario: "cluster_pipelined",

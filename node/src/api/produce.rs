@@ -402,7 +402,9 @@ impl Answer {
             return reply::held(reply::frame(version, correlation_id, &response), claim);
         }
         let mut parts = response.responses.iter().flat_map(|topic| &topic.partition_responses);
-        match parts.find(|part| part.error_code.is_error()) {
+        // What was appended before is no failure.
+        let failed = |code: ErrorCode| code.is_error() && code != ErrorCode::DUPLICATE_SEQUENCE_NUMBER;
+        match parts.find(|part| failed(part.error_code)) {
             None => Reply::Nothing,
             Some(part) => {
                 let why = part.error_message.as_deref().unwrap_or_default();

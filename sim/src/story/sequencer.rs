@@ -1,9 +1,9 @@
 //! A raw idempotent producer whose sequence numbers begin just below 2^31 and wrap, and which repeats itself on purpose.
 //!
-//! Owns: one producer id on one partition, its batches in order, deliberate retries of any of its last twenty. Promises: on a
+//! Owns: one producer id on one partition, its batches in order, deliberate retries of any of its last forty. Promises: on a
 //! durable topic whose start nobody moves and whose batches nobody destroys, a batch that follows is never refused (IDM-3), a
 //! retry of one of the last five is told its first offset (IDM-1, IDM-2), and one of an earlier batch that offset, that it is
-//! there, or a refusal, across restarts and power cuts; else the checker of that name fires.
+//! there, or a refusal, across restarts and power cuts, and that nothing is told to be there which it never sent; else the checker of that name fires.
 //! Leaves out: judging what is in the log (the oracle does). Source: CORRECTNESS.md 1.5. Called by the story, and by
 //! `fleet::told_pipelined`.
 
@@ -31,7 +31,7 @@ pub const FIRST_MACHINE: u32 = 170;
 /// Batches whose place a broker must remember.
 const WINDOW: usize = 5;
 /// Batches that are sent again at most.
-const KEPT: usize = 20;
+const KEPT: usize = 40;
 
 /// Starts the plan's sequencers, each on a machine of its own.
 pub fn start(stage: &Stage) {
@@ -73,6 +73,8 @@ pub(super) struct Sequencer {
     id: TopicId,
     producer: (ProducerId, ProducerEpoch),
     process: u32,
+    /// What the producer of now began with.
+    first: Sequence,
     next: Sequence,
     window: VecDeque<Sent>,
 }
@@ -101,6 +103,7 @@ impl Sequencer {
             id: TopicId::ZERO,
             producer: (ProducerId::NONE, ProducerEpoch(0)),
             process: 0,
+            first: Sequence::ZERO,
             next: Sequence(i32::MAX - dice.below(40) as i32),
             window: VecDeque::new(),
             dice,
@@ -118,6 +121,8 @@ impl Sequencer {
             // A broker that may forget would take a repetition for a new batch, as it may.
             if self.dice.chance(300) && self.must_remember() {
                 self.repeat().await;
+            } else if self.dice.chance(50) && self.must_remember() {
+                self.claim().await;
             } else {
                 self.send().await;
             }
@@ -147,6 +152,7 @@ impl Sequencer {
     /// Another producer id, with sequences from the same place on: an unknown producer may start anywhere (IDM-7).
     async fn begin(&mut self) {
         self.window.clear();
+        self.first = self.next;
         self.process = self.stage.recorder.fresh_process();
         loop {
             let deadline = self.runtime.now().plus(Duration::from_secs(5));
@@ -271,6 +277,30 @@ impl Sequencer {
                 self.topic, self.index
             );
             self.stage.broker.blame(Broken { name: "IDM-1", evidence });
+        }
+    }
+
+    /// Sends what would be from before its first batch, and never was: nobody may say that it is there.
+    async fn claim(&mut self) {
+        if self.window.is_empty() {
+            return;
+        }
+        let (back, count) = (self.dice.between(1, 30) as i32, self.dice.between(1, 3) as i32);
+        let mut builder = BatchBuilder::new(Compression::None);
+        (builder.producer_id, builder.producer_epoch) = self.producer;
+        builder.base_sequence = Sequence(self.first.0.wrapping_sub(back + count - 1) & i32::MAX);
+        for _ in 0..count {
+            let record = NewRecord { timestamp_ms: 0, key: None, value: Some(b"never sent"), headers: &[] };
+            builder.append(&record);
+        }
+        let bytes = builder.build().expect("nothing is compressed").to_bytes();
+        self.stage.recorder.count("batches claimed that never were");
+        if let Told::Ok(offset) = self.ask(&bytes).await {
+            let (topic, index, first) = (&self.topic, self.index, self.first);
+            let evidence = format!(
+                "{topic}-{index}: it began with {first:?}, and a batch before that is said to be at {offset}"
+            );
+            self.stage.broker.blame(Broken { name: "IDM-3", evidence });
         }
     }
 

@@ -1,10 +1,10 @@
 //! Idempotent producers of one partition: what was appended last, so that a retry is answered and not appended.
 //!
-//! Owns: for every producer id its epoch, its last five batches, its open transaction. Promises: a batch is accepted
-//! only if it follows (IDM-3, wrapping at 2^31-1), a retry of any of the last five is recognised (IDM-1, IDM-2), one of an
-//! earlier batch is told that it is there if the log shows that it had it (DUPLICATE_SEQUENCE_NUMBER, which clients take for
-//! success: Java has five batches in flight to each of two leaders, and sends those of the old one again behind those that
-//! the new one took), an older epoch is fenced (IDM-6), none is forgotten while it may send again (IDM-9), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
+//! Owns: for every producer id its epoch, its last batches (sixteen in memory, five behind a snapshot), its open transaction.
+//! Promises: a batch is accepted only if it follows (IDM-3, wrapping at 2^31-1), a retry of any that is remembered is recognised
+//! (IDM-1, IDM-2), one of an earlier batch is told that it is there if the log shows that it had it (DUPLICATE_SEQUENCE_NUMBER,
+//! which clients take for success: Java has five batches in flight to each of two leaders, and sends those of the old one again
+//! behind those that the new one took), an older epoch is fenced (IDM-6), none is forgotten while it may send again (IDM-9), nothing changes until the write succeeded (IDM-5: [`Staged`]), the state is what a
 //! replay of the log gives (IDM-4), and an unknown producer may start at any sequence (IDM-7, Kafka's rule).
 //! Transactions: the last stable offset is the least of the watermark and the first offset of any transaction that has no
 //! marker, or whose marker lies at or beyond the watermark (TXN-3); a marker ends at most one transaction, fences what is
@@ -36,14 +36,16 @@ use crate::{mark, mutant};
 /// Five times the default of `delivery.timeout.ms`.
 pub(crate) const RETRY_MS: i64 = 10 * 60 * 1000;
 
-/// Batches remembered a producer: Kafka's clients have at most five in flight on a connection.
+/// Batches remembered of a producer at least, and in a snapshot: Kafka's clients have at most five in flight on a connection.
 pub(crate) const WINDOW: usize = 5;
+/// Batches remembered of a producer in memory: five that an old leader has not answered, and what the new one took meanwhile.
+pub(crate) const RECENT: usize = 16;
 
 /// So many records in a row are counted at most: what is further back is not told from what is still to come.
 const MOST_IN_A_ROW: i32 = 1 << 30;
 
 fn window() -> usize {
-    if mutant!(47) { WINDOW - 1 } else { WINDOW }
+    if mutant!(47) { WINDOW - 1 } else { RECENT }
 }
 
 fn following(last: Sequence) -> Sequence {
@@ -69,7 +71,7 @@ pub(crate) struct BatchMemory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Producer {
     pub(crate) epoch: ProducerEpoch,
-    /// Oldest first; `len() <= WINDOW`; all of `epoch`.
+    /// Oldest first; `len() <= RECENT`, fewer behind a snapshot; all of `epoch`.
     pub(crate) batches: VecDeque<BatchMemory>,
     /// So many records the log had one after the other, the last of `batches` at their end; at most [`MOST_IN_A_ROW`]. Less
     /// where a replay began in the midst of them.
@@ -126,7 +128,7 @@ impl Producer {
     fn had(&self, first: Sequence, last: Sequence) -> Option<Offset> {
         let (oldest, newest) = (self.batches.front()?, self.batches.back()?);
         let is_before = last.until(newest.last_sequence) > oldest.first_sequence.until(newest.last_sequence);
-        let is_of_the_row = first.until(newest.last_sequence) < self.in_a_row;
+        let is_of_the_row = first.until(newest.last_sequence) < self.in_a_row || mutant!(336);
         let is_whole = first.until(newest.last_sequence) >= last.until(newest.last_sequence);
         (is_before && is_of_the_row && is_whole && !mutant!(333)).then_some(oldest.base)
     }
@@ -414,7 +416,7 @@ impl Producers {
     }
 
     fn insert(&mut self, id: ProducerId, producer: Producer) {
-        assert!(producer.batches.len() <= WINDOW, "{id:?} remembers {} batches", producer.batches.len());
+        assert!(producer.batches.len() <= RECENT, "{id:?} remembers {} batches", producer.batches.len());
         if let Some(old) = self.by_id.get(&id) {
             self.idle.remove(&(old.last_at(), id));
             self.open.remove(&(old.txn_start.unwrap_or(Offset::NONE), id));
@@ -542,7 +544,7 @@ impl Producers {
                 return Err(format!("{id:?} is not in the log from {start:?} on, but remembered: {mine:?}"));
             };
             let theirs: Vec<_> = other.batches.iter().collect();
-            let same = if gaps { is_what_is_left(&mine, &theirs) } else { mine == theirs };
+            let same = if gaps { is_what_is_left(&mine, &theirs) } else { end_alike(&mine, &theirs) };
             // A transaction that began below `start` begins later for the replay.
             let is_older = producer.txn_start.is_some_and(|first| first < start);
             let same_txn = is_older || producer.txn_start == other.txn_start;
@@ -558,6 +560,13 @@ impl Producers {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether the last five are the same, and whatever both have before them: a snapshot holds no more.
+fn end_alike(mine: &[&BatchMemory], theirs: &[&BatchMemory]) -> bool {
+    let both = mine.len().min(theirs.len());
+    both >= WINDOW.min(mine.len().max(theirs.len()))
+        && mine[mine.len() - both..] == theirs[theirs.len() - both..]
 }
 
 /// Whether `theirs` may be what a compaction left of the log that `mine` remembers.

@@ -56,8 +56,9 @@ pub(crate) fn encode(
         bytes.put_i32(producer.coordinator_epoch);
         bytes.put_i64(producer.txn_start.map_or(-1, |start| start.0));
         bytes.put_i64(producer.active_ms);
-        bytes.put_u8(producer.batches.len() as u8);
-        for batch in &producer.batches {
+        let told = producer.batches.len().min(WINDOW);
+        bytes.put_u8(told as u8);
+        for batch in producer.batches.iter().skip(producer.batches.len() - told) {
             bytes.put_i32(batch.first_sequence.0);
             bytes.put_i32(batch.last_sequence.0);
             bytes.put_i64(batch.base.0);

@@ -76,12 +76,12 @@ fn marker(id: i64, epoch: i16, commit: bool, coordinator: i32) -> (BatchHeader, 
 }
 
 #[test]
-fn each_of_the_last_five_batches_is_recognised_and_an_earlier_one_is_known_to_be_there() {
+fn each_of_the_last_batches_is_recognised_and_an_earlier_one_is_known_to_be_there() {
     let mut partition = Partition::default();
-    for at in 0..6 {
+    for at in 0..17 {
         assert_eq!(partition.append(&batch(1, 0, at * 10, 10)), Verdict::Accept);
     }
-    for at in 1..6 {
+    for at in 1..17 {
         let first = i64::from(at) * 10;
         let again = partition.append(&batch(1, 0, at * 10, 10));
         assert_eq!(again, Verdict::Duplicate { base: Offset(first), last: Offset(first + 9) });
@@ -94,8 +94,8 @@ fn each_of_the_last_five_batches_is_recognised_and_an_earlier_one_is_known_to_be
         "in whatever batches they came, the records are there"
     );
     // What is not wholly before those that are remembered must be one of them.
-    let expected = Sequence(60);
-    for (first, count) in [(0, 11), (5, 6), (15, 5), (55, 6), (61, 1), (i32::MAX, 2)] {
+    let expected = Sequence(170);
+    for (first, count) in [(0, 11), (5, 6), (15, 5), (165, 6), (171, 1), (i32::MAX, 2)] {
         assert_eq!(partition.append(&batch(1, 0, first, count)), Verdict::OutOfOrder { expected });
     }
 }
@@ -113,44 +113,44 @@ pub(crate) fn a_batch_from_before_the_row_began_is_not_taken_for_one_that_is_the
     };
     // A producer that was forgotten, or that begins in the midst.
     let mut partition = Partition::default();
-    (0..8).for_each(|at| assert_eq!(partition.append(&batch(1, 0, 100 + at, 1)), Verdict::Accept));
-    refused(&mut partition, 0, 99, 1, 108);
-    refused(&mut partition, 0, 99, 2, 108);
+    (0..20).for_each(|at| assert_eq!(partition.append(&batch(1, 0, 100 + at, 1)), Verdict::Accept));
+    refused(&mut partition, 0, 99, 1, 120);
+    refused(&mut partition, 0, 99, 2, 120);
     known(&mut partition, 0, 100, 2);
     // A log that a compaction left holes in: the row is what comes behind the last of them.
     let mut partition = Partition::default();
-    for (first, count) in [(0, 10), (20, 1), (21, 1), (22, 1), (23, 1), (24, 1), (25, 1)] {
+    for (first, count) in [(0, 10)].into_iter().chain((20..37).map(|first| (first, 1))) {
         let base_offset = Offset(i64::from(first));
         let header = BatchHeader { base_offset, ..batch(1, 0, first, count) };
         partition.producers.replay(&header, None, 0, 100);
     }
-    partition.end = 26;
-    refused(&mut partition, 0, 0, 1, 26);
-    refused(&mut partition, 0, 19, 1, 26);
+    partition.end = 37;
+    refused(&mut partition, 0, 0, 1, 37);
+    refused(&mut partition, 0, 19, 1, 37);
     known(&mut partition, 0, 20, 1);
     // Another epoch is another row.
-    (0..7).for_each(|at| assert_eq!(partition.append(&batch(1, 1, at, 1)), Verdict::Accept));
+    (0..18).for_each(|at| assert_eq!(partition.append(&batch(1, 1, at, 1)), Verdict::Accept));
     known(&mut partition, 1, 0, 2);
-    refused(&mut partition, 1, 20, 1, 7);
+    refused(&mut partition, 1, 20, 1, 18);
     // A snapshot tells no more than the batches that it has.
     let payload = snapshot::encode(&partition.producers, Offset(partition.end), Offset(0), &[]);
     partition.producers = snapshot::decode(payload).expect("it was just written").producers;
-    refused(&mut partition, 1, 0, 2, 7);
-    assert_eq!(partition.append(&batch(1, 1, 7, 1)), Verdict::Accept);
-    known(&mut partition, 1, 2, 1);
-    refused(&mut partition, 1, 1, 1, 8);
+    refused(&mut partition, 1, 0, 2, 18);
+    (18..33).for_each(|at| assert_eq!(partition.append(&batch(1, 1, at, 1)), Verdict::Accept));
+    known(&mut partition, 1, 13, 1);
+    refused(&mut partition, 1, 12, 1, 33);
 }
 
 #[test]
 fn the_row_goes_on_beyond_the_largest_sequence() {
     let mut partition = Partition::default();
-    for first in [i32::MAX - 2, i32::MAX, 1, 3, 5, 7, 9] {
+    for first in [i32::MAX - 2, i32::MAX].into_iter().chain((1..33).step_by(2)) {
         assert_eq!(partition.append(&batch(1, 0, first, 2)), Verdict::Accept);
     }
     let below = Verdict::Duplicate { base: Offset::NONE, last: Offset(3) };
     assert_eq!(partition.append(&batch(1, 0, i32::MAX - 2, 2)), below);
     assert_eq!(partition.append(&batch(1, 0, i32::MAX, 2)), below);
-    let expected = Sequence(11);
+    let expected = Sequence(33);
     assert_eq!(partition.append(&batch(1, 0, i32::MAX - 3, 1)), Verdict::OutOfOrder { expected });
 }
 
@@ -290,7 +290,9 @@ fn a_snapshot_gives_the_state_back_and_no_cut_one_is_believed() {
     let found = snapshot::decode(payload.clone()).expect("good");
     let mut producers = partition.producers;
     let known = producers.by_id.get_mut(&ProducerId(1)).expect("it has written");
-    assert_eq!(std::mem::replace(&mut known.in_a_row, 41), 71, "a snapshot tells what it has");
+    assert_eq!((known.in_a_row, known.batches.len()), (71, 8));
+    known.in_a_row = 41; // a snapshot tells of the last five
+    known.batches.drain(..3);
     let whole = snapshot::Snapshot { offset: end, producers, segment: Some(Offset(5)), aborted };
     assert_eq!(found, whole);
     for length in 0..payload.len() {

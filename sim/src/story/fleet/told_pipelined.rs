@@ -3,7 +3,7 @@
 //!
 //! Owns: who leads when, and how many batches the second leader takes. Promises: the run fails unless another replica led that had all
 //! five (`told::lost`). Each of them must then be told to be there: at its offset, or, where later ones of its producer have pushed it out
-//! of the last five, at none (IDM-2, DUPLICATE_SEQUENCE_NUMBER, which clients take for success). Refused as out of order, Java sends it
+//! of the last sixteen, at none (IDM-2, DUPLICATE_SEQUENCE_NUMBER, which clients take for success). Refused as out of order, Java sends it
 //! again until its time is over, and tells of an error where there is none. Drawn: how the leader ends, what was there before, how many
 //! batches go to whom, the network. That an answer is lost and that nobody looks at it is one thing to a broker: it is not looked at.
 //! Who finds what else comes of it: the oracle (Duplicate, OffsetMismatch).
@@ -29,6 +29,8 @@ use crate::story::{Plan, Stage, Stop, bounds, within};
 const PARTITIONS: i32 = 8;
 /// Batches that a producer may have under way to one leader.
 const BATCHES: usize = 5;
+/// Batches of a producer whose place a leader remembers that has not read its log anew.
+const REMEMBERED: usize = 16;
 
 /// Tells it.
 #[must_use]
@@ -53,7 +55,7 @@ pub fn pipelined(params: &RunParams) -> RunReport {
         if !sight.leads || sequencer.kept() != before + BATCHES {
             return Err(lost("the next leader has what its producer sent to the one before"));
         }
-        sends(&stage, &mut sequencer, dice.between(1, 12) as usize).await?;
+        sends(&stage, &mut sequencer, dice.between(1, 24) as usize).await?;
         if script.sight(heir.leader)?.end <= sight.end {
             return Err(lost("the next leader takes what follows"));
         }
@@ -94,7 +96,7 @@ async fn succeeds(script: &Script, state: &State, dice: &mut Dice) -> Result<Sta
 async fn again(script: &Script, sequencer: &Sequencer, nth: usize) -> Result<(), Stop> {
     loop {
         let (base, told) = within(script.stage(), bounds::PRODUCERS, sequencer.again(nth)).await?;
-        let is_early = sequencer.kept() - nth > BATCHES;
+        let is_early = sequencer.kept() - nth > REMEMBERED;
         match told {
             Told::Maybe => script.pause(Duration::from_millis(50)).await,
             Told::Ok(offset) if offset == base => return Ok(()),
