@@ -176,6 +176,12 @@ impl<R: Runtime> Markers<R> {
 
     fn send_known(&self, marker: EndTxnMarker, at: &At, known: &Known<R>) -> Going {
         if &*at.topic == OFFSETS_TOPIC {
+            // Which is never made anew: what was asked is what answers.
+            warn!(
+                ?marker,
+                ?at,
+                "a request from outside ends what is pending of the offsets of groups, whatever its coordinator decides"
+            );
             return Going::ToGroups;
         }
         let standing = known.partition.txn_standing(marker.producer_id, marker.producer_epoch);

@@ -1,7 +1,7 @@
 //! SHELL. Transactions as an operator sees them: which there are, how one stands, which hang, and how to end one.
 //!
 //! Owns: the questions to all brokers, and the judgement of what hangs. Promises: nothing is ended that was not named;
-//! a transaction that its coordinator knows of is never called hanging.
+//! a transaction that its coordinator knows of is never called hanging, nor one that a coordinator may have who cannot be asked.
 //! Leaves out: printing (`cli::txn`).
 //!
 //! A transaction hangs where a partition holds it open and no coordinator is going to end it there: nobody has the
@@ -14,13 +14,17 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use dejaq_wire::error_code::ErrorCode;
-use dejaq_wire::ids::{BrokerId, CoordinatorEpoch, Offset, PartitionId, ProducerEpoch, ProducerId};
+use dejaq_wire::ids::{
+    BrokerId, CoordinatorEpoch, LeaderEpoch, Offset, PartitionId, ProducerEpoch, ProducerId,
+};
 use dejaq_wire::kafka::describe_producers::{DescribeProducersRequest, ProducerState, TopicRequest};
 use dejaq_wire::kafka::describe_transactions::DescribeTransactionsRequest;
 use dejaq_wire::kafka::init_producer_id::InitProducerIdRequest;
 use dejaq_wire::kafka::list_transactions::ListTransactionsRequest;
+use dejaq_wire::kafka::metadata::{MetadataRequest, MetadataRequestTopic};
 use dejaq_wire::kafka::write_txn_markers::{
     WritableTxnMarker, WritableTxnMarkerTopic, WriteTxnMarkersRequest,
 };
@@ -32,6 +36,11 @@ use crate::runtime::{Mono, Runtime};
 
 /// How long the life that takes an id over may keep a transaction open; it begins none.
 const TAKEOVER_TIMEOUT_MS: i32 = 60_000;
+
+/// Where coordinators keep what they know; its partitions' leaders are the coordinators.
+const TRANSACTIONS_TOPIC: &str = "__transaction_state";
+/// How long until it is asked once more whether nobody coordinates what is to be ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a tool could not do its work.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,6 +65,14 @@ pub enum ToolError {
         /// Whose it is.
         id: String,
     },
+    /// A coordinator that is away may have the transaction, and commit the rest of it when it is back.
+    #[error(
+        "cannot tell whether the transaction hangs: partition {partition} of {TRANSACTIONS_TOPIC} has no leader, or leaders change"
+    )]
+    CannotTell {
+        /// A partition of the coordinators' topic.
+        partition: PartitionId,
+    },
 }
 
 impl ToolError {
@@ -64,6 +81,9 @@ impl ToolError {
     pub fn cure(&self) -> String {
         match self {
             ToolError::Cluster(error) => error.cure(),
+            ToolError::CannotTell { .. } => {
+                "bring its brokers back (dejaq cluster status names them), and ask again".into()
+            }
             ToolError::Coordinated { id } => {
                 format!("wait until it times out, or end all of it now: dejaq txn abort {id}")
             }
@@ -316,7 +336,7 @@ pub async fn open<R: Runtime>(
     let ids: BTreeSet<ProducerId> = all.iter().map(|one| one.producer).collect();
     if !ids.is_empty() {
         let filter = Filter { producers: ids.into_iter().collect(), ..Filter::default() };
-        let known = list(cluster, &filter, deadline).await?;
+        let known = list_whole(cluster, &filter, deadline).await?;
         let names: BTreeMap<ProducerId, String> =
             known.into_iter().map(|one| (one.producer, one.id)).collect();
         for one in &mut all {
@@ -324,6 +344,43 @@ pub async fn open<R: Runtime>(
         }
     }
     Ok(all)
+}
+
+/// As [`list`], of which nothing is missing: every partition of the coordinators' topic had a leader, and had the same one all the
+/// while. A coordinator that nobody reaches may have what nobody else knows of.
+async fn list_whole<R: Runtime>(
+    cluster: &Cluster<R>,
+    filter: &Filter,
+    deadline: Mono,
+) -> Result<Vec<ListedTxn>, ToolError> {
+    let mut rounds = 0;
+    loop {
+        let before = coordinators(cluster, deadline).await?;
+        let listed = list(cluster, filter, deadline).await?;
+        let after = coordinators(cluster, deadline).await?;
+        let nowhere =
+            after.iter().find(|(_, (leader, _))| !leader.is_valid()).map(|(partition, _)| *partition);
+        if nowhere.is_none() && before == after {
+            return Ok(listed);
+        }
+        rounds += 1;
+        if !cluster.pause(rounds, deadline).await {
+            return Err(ToolError::CannotTell { partition: nowhere.unwrap_or(PartitionId(0)) });
+        }
+    }
+}
+
+/// Who leads each partition of the coordinators' topic, and in which epoch; none while there is no such topic.
+async fn coordinators<R: Runtime>(
+    cluster: &Cluster<R>,
+    deadline: Mono,
+) -> Result<BTreeMap<PartitionId, (BrokerId, LeaderEpoch)>, ToolError> {
+    let topic = MetadataRequestTopic { name: Some(TRANSACTIONS_TOPIC.into()), ..Default::default() };
+    let request =
+        MetadataRequest { topics: Some(vec![topic]), allow_auto_topic_creation: false, ..Default::default() };
+    let answer = cluster.ask_any(&request, cluster.request_deadline(deadline)).await?;
+    let partitions = answer.topics.into_iter().flat_map(|topic| topic.partitions);
+    Ok(partitions.map(|one| (one.partition_index, (one.leader_id, one.leader_epoch))).collect())
 }
 
 fn open_here(at: &TopicPartition, state: &ProducerState) -> Option<OpenTxn> {
@@ -390,23 +447,40 @@ async fn is_open_still<R: Runtime>(
     Ok(states.iter().any(|now| now.producer_id == one.producer && now.current_txn_start_offset == one.start))
 }
 
-/// Ends, as aborted, the transaction that begins at this offset of this partition, if no coordinator is going to end it.
-///
-/// # Errors
-/// [`ToolError`]; `Missing` where none begins there, `Coordinated` where an id's coordinator has it.
-pub async fn abort_at<R: Runtime>(
+async fn open_at<R: Runtime>(
     cluster: &Cluster<R>,
     at: &TopicPartition,
     start: Offset,
     deadline: Mono,
 ) -> Result<OpenTxn, ToolError> {
     let open = open(cluster, std::slice::from_ref(at), deadline).await?;
-    let Some(one) = open.into_iter().find(|one| one.start == start) else {
+    open.into_iter().find(|one| one.start == start).ok_or_else(|| {
         let what = format!("no open transaction begins at offset {start} of {}-{}", at.topic, at.partition);
-        return Err(ToolError::Missing(what));
-    };
-    if let Some(id) = has_a_coordinator(cluster, &one, deadline).await? {
-        return Err(ToolError::Coordinated { id });
+        ToolError::Missing(what)
+    })
+}
+
+/// Ends, as aborted, the transaction that begins at this offset of this partition, if no coordinator is going to end it.
+///
+/// # Errors
+/// [`ToolError`]; `Missing` where none begins there, `Coordinated` where an id's coordinator has it, `CannotTell` where a coordinator
+/// is not there to be asked.
+pub async fn abort_at<R: Runtime>(
+    cluster: &Cluster<R>,
+    at: &TopicPartition,
+    start: Offset,
+    deadline: Mono,
+) -> Result<OpenTxn, ToolError> {
+    let mut one = open_at(cluster, at, start, deadline).await?;
+    for round in 0..2 {
+        if let Some(id) = has_a_coordinator(cluster, &one, deadline).await? {
+            return Err(ToolError::Coordinated { id });
+        }
+        if round == 0 {
+            // A broker that has not heard yet that it coordinates would name no id.
+            cluster.runtime().sleep(LOOK_AGAIN).await;
+            one = open_at(cluster, at, start, deadline).await?;
+        }
     }
     let topic = WritableTxnMarkerTopic {
         name: at.topic.to_string(),
