@@ -87,6 +87,8 @@ struct State {
     is_retired: bool,
     /// Its files are in somebody's hands: nobody else starts it.
     is_held: bool,
+    /// Whether somebody works at its disk, from the stop before to the start behind.
+    is_in_hand: bool,
     ready: Option<Who>,
     failed: Option<String>,
     ghost: Ghost,
@@ -177,6 +179,11 @@ impl BrokerNode {
         self.0
             .cluster
             .start(self.0.node, move |runtime| async move { node.main(runtime, config, stop).await });
+    }
+
+    /// Whether somebody works at its disk, for who takes it in hand or lets it go.
+    pub fn in_hand<T>(&self, look: impl FnOnce(&mut bool) -> T) -> T {
+        look(&mut self.lock().is_in_hand)
     }
 
     /// Nobody else starts it while it is held.

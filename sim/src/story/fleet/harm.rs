@@ -117,8 +117,12 @@ fn bytes_of(files: &Files, path: &str) -> Option<Vec<u8>> {
 
 /// A broker loses what it knows of the quorum, a minority of the voters at a time, and gets it back.
 pub(super) fn strike(stage: &Stage, broker: &BrokerNode, dice: &mut Dice) {
-    let held = stage.brokers.iter().filter(|one| one.is_held()).count();
-    if held >= (stage.plan.voters as usize - 1) / 2 || broker.is_held() {
+    // It is not held all the time: while its start is tried another strike must not begin.
+    let in_hand = stage.brokers.iter().filter(|one| one.in_hand(|it| *it) || one.is_held()).count();
+    if in_hand >= (stage.plan.voters as usize - 1) / 2
+        || broker.is_held()
+        || broker.in_hand(|it| std::mem::replace(it, true))
+    {
         return;
     }
     let harm = *dice.pick(&Harm::ANY_TIME);
@@ -132,6 +136,7 @@ pub(super) fn strike(stage: &Stage, broker: &BrokerNode, dice: &mut Dice) {
             patient.made_whole().await;
         }
         broker.hold(false);
+        broker.in_hand(|it| *it = false);
         broker.begin_start(); // it took until now, and nobody else knows of it
     });
 }
