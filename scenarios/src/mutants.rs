@@ -544,7 +544,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         number: 333,
-        about: "a batch from before the last five of its producer is refused, though the log has it",
+        about: "a batch from before the last sixteen of its producer is refused, though the log has it",
         scenario: "cluster_pipelined",
         checkers: &["IDM-2"],
         budget: 10,
