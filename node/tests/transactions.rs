@@ -360,7 +360,7 @@ async fn an_operator_sees_what_is_open_and_ends_it() {
     assert!(matches!(&error, tools::ToolError::Coordinated { id } if id == "left"), "{error}");
     assert!(error.cure().contains("dejaq txn abort left"), "{}", error.cure());
     producer.commit(world.deadline()).await.expect("nothing was ended");
-    assert_eq!(world.stable_end("t", 0).await, Offset(2));
+    assert_eq!(world.seen("t", Isolation::ReadCommitted, 1).await, ["open"]);
     world.stop().await;
 }
 

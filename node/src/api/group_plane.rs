@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long a coordinator waits to be heard by its cluster again, before it says that it is not ready, and how often it looks.
 const HEARD: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
+/// What any group of a request may take, however late it is: most answer from memory.
+const MOMENT: Duration = Duration::from_millis(100);
 /// How long a member may wait for the others, whatever they ask for; it is told to come again then.
 const LONGEST_REBALANCE: Duration = Duration::from_secs(3600);
 
@@ -90,7 +92,9 @@ impl<R: Runtime> GroupPlane<R> {
             }
             self.runtime.sleep(LOOK).await;
         }
-        match self.shards.ask(group, ask, until.answered).await {
+        // One behind another that stands still gets its moment all the same.
+        let due = until.answered.max(self.runtime.now().plus(MOMENT));
+        match self.shards.ask(group, ask, due).await {
             Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
             other => other,
         }

@@ -26,10 +26,10 @@ use crate::controller::member::{Member, enroll};
 use crate::controller::quorum::RaftRoom;
 use crate::controller::room::ControlRoom;
 use crate::controller::{self, Boot, Controller, Reach, Settings, Started};
+use crate::metadata::Published;
 use crate::metadata::image::PEER_LISTENER;
 use crate::metadata::level::Levels;
 use crate::metadata::record::Endpoint;
-use crate::metadata::{Image, Published};
 use crate::peer::{ClusterId, Identity, LateRoom, PeerBound, PeerLimits, PeerServer, Peers, Routes};
 use crate::replica::Directory;
 use crate::runtime::Runtime;
@@ -82,7 +82,6 @@ impl<R: Runtime> Cluster<R> {
             new_cluster_id: new_cluster_id(runtime),
         };
         let Started { controller, published } = controller::start(runtime, data, boot, peers.clone()).await?;
-        acquaint_at_start(&peers, config, &published.current());
         let (replica_room, txn_room) = (LateRoom::default(), LateRoom::default());
         let control_room = ControlRoom::new(runtime.clone(), controller.clone(), peers.clone());
         let routes = Routes {
@@ -131,14 +130,12 @@ impl<R: Runtime> Cluster<R> {
         let epoch = match &self.peer_address {
             None => enrolled.await?,
             Some(address) => {
-                let voters: Vec<BrokerId> = voters(config, self.node, data.meta().directory_id, None)
-                    .iter()
-                    .map(|v| v.key.id)
-                    .collect();
+                let named = self.voters_known(config).await;
+                let contacts = || contacts(&named, &self.published);
                 tokio::select! {
                     biased; // the introduction never ends by itself
                     epoch = enrolled => epoch?,
-                    () = introduce(runtime, &self.peers, &voters, address) => unreachable!("it has no end"),
+                    () = introduce(runtime, &self.peers, &contacts, address) => unreachable!("it has no end"),
                 }
             }
         };
@@ -167,9 +164,11 @@ impl<R: Runtime> Cluster<R> {
         let session = config.healing.session_timeout;
         member.start(runtime, self.reach.clone(), self.published.clone(), session, is_unfit);
         if let Some(address) = &self.peer_address {
-            let named = voters(config, self.node, [0; 16], None).iter().map(|voter| voter.key.id).collect();
+            let (named, published) = (self.voters_known(config).await, self.published.clone());
+            let contacts = move || contacts(&named, &published);
             let leader = self.controller.watch_leader();
-            let task = keep_introducing(runtime.clone(), self.peers.clone(), named, address.clone(), leader);
+            let task =
+                keep_introducing(runtime.clone(), self.peers.clone(), contacts, address.clone(), leader);
             runtime.spawn("introduce", task);
         }
         let let_in = async {
@@ -181,6 +180,20 @@ impl<R: Runtime> Cluster<R> {
         if runtime.before(runtime.now().plus(LET_IN), let_in).await.is_none() {
             warn!("this broker is not let in yet; it leads nothing until it is");
         }
+    }
+
+    /// The voters that this node was started with, and those of its log.
+    async fn voters_known(&self, config: &Config) -> Vec<BrokerId> {
+        let named = voters(config, self.node, [0; 16], None).into_iter().map(|voter| voter.key.id);
+        let quorum = self.controller.look_at_quorum().await;
+        let of_log = quorum.into_iter().flat_map(|quorum| quorum.voters).map(|(voter, _)| voter.key.id);
+        let mut known = Vec::new();
+        for id in named.chain(of_log) {
+            if !known.contains(&id) {
+                known.push(id);
+            }
+        }
+        known
     }
 
     /// This broker as a member, which says nothing yet.
@@ -214,17 +227,11 @@ impl<R: Runtime> Cluster<R> {
     }
 }
 
-/// Tells the peers where brokers listened by what this node knew when it ended: one of them may lead the quorum now. Those that are named
-/// to it are where they are named.
-fn acquaint_at_start<R: Runtime>(peers: &Peers<R>, config: &Config, image: &Image) {
-    for broker in image.brokers() {
-        let is_named = config.quorum.iter().any(|named| i64::from(named.id) == i64::from(broker.id.0));
-        if let Some(address) = broker.peer_address().filter(|_| !is_named)
-            && peers.address(broker.id).is_none()
-        {
-            peers.know(broker.id, &address);
-        }
-    }
+/// Who may know who leads the quorum: whom this node was started with, who votes by its log, and every broker of its metadata.
+fn contacts(named: &[BrokerId], published: &Published) -> Vec<BrokerId> {
+    let mut all = named.to_vec();
+    all.extend(published.current().brokers().map(|broker| broker.id).filter(|id| !named.contains(id)));
+    all
 }
 
 /// Who votes first.

@@ -9,7 +9,7 @@
 //! SHELL.
 //!
 //! ```text
-//!  joins ── Introduce (address) ──► every voter ── know ──► its messages find the way back ──► follows ──► registers
+//!  joins ── Introduce (address) ──► who may know ── know ──► its messages find the way back ──► follows ──► registers
 //!        ── WhoLeads ─────────────►             ── number, address ──► know ──► its messages find the leader
 //! ```
 
@@ -126,7 +126,7 @@ pub(super) fn leads<R: Runtime>(peers: &Peers<R>, leader: Option<BrokerId>) -> P
     answer(Leads { leader: leader.and_then(|leader| Some((leader, peers.address(leader)?))) })
 }
 
-/// Asks a voter who leads, so that the leader can be asked whoever it is.
+/// Asks another node who leads, so that the leader can be asked whoever it is.
 async fn learn<R: Runtime>(peers: &Peers<R>, voter: BrokerId, deadline: Mono) {
     let leads = match peers.request(voter, WhoLeads, deadline).await {
         Ok(leads) => leads,
@@ -152,40 +152,45 @@ pub(super) fn take<R: Runtime>(peers: &Peers<R>, session: &PeerSession, said: &I
 }
 
 /// Introduces this node while it hears of no leader: it may be at another address than the quorum knows it by, whose answers
-/// it then does not get. Never ends by itself.
+/// it then does not get. A leader that it only heard of, and has no address for, is none. Never ends by itself.
 pub async fn keep_introducing<R: Runtime>(
     runtime: R,
     peers: Peers<R>,
-    voters: Vec<BrokerId>,
+    contacts: impl Fn() -> Vec<BrokerId>,
     address: String,
     leader: impl Fn() -> Option<BrokerId>,
 ) {
     loop {
         let hears = async {
-            while leader().is_none() {
+            while !leader().is_some_and(|leader| leader == peers.me() || peers.address(leader).is_some()) {
                 runtime.sleep(AGAIN).await;
             }
         };
         tokio::select! {
             biased; // the introduction never ends by itself
             () = hears => {}
-            () = introduce(&runtime, &peers, &voters, &address) => unreachable!("it has no end"),
+            () = introduce(&runtime, &peers, &contacts, &address) => unreachable!("it has no end"),
         }
         runtime.sleep(SILENCE).await;
     }
 }
 
-/// Introduces this node to the voters again and again; dropped when it is registered.
-pub async fn introduce<R: Runtime>(runtime: &R, peers: &Peers<R>, voters: &[BrokerId], address: &str) {
+/// Introduces this node to its contacts again and again; dropped when it is registered.
+pub async fn introduce<R: Runtime>(
+    runtime: &R,
+    peers: &Peers<R>,
+    contacts: &impl Fn() -> Vec<BrokerId>,
+    address: &str,
+) {
     loop {
-        for voter in voters.iter().filter(|voter| **voter != peers.me()) {
+        for contact in contacts().into_iter().filter(|contact| *contact != peers.me()) {
             let deadline = runtime.now().plus(AGAIN);
-            let said = peers.request(*voter, Introduce { address: address.to_owned() }, deadline).await;
+            let said = peers.request(contact, Introduce { address: address.to_owned() }, deadline).await;
             if let Err(why) = said {
-                debug!(%voter, %why, "not introduced");
+                debug!(%contact, %why, "not introduced");
                 continue;
             }
-            learn(peers, *voter, deadline).await;
+            learn(peers, contact, runtime.now().plus(AGAIN)).await;
         }
         runtime.sleep(AGAIN).await;
     }

@@ -96,11 +96,12 @@ impl<R: Runtime> Transactions<R> {
         }
     }
 
-    /// Every transactional id of this node.
+    /// Every transactional id of this node; all of them, or none.
     ///
     /// # Errors
     /// The code to answer.
     pub async fn list(&self) -> Result<Vec<Listed>, ErrorCode> {
+        self.shards.all_here()?;
         let replies = self.shards.ask_all(|| (Arc::from(""), Ask::List), self.deadline()).await?;
         let mut all = Vec::new();
         for reply in replies {

@@ -295,7 +295,9 @@ impl Sequencer {
         }
         let bytes = builder.build().expect("nothing is compressed").to_bytes();
         self.stage.recorder.count("batches claimed that never were");
-        if let Told::Ok(offset) = self.ask(&bytes).await {
+        if let Told::Ok(offset) = self.ask(&bytes).await
+            && self.must_remember()
+        {
             let (topic, index, first) = (&self.topic, self.index, self.first);
             let evidence = format!(
                 "{topic}-{index}: it began with {first:?}, and a batch before that is said to be at {offset}"

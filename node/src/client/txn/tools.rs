@@ -165,6 +165,15 @@ pub async fn list<R: Runtime>(
     filter: &Filter,
     deadline: Mono,
 ) -> Result<Vec<ListedTxn>, ToolError> {
+    Ok(list_asking(cluster, filter, deadline).await?.0)
+}
+
+/// As [`list`], and who was asked.
+async fn list_asking<R: Runtime>(
+    cluster: &Cluster<R>,
+    filter: &Filter,
+    deadline: Mono,
+) -> Result<(Vec<ListedTxn>, Vec<BrokerId>), ToolError> {
     let seen = cluster.with_routes(|routes| routes.generation);
     cluster.refresh(seen, deadline).await?;
     let brokers: Vec<BrokerId> = cluster.with_routes(|routes| routes.brokers().map(|b| b.id).collect());
@@ -175,7 +184,7 @@ pub async fn list<R: Runtime>(
         transactional_id_pattern: filter.pattern.clone(),
     };
     let mut all = Vec::new();
-    for broker in brokers {
+    for broker in brokers.iter().copied() {
         let mut rounds = 0;
         loop {
             let connection = cluster.broker(broker, deadline).await?;
@@ -201,7 +210,7 @@ pub async fn list<R: Runtime>(
         }
     }
     all.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(all)
+    Ok((all, brokers))
 }
 
 /// How a transactional id stands.
@@ -346,8 +355,8 @@ pub async fn open<R: Runtime>(
     Ok(all)
 }
 
-/// As [`list`], of which nothing is missing: every partition of the coordinators' topic had a leader, and had the same one all the
-/// while. A coordinator that nobody reaches may have what nobody else knows of.
+/// As [`list`], of which nothing is missing: every partition of the coordinators' topic had a leader, which was asked, and had the
+/// same one all the while. A coordinator that nobody reaches may have what nobody else knows of.
 async fn list_whole<R: Runtime>(
     cluster: &Cluster<R>,
     filter: &Filter,
@@ -356,10 +365,10 @@ async fn list_whole<R: Runtime>(
     let mut rounds = 0;
     loop {
         let before = coordinators(cluster, deadline).await?;
-        let listed = list(cluster, filter, deadline).await?;
+        let (listed, asked) = list_asking(cluster, filter, deadline).await?;
         let after = coordinators(cluster, deadline).await?;
-        let nowhere =
-            after.iter().find(|(_, (leader, _))| !leader.is_valid()).map(|(partition, _)| *partition);
+        let nowhere = after.iter().find(|(_, (leader, _))| !asked.contains(leader));
+        let nowhere = nowhere.map(|(partition, _)| *partition);
         if nowhere.is_none() && before == after {
             return Ok(listed);
         }

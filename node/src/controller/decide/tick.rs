@@ -81,12 +81,12 @@ fn heal(draft: &mut Draft, context: &mut Context<'_>, missing: &BTreeSet<BrokerI
             draft.push(RebalanceChanged { active: true });
         }
     }
-    // Who is away for a moment still holds what it holds, and the plan does not count it: the rest is to be even with it, too.
-    let is_away = |id: BrokerId, live: bool, draining: bool| !live && !draining && !missing.contains(&id);
-    let some_away = draft.image().brokers().any(|one| is_away(one.id, one.is_live(), one.draining));
-    let at_rest = idle && room > 0 && in_flight(draft.image()) == 0 && !some_away;
+    let at_rest = idle && room > 0 && in_flight(draft.image()) == 0;
     if at_rest && draft.image().is_rebalancing() && !any_under_way(draft.image()) {
         mark!("a rebalance comes to rest");
+        // Who is away for a moment still holds what it holds, and the plan did not count it.
+        let away = draft.image().brokers().filter(|one| !one.is_live() && !one.draining).map(|one| one.id);
+        context.liveness.rested_without(away.collect());
         draft.push(RebalanceChanged { active: false });
         context.liveness.hasten_leader_round(context.now);
     }
