@@ -182,7 +182,7 @@ fn model(log: &[(i64, i64)], at_ms: i64, end: i64) -> (i64, i64) {
     if at_ms != NEWEST {
         return seen.find(|(_, time)| *time >= at_ms).unwrap_or(NOTHING);
     }
-    seen.fold(NOTHING, |best, one| if best == NOTHING || one.1 > best.1 { one } else { best })
+    seen.filter(|(_, time)| *time >= 0).fold(NOTHING, |best, one| if one.1 > best.1 { one } else { best })
 }
 
 #[cfg(test)]
@@ -198,6 +198,8 @@ mod tests {
         assert_eq!(model(&log, NEWEST, 5), (1, i64::MAX));
         assert_eq!(model(&log, NEWEST, 1), (0, 5));
         assert_eq!(model(&[], NEWEST, 0), NOTHING);
+        assert_eq!(model(&[(0, -1), (1, -1)], NEWEST, 2), NOTHING, "no record has a time");
+        assert_eq!(model(&[(0, -1), (1, 0)], NEWEST, 2), (1, 0));
     }
 
     #[test]
