@@ -27,6 +27,8 @@ const HEARD: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 /// What any group of a request may take, however late it is: most answer from memory.
 const MOMENT: Duration = Duration::from_millis(100);
+/// And all of those moments together.
+const MOMENTS: Duration = Duration::from_secs(4);
 /// How long a member may wait for the others, whatever they ask for; it is told to come again then.
 const LONGEST_REBALANCE: Duration = Duration::from_secs(3600);
 
@@ -93,7 +95,8 @@ impl<R: Runtime> GroupPlane<R> {
             self.runtime.sleep(LOOK).await;
         }
         // One behind another that stands still gets its moment all the same.
-        let due = until.answered.max(self.runtime.now().plus(MOMENT));
+        let latest = until.answered.plus(MOMENTS);
+        let due = until.answered.max(self.runtime.now().plus(MOMENT).min(latest));
         match self.shards.ask(group, ask, due).await {
             Err(ErrorCode::COORDINATOR_NOT_AVAILABLE) => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
             other => other,

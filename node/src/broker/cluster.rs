@@ -20,7 +20,7 @@ use super::{StartError, as_listened};
 use crate::api::control_plane::Address;
 use crate::config::Config;
 use crate::controller::decide::register_broker::{Entry, RegisterBroker};
-use crate::controller::introduce::{introduce, keep_introducing};
+use crate::controller::introduce::{Contacts, Learned, introduce, keep_introducing};
 use crate::controller::lease::Lease;
 use crate::controller::member::{Member, enroll};
 use crate::controller::quorum::RaftRoom;
@@ -83,7 +83,8 @@ impl<R: Runtime> Cluster<R> {
         };
         let Started { controller, published } = controller::start(runtime, data, boot, peers.clone()).await?;
         let (replica_room, txn_room) = (LateRoom::default(), LateRoom::default());
-        let control_room = ControlRoom::new(runtime.clone(), controller.clone(), peers.clone());
+        let control_room =
+            ControlRoom::new(runtime.clone(), controller.clone(), published.clone(), peers.clone());
         let routes = Routes {
             raft: Some(Arc::new(RaftRoom::new(controller.clone()))),
             replica: Some(Arc::new(replica_room.clone())),
@@ -130,12 +131,12 @@ impl<R: Runtime> Cluster<R> {
         let epoch = match &self.peer_address {
             None => enrolled.await?,
             Some(address) => {
-                let named = self.voters_known(config).await;
-                let contacts = || contacts(&named, &self.published);
+                let (contacts, mut learned) = (self.contacts(config).await, Learned::default());
+                let introduced = introduce(runtime, &self.peers, &contacts, address, &mut learned);
                 tokio::select! {
                     biased; // the introduction never ends by itself
                     epoch = enrolled => epoch?,
-                    () = introduce(runtime, &self.peers, &contacts, address) => unreachable!("it has no end"),
+                    () = introduced => unreachable!("it has no end"),
                 }
             }
         };
@@ -164,8 +165,7 @@ impl<R: Runtime> Cluster<R> {
         let session = config.healing.session_timeout;
         member.start(runtime, self.reach.clone(), self.published.clone(), session, is_unfit);
         if let Some(address) = &self.peer_address {
-            let (named, published) = (self.voters_known(config).await, self.published.clone());
-            let contacts = move || contacts(&named, &published);
+            let contacts = self.contacts(config).await;
             let leader = self.controller.watch_leader();
             let task =
                 keep_introducing(runtime.clone(), self.peers.clone(), contacts, address.clone(), leader);
@@ -182,8 +182,8 @@ impl<R: Runtime> Cluster<R> {
         }
     }
 
-    /// The voters that this node was started with, and those of its log.
-    async fn voters_known(&self, config: &Config) -> Vec<BrokerId> {
+    /// Who may know who leads the quorum.
+    async fn contacts(&self, config: &Config) -> Contacts {
         let named = voters(config, self.node, [0; 16], None).into_iter().map(|voter| voter.key.id);
         let quorum = self.controller.look_at_quorum().await;
         let of_log = quorum.into_iter().flat_map(|quorum| quorum.voters).map(|(voter, _)| voter.key.id);
@@ -193,7 +193,7 @@ impl<R: Runtime> Cluster<R> {
                 known.push(id);
             }
         }
-        known
+        Contacts { named: known, published: self.published.clone() }
     }
 
     /// This broker as a member, which says nothing yet.
@@ -225,13 +225,6 @@ impl<R: Runtime> Cluster<R> {
         self.peers.stop();
         closed
     }
-}
-
-/// Who may know who leads the quorum: whom this node was started with, who votes by its log, and every broker of its metadata.
-fn contacts(named: &[BrokerId], published: &Published) -> Vec<BrokerId> {
-    let mut all = named.to_vec();
-    all.extend(published.current().brokers().map(|broker| broker.id).filter(|id| !named.contains(id)));
-    all
 }
 
 /// Who votes first.

@@ -13,17 +13,19 @@
 //!        ── WhoLeads ─────────────►             ── number, address ──► know ──► its messages find the leader
 //! ```
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dejaq_storage::mark;
-use dejaq_wire::ids::BrokerId;
+use dejaq_wire::ids::{BrokerEpoch, BrokerId};
 use dejaq_wire::peer::raft::MAX_ADDRESS_BYTES;
 use dejaq_wire::peer::{Ask, Body, Parts, PeerError};
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 
+use crate::metadata::{Image, Published};
 use crate::peer::{PeerAnswer, PeerSession, Peers, answer};
-use crate::runtime::{Mono, Runtime};
+use crate::runtime::Runtime;
 
 /// How often a node introduces itself again while it is not registered: a voter that restarted has forgotten it.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -79,9 +81,19 @@ pub struct WhoLeads;
 /// Answers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leads {
-    /// The leader and where its peers reach it, as `host:port`; none while no leader is known, or where it listens, or if it is the
-    /// node that answers.
-    pub leader: Option<(BrokerId, String)>,
+    /// None while no leader is known, or nothing of where it listens.
+    pub leader: Option<LeaderAt>,
+}
+
+/// Where the leader's peers reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaderAt {
+    /// Who leads.
+    pub id: BrokerId,
+    /// The registration that says so: a later one knows better.
+    pub registered: BrokerEpoch,
+    /// As `host:port`; at most [`MAX_ADDRESS_BYTES`].
+    pub address: String,
 }
 
 impl Body for WhoLeads {
@@ -108,9 +120,7 @@ impl Body for Leads {
     fn from_parts(parts: Parts) -> Result<Leads, PeerError> {
         let leads: Leads = parts.into_plain()?;
         match &leads.leader {
-            Some((_, address)) if address.len() > MAX_ADDRESS_BYTES => {
-                Err(PeerError::TextTooLong(address.len()))
-            }
+            Some(at) if at.address.len() > MAX_ADDRESS_BYTES => Err(PeerError::TextTooLong(at.address.len())),
             _ => Ok(leads),
         }
     }
@@ -121,24 +131,33 @@ impl Ask for WhoLeads {
     const REPEATABLE: bool = true;
 }
 
-/// Answers who leads, as far as this node knows.
-pub(super) fn leads<R: Runtime>(peers: &Peers<R>, leader: Option<BrokerId>) -> PeerAnswer {
-    answer(Leads { leader: leader.and_then(|leader| Some((leader, peers.address(leader)?))) })
+/// Answers who leads, as far as this node knows, and where by the metadata that it has.
+pub(super) fn leads(image: &Image, leader: Option<BrokerId>) -> PeerAnswer {
+    let at = leader.and_then(|leader| image.broker(leader)).and_then(|broker| {
+        Some(LeaderAt { id: broker.id, registered: broker.epoch, address: broker.peer_address()? })
+    });
+    answer(Leads { leader: at })
 }
 
-/// Asks another node who leads, so that the leader can be asked whoever it is.
-async fn learn<R: Runtime>(peers: &Peers<R>, voter: BrokerId, deadline: Mono) {
-    let leads = match peers.request(voter, WhoLeads, deadline).await {
-        Ok(leads) => leads,
-        Err(why) => return debug!(%voter, %why, "not told who leads"),
-    };
-    let Some((leader, address)) = leads.leader.filter(|(_, address)| !address.is_empty()) else {
-        return;
-    };
-    if leader != peers.me() && peers.address(leader).as_deref() != Some(address.as_str()) {
-        mark!("a node learns from another one where the leader of the quorum listens");
-        info!(%leader, address, told_by = %voter, "the leader of the quorum listens there");
-        peers.know(leader, &address);
+/// What a node learned from others of where leaders listen.
+#[derive(Debug, Default)]
+pub struct Learned(BTreeMap<BrokerId, BrokerEpoch>);
+
+impl Learned {
+    /// Takes an answer, unless this node knows of a later registration: who answers may be as far behind as it is itself.
+    fn take<R: Runtime>(&mut self, peers: &Peers<R>, image: &Image, at: LeaderAt, told_by: BrokerId) {
+        let LeaderAt { id, registered, address } = at;
+        let own = image.broker(id).map(|broker| broker.epoch);
+        let best = own.max(self.0.get(&id).copied());
+        if id == peers.me() || best.is_some_and(|best| registered < best) {
+            return;
+        }
+        self.0.insert(id, registered);
+        if peers.address(id).as_deref() != Some(address.as_str()) {
+            mark!("a node learns from another one where the leader of the quorum listens");
+            info!(leader = %id, address, %told_by, "the leader of the quorum listens there");
+            peers.know(id, &address);
+        }
     }
 }
 
@@ -151,15 +170,35 @@ pub(super) fn take<R: Runtime>(peers: &Peers<R>, session: &PeerSession, said: &I
     answer(Introduced)
 }
 
+/// Whom a node asks that hears of no leader.
+#[derive(Clone)]
+pub struct Contacts {
+    /// Whom it was started with, and who votes by its log.
+    pub named: Vec<BrokerId>,
+    /// Every broker of its metadata may know, too.
+    pub published: Published,
+}
+
+impl Contacts {
+    /// Those of a round: the named ones, and one of the others in turn, so that a round does not wait for many who are gone.
+    fn of_round(&self, image: &Image, round: usize) -> Vec<BrokerId> {
+        let is_other = |id: &BrokerId| !self.named.contains(id);
+        let others: Vec<BrokerId> = image.brokers().map(|broker| broker.id).filter(is_other).collect();
+        let one = others.get(round % others.len().max(1)).copied();
+        self.named.iter().copied().chain(one).collect()
+    }
+}
+
 /// Introduces this node while it hears of no leader: it may be at another address than the quorum knows it by, whose answers
 /// it then does not get. A leader that it only heard of, and has no address for, is none. Never ends by itself.
 pub async fn keep_introducing<R: Runtime>(
     runtime: R,
     peers: Peers<R>,
-    contacts: impl Fn() -> Vec<BrokerId>,
+    contacts: Contacts,
     address: String,
     leader: impl Fn() -> Option<BrokerId>,
 ) {
+    let mut learned = Learned::default();
     loop {
         let hears = async {
             while !leader().is_some_and(|leader| leader == peers.me() || peers.address(leader).is_some()) {
@@ -169,7 +208,7 @@ pub async fn keep_introducing<R: Runtime>(
         tokio::select! {
             biased; // the introduction never ends by itself
             () = hears => {}
-            () = introduce(&runtime, &peers, &contacts, &address) => unreachable!("it has no end"),
+            () = introduce(&runtime, &peers, &contacts, &address, &mut learned) => unreachable!("it has no end"),
         }
         runtime.sleep(SILENCE).await;
     }
@@ -179,18 +218,27 @@ pub async fn keep_introducing<R: Runtime>(
 pub async fn introduce<R: Runtime>(
     runtime: &R,
     peers: &Peers<R>,
-    contacts: &impl Fn() -> Vec<BrokerId>,
+    contacts: &Contacts,
     address: &str,
+    learned: &mut Learned,
 ) {
-    loop {
-        for contact in contacts().into_iter().filter(|contact| *contact != peers.me()) {
+    for round in 0.. {
+        let image = contacts.published.current();
+        for broker in image.brokers().filter(|broker| peers.address(broker.id).is_none()) {
+            broker.peer_address().into_iter().for_each(|address| peers.know(broker.id, &address));
+        }
+        for contact in contacts.of_round(&image, round).into_iter().filter(|one| *one != peers.me()) {
             let deadline = runtime.now().plus(AGAIN);
             let said = peers.request(contact, Introduce { address: address.to_owned() }, deadline).await;
             if let Err(why) = said {
                 debug!(%contact, %why, "not introduced");
                 continue;
             }
-            learn(peers, contact, runtime.now().plus(AGAIN)).await;
+            match peers.request(contact, WhoLeads, runtime.now().plus(AGAIN)).await {
+                Ok(Leads { leader: Some(at) }) => learned.take(peers, &image, at, contact),
+                Ok(Leads { leader: None }) => {}
+                Err(why) => debug!(%contact, %why, "not told who leads"),
+            }
         }
         runtime.sleep(AGAIN).await;
     }
@@ -198,7 +246,51 @@ pub async fn introduce<R: Runtime>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use dejaq_storage::file_disk::FileDisk;
+    use dejaq_wire::peer::FEATURE_LEVEL;
+
+    use super::super::decide::tests::Desk;
     use super::*;
+    use crate::peer::{ClusterId, Identity, PeerLimits};
+    use crate::runtime::tokio::TokioRuntime;
+    use crate::runtime::tokio_net::SocketOptions;
+
+    #[tokio::test]
+    async fn who_is_as_far_behind_as_this_node_does_not_overrule_who_knows_better() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let disk = FileDisk::open(dir.path()).expect("the directory is there");
+        let runtime = TokioRuntime::new(disk, SocketOptions::default());
+        let me = Identity { node: BrokerId(2), cluster: ClusterId::known("c"), speaks: FEATURE_LEVEL };
+        let peers = Peers::new(runtime, me, PeerLimits::default());
+        let image = Desk::with_brokers(3).image;
+        let own = image.broker(BrokerId(3)).expect("registered").epoch;
+        let mut learned = Learned::default();
+        let mut told = |registered: BrokerEpoch, address: &str| {
+            let at = LeaderAt { id: BrokerId(3), registered, address: address.into() };
+            learned.take(&peers, &image, at, BrokerId(1));
+            peers.address(BrokerId(3))
+        };
+        assert_eq!(told(own, "old:1").as_deref(), Some("old:1"), "it knows of no address");
+        assert_eq!(told(own.next(), "new:1").as_deref(), Some("new:1"));
+        assert_eq!(told(own, "old:1").as_deref(), Some("new:1"), "by an earlier registration");
+        assert_eq!(told(own.next(), "new:1").as_deref(), Some("new:1"));
+        let of_itself = LeaderAt { id: BrokerId(2), registered: own.next(), address: "me:1".into() };
+        learned.take(&peers, &image, of_itself, BrokerId(1));
+        assert_eq!(peers.address(BrokerId(2)), None);
+    }
+
+    #[test]
+    fn a_round_asks_those_that_were_named_and_one_of_the_others_in_turn() {
+        let published = Published::new(Arc::new(Desk::with_brokers(4).image.clone()));
+        let image = published.current();
+        let named: Vec<BrokerId> = vec![BrokerId(1), BrokerId(2)];
+        let contacts = Contacts { named, published };
+        let asked: Vec<Vec<i32>> =
+            (0..3).map(|round| contacts.of_round(&image, round).iter().map(|id| id.0).collect()).collect();
+        assert_eq!(asked, [[1, 2, 3], [1, 2, 4], [1, 2, 3]]);
+    }
 
     #[test]
     fn the_bytes_between_nodes_never_change() {
@@ -211,8 +303,9 @@ mod tests {
         assert_eq!(Introduce::from_parts(said.clone().into_parts().expect("short")), Ok(said));
         assert_eq!(hex(Introduced.into_parts().expect("short")), "03b0/0 ");
         assert_eq!(hex(WhoLeads.into_parts().expect("short")), "0331/0 ");
-        let leads = Leads { leader: Some((BrokerId(4), "h:9".into())) };
-        assert_eq!(hex(leads.clone().into_parts().expect("short")), "03b1/0 010803683a39");
+        let at = LeaderAt { id: BrokerId(4), registered: BrokerEpoch(9), address: "h:9".into() };
+        let leads = Leads { leader: Some(at) };
+        assert_eq!(hex(leads.clone().into_parts().expect("short")), "03b1/0 01081203683a39");
         assert_eq!(Leads::from_parts(leads.clone().into_parts().expect("short")), Ok(leads));
         assert_eq!(hex(Leads { leader: None }.into_parts().expect("short")), "03b1/0 00");
     }

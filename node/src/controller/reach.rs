@@ -254,7 +254,8 @@ mod tests {
     /// A node that answers for its controller to others.
     async fn serving(runtime: &TokioRuntime, node: i32, controller: Controller) -> PeerServer<TokioRuntime> {
         let peers = Peers::new(runtime.clone(), identity(node), PeerLimits::default());
-        let room = ControlRoom::new(runtime.clone(), controller, peers);
+        let published = Published::new(Arc::new(Desk::with_brokers(2).image.clone()));
+        let room = ControlRoom::new(runtime.clone(), controller, published, peers);
         let routes = Routes { control: Some(Arc::new(room)), ..Routes::default() };
         let bound = PeerBound::bind(runtime, "127.0.0.1:0").await.expect("a free port");
         bound.serve(identity(node), PeerLimits::default(), routes)

@@ -30,6 +30,7 @@ use super::introduce::{Introduce, WhoLeads, leads, take};
 use super::probe;
 use super::quorum::calls::{ChangeVoters, Look, refusal};
 use super::raft::{Change, Lost};
+use crate::metadata::Published;
 use crate::peer::{Answering, PeerService, PeerSession, Peers, answer, read};
 use crate::runtime::Runtime;
 
@@ -42,13 +43,14 @@ const ERRAND_PATIENCE: Duration = Duration::from_secs(60);
 pub struct ControlRoom<R: Runtime> {
     runtime: R,
     controller: Controller,
+    published: Published,
     peers: Peers<R>,
 }
 
 impl<R: Runtime> ControlRoom<R> {
     /// Answers with this controller.
-    pub fn new(runtime: R, controller: Controller, peers: Peers<R>) -> ControlRoom<R> {
-        ControlRoom { runtime, controller, peers }
+    pub fn new(runtime: R, controller: Controller, published: Published, peers: Peers<R>) -> ControlRoom<R> {
+        ControlRoom { runtime, controller, published, peers }
     }
 
     fn submit<Q: ControlCall>(&self, parts: Parts) -> Answering {
@@ -88,9 +90,9 @@ impl<R: Runtime> PeerService for ControlRoom<R> {
     fn start(&self, session: &Arc<PeerSession>, parts: Parts) -> Answering {
         match parts.tag {
             Introduce::TAG => Answering::Now(read(parts).and_then(|said| take(&self.peers, session, &said))),
-            WhoLeads::TAG => {
-                Answering::Now(read(parts).and_then(|WhoLeads| leads(&self.peers, self.controller.leader())))
-            }
+            WhoLeads::TAG => Answering::Now(
+                read(parts).and_then(|WhoLeads| leads(&self.published.current(), self.controller.leader())),
+            ),
             RegisterBroker::TAG => self.submit::<RegisterBroker>(parts),
             BrokerHeartbeat::TAG => self.submit::<BrokerHeartbeat>(parts),
             AlterPartition::TAG => self.submit::<AlterPartition>(parts),

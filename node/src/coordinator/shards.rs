@@ -130,21 +130,20 @@ impl<R: Runtime, M: Machine> Shards<R, M> {
         topic.is_some_and(|topic| self.ensure(partition_of(key, topic.partitions.len())).is_ok())
     }
 
-    /// Whether every coordinator that the metadata place on this node is there to be asked: a list without one is not whole.
+    /// Every coordinator that the metadata place on this node, each in its epoch: a list without one is not whole.
     ///
     /// # Errors
-    /// COORDINATOR_LOAD_IN_PROGRESS if one is not there yet, COORDINATOR_NOT_AVAILABLE if its log cannot be opened.
-    pub fn all_here(&self) -> Result<(), ErrorCode> {
+    /// COORDINATOR_LOAD_IN_PROGRESS if one is not there yet in that epoch, COORDINATOR_NOT_AVAILABLE if its log cannot be opened.
+    pub fn all_here(&self) -> Result<Vec<(PartitionId, LeaderEpoch)>, ErrorCode> {
         let image = self.published.current();
-        let Some(topic) = image.topic_named(M::TOPIC) else { return Ok(()) };
+        let Some(topic) = image.topic_named(M::TOPIC) else { return Ok(Vec::new()) };
         let led_here = topic.partitions().filter(|(_, one)| one.leader == self.directory.me());
-        for (home, _) in led_here {
-            self.ensure(home).map_err(|code| match code {
-                ErrorCode::NOT_COORDINATOR => ErrorCode::COORDINATOR_LOAD_IN_PROGRESS,
-                code => code,
-            })?;
-        }
-        Ok(())
+        let here = |(home, one): (PartitionId, &crate::metadata::Partition)| match self.ensure(home) {
+            Ok(slot) if slot.epoch == one.leader_epoch && slot.topic == topic.id => Ok((home, slot.epoch)),
+            Ok(_) | Err(ErrorCode::NOT_COORDINATOR) => Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS),
+            Err(code) => Err(code),
+        };
+        led_here.map(here).collect()
     }
 
     /// Asks every coordinator of this node.

@@ -101,8 +101,11 @@ impl<R: Runtime> Transactions<R> {
     /// # Errors
     /// The code to answer.
     pub async fn list(&self) -> Result<Vec<Listed>, ErrorCode> {
-        self.shards.all_here()?;
+        let before = self.shards.all_here()?;
         let replies = self.shards.ask_all(|| (Arc::from(""), Ask::List), self.deadline()).await?;
+        if self.shards.all_here()? != before {
+            return Err(ErrorCode::COORDINATOR_LOAD_IN_PROGRESS); // one ended before it was asked, or began behind it
+        }
         let mut all = Vec::new();
         for reply in replies {
             match reply {
