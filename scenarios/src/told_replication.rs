@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_nobody_answered_is_told_to_be_there_by_who_leads_next() {
-        brings(PIPELINED, 2, &["batches told to be there, nobody knows where"]);
+        brings(PIPELINED, 1, &["batches told to be there, nobody knows where"]);
     }
 
     #[test]

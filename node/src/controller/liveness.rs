@@ -52,8 +52,8 @@ pub struct Liveness {
     leader_round: Option<Mono>,
     /// Where the metadata ended, and who was missing, when the last look for work found none.
     at_rest: Option<(Offset, BTreeSet<BrokerId>)>,
-    /// Who was away when the last rebalance came to rest. A controller that takes over does not know.
-    left_out: BTreeSet<BrokerId>,
+    /// Whether a rebalance has made those even who are here, and waits for those who are away.
+    pub waits: bool,
 }
 
 impl Liveness {
@@ -77,17 +77,6 @@ impl Liveness {
             }
         }
         self.watched = Some(self.watched.map_or(now, |before| before.max(now)));
-    }
-
-    /// A rebalance comes to rest, and these were not counted.
-    pub fn rested_without(&mut self, away: BTreeSet<BrokerId>) {
-        self.left_out = away;
-    }
-
-    /// Whether the last rebalance came to rest while this broker was away.
-    #[must_use]
-    pub fn was_left_out(&self, broker: BrokerId) -> bool {
-        self.left_out.contains(&broker)
     }
 
     /// Brings the sessions in line with who is registered and fenced.

@@ -137,7 +137,7 @@ pub fn admit(draft: &mut Draft, context: &Context<'_>, broker: BrokerId) {
     welcome(draft, context, broker);
 }
 
-/// Lets a live broker lead what nobody leads, and has replicas flow to it if it holds none, or from it if the last rebalance did not count it.
+/// Lets a live broker lead what nobody leads, and has replicas flow to it if it holds none.
 pub fn welcome(draft: &mut Draft, context: &Context<'_>, broker: BrokerId) {
     assert!(draft.image().is_live(broker), "{broker:?} was let in");
     sweep(draft, context, ALL, |_, _, partition| {
@@ -148,8 +148,7 @@ pub fn welcome(draft: &mut Draft, context: &Context<'_>, broker: BrokerId) {
     let holds = image.topics().flat_map(|t| t.partitions.iter()).any(|p| p.replicas.contains(&broker));
     let draining = image.broker(broker).is_some_and(|known| known.draining);
     let wanted = context.settings.healing.auto_rebalance && image.partition_count() > 0;
-    let is_owed = !holds || context.liveness.was_left_out(broker);
-    if wanted && is_owed && !draining && !image.is_rebalancing() {
+    if wanted && !holds && !draining && !image.is_rebalancing() {
         draft.push(RebalanceChanged { active: true });
     }
 }

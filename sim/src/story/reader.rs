@@ -95,7 +95,11 @@ impl Reader {
         let request = ListOffsetsRequest { replica_id: BrokerId::NONE, topics, ..Default::default() };
         let answer = connection.call(&request, deadline).await.ok()?;
         let partition = answer.topics.first()?.partitions.first()?;
-        partition.error_code.is_none().then_some((partition.offset.0, partition.leader_epoch.0))
+        if partition.error_code.is_error() {
+            self.cluster.forget(topic); // another one may lead by now
+            return None;
+        }
+        Some((partition.offset.0, partition.leader_epoch.0))
     }
 
     /// One fetch from a position, waiting up to `wait_ms` for news.
@@ -127,7 +131,13 @@ impl Reader {
     /// One fetch with all that it tells; `how`: how long to wait, and whether of committed records only.
     pub async fn whole(&self, topic: &str, id: TopicId, index: i32, from: i64, how: (i32, bool)) -> Answer {
         match self.cluster.leader(topic, PartitionId(index), self.deadline(8)).await {
-            Ok((connection, _)) => self.ask_at(&connection, topic, id, index, from, how).await,
+            Ok((connection, _)) => {
+                let answer = self.ask_at(&connection, topic, id, index, from, how).await;
+                if matches!(answer.fetched, Fetched::Refused) {
+                    self.cluster.forget(topic); // another one may lead by now
+                }
+                answer
+            }
             Err(_) => Answer::bare(Fetched::Failed),
         }
     }

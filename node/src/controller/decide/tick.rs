@@ -72,7 +72,13 @@ fn heal(draft: &mut Draft, context: &mut Context<'_>, missing: &BTreeSet<BrokerI
     let healing = &context.settings.healing;
     assert!(healing.max_moves >= 2, "two partitions could never change places");
     let room = healing.max_moves.saturating_sub(in_flight(draft.image()));
-    let moves = plan(draft.image(), missing, room);
+    // Who is away for a moment still holds what it holds, and the plan does not count it. The rebalance goes on with it when it is
+    // back; until then, once the others are even, what a person moves stays where it is.
+    let is_away = |id: BrokerId, live: bool, draining: bool| !live && !draining && !missing.contains(&id);
+    let some_away = draft.image().brokers().any(|one| is_away(one.id, one.is_live(), one.draining));
+    context.liveness.waits &= some_away;
+    let mut moves = plan(draft.image(), missing, room);
+    moves.retain(|one| !(context.liveness.waits && one.why == Why::Balance));
     let idle = moves.is_empty();
     for one in moves {
         let at = (one.topic_id, one.partition);
@@ -83,12 +89,12 @@ fn heal(draft: &mut Draft, context: &mut Context<'_>, missing: &BTreeSet<BrokerI
     }
     let at_rest = idle && room > 0 && in_flight(draft.image()) == 0;
     if at_rest && draft.image().is_rebalancing() && !any_under_way(draft.image()) {
-        mark!("a rebalance comes to rest");
-        // Who is away for a moment still holds what it holds, and the plan did not count it.
-        let away = draft.image().brokers().filter(|one| !one.is_live() && !one.draining).map(|one| one.id);
-        context.liveness.rested_without(away.collect());
-        draft.push(RebalanceChanged { active: false });
-        context.liveness.hasten_leader_round(context.now);
+        context.liveness.waits = some_away;
+        if !some_away {
+            mark!("a rebalance comes to rest");
+            draft.push(RebalanceChanged { active: false });
+            context.liveness.hasten_leader_round(context.now);
+        }
     }
 }
 
