@@ -16,13 +16,26 @@ PAUSE, LIMIT = 0.02, 90  # seconds
 out, waiting, failed = open(path, "w"), 0, None
 
 
+counted = {}  # of a partition: what librdkafka numbers the next record with, where the broker told no offset
+
+
+def placed(partition, offset):
+    """The offset, or -1 where the broker said that the batch is there and not where (DUPLICATE_SEQUENCE_NUMBER): librdkafka counts
+    the records of such a batch from -1 on, which its client shows as None, 0, 1, ..."""
+    if offset is None or offset == counted.get(partition):
+        counted[partition] = 0 if offset is None else offset + 1
+        return -1
+    counted.pop(partition, None)
+    return offset
+
+
 def acked(error, message):
     global waiting, failed
     waiting -= 1
     if error is not None:
         failed = failed or f"{message.value()}: {error}"
         return
-    print(message.partition(), message.offset(), message.value().decode(), time.time_ns() // 1000, file=out)
+    print(message.partition(), placed(message.partition(), message.offset()), message.value().decode(), time.time_ns() // 1000, file=out)
 
 
 producer = Producer({"bootstrap.servers": os.environ["DEJAQ_BROKER"], "enable.idempotence": True, "acks": "all", "linger.ms": 2,

@@ -132,13 +132,13 @@ pub fn retire(draft: &mut Draft, context: &Context<'_>, broker: BrokerId, fenced
 }
 
 /// Writes down that a broker may lead again, and lets it lead what nobody leads.
-pub fn admit(draft: &mut Draft, context: &Context<'_>, broker: BrokerId) {
+pub fn admit(draft: &mut Draft, context: &mut Context<'_>, broker: BrokerId) {
     set_state(draft, broker, false, false);
     welcome(draft, context, broker);
 }
 
 /// Lets a live broker lead what nobody leads, and has replicas flow to it if it holds none.
-pub fn welcome(draft: &mut Draft, context: &Context<'_>, broker: BrokerId) {
+pub fn welcome(draft: &mut Draft, context: &mut Context<'_>, broker: BrokerId) {
     assert!(draft.image().is_live(broker), "{broker:?} was let in");
     sweep(draft, context, ALL, |_, _, partition| {
         let orphan = partition.leader == BrokerId::NONE && partition.replicas.contains(&broker);
@@ -148,7 +148,11 @@ pub fn welcome(draft: &mut Draft, context: &Context<'_>, broker: BrokerId) {
     let holds = image.topics().flat_map(|t| t.partitions.iter()).any(|p| p.replicas.contains(&broker));
     let draining = image.broker(broker).is_some_and(|known| known.draining);
     let wanted = context.settings.healing.auto_rebalance && image.partition_count() > 0;
-    if wanted && !holds && !draining && !image.is_rebalancing() {
+    if !wanted || holds || draining {
+        return;
+    }
+    context.liveness.waits = false; // those who are here are not even with it
+    if !image.is_rebalancing() {
         draft.push(RebalanceChanged { active: true });
     }
 }

@@ -481,8 +481,15 @@ fn a_rebalance_waits_for_who_is_away_and_leaves_what_a_person_moves() {
     desk.decide(Reassign { topics: vec![("m".to_owned(), to_third)], allow_factor_change: false });
     settle(&mut desk, &[1, 3]);
     assert_eq!((holds(&desk), desk.image.is_rebalancing()), (vec![0, 3, 3], true), "as it was told to");
-    settle(&mut desk, &[1, 2, 3]);
-    assert_eq!((holds(&desk), desk.image.is_rebalancing()), (vec![2, 2, 2], false));
+    desk.register(4, 1);
+    settle(&mut desk, &[1, 3, 4]);
+    assert_eq!(
+        Drained::of(&desk.image, BrokerId(4)).replicas,
+        1,
+        "who joins meanwhile gets its share of those who are here"
+    );
+    settle(&mut desk, &[1, 2, 3, 4]);
+    assert!(holds(&desk).iter().all(|held| *held <= 2) && !desk.image.is_rebalancing(), "{:?}", holds(&desk));
 }
 
 /// The copy that has come is one of two that are in sync: a move that drops it would be refused, and go nowhere for ever.

@@ -83,6 +83,7 @@ fn heal(draft: &mut Draft, context: &mut Context<'_>, missing: &BTreeSet<BrokerI
     for one in moves {
         let at = (one.topic_id, one.partition);
         let begun = begin(draft, context, at, &one.target).is_ok();
+        context.liveness.waits &= !begun; // what it moves may leave others uneven
         if begun && one.why != Why::Balance && healing.auto_rebalance && !draft.image().is_rebalancing() {
             draft.push(RebalanceChanged { active: true });
         }
